@@ -1,0 +1,106 @@
+"""Random changes to training images and captions, each drawn from a generator that the caller hands in."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """How often (probabilities in [0, 1]) and how strongly a training row is changed.
+
+    `crop_padding` is the border added before the crop, as a share of each side's length. `erase_area` is the largest
+    share of the image that is erased. `jitter_strength` s scales brightness, contrast and saturation by a factor from
+    [1 - s, 1 + s]; jitter is off by default, because colours are what captions name. `word_mask_probability` holds
+    per token of the caption. Raises `ValueError` on a value outside [0, 1].
+    """
+
+    flip_probability: float = 0.5
+    crop_probability: float = 0.5
+    crop_padding: float = 0.05
+    erase_probability: float = 0.3
+    erase_area: float = 0.3
+    jitter_probability: float = 0.0
+    jitter_strength: float = 0.2
+    word_mask_probability: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"AugmentationConfig.{name}={value} must lie between 0 and 1.")
+
+
+def augment_image(
+    pixels: np.ndarray, config: AugmentationConfig, fill: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Apply flip, crop, jitter and erasing, in this order, to `pixels` uint8 [H, W, 3] (left unchanged).
+
+    `fill` uint8 [3] is the colour of what lies outside the image and of what is erased.
+    """
+    if rng.random() < config.flip_probability:
+        pixels = horizontal_flip(pixels)
+    if rng.random() < config.crop_probability:
+        pixels = pad_and_crop(pixels, config.crop_padding, fill, rng)
+    if rng.random() < config.jitter_probability:
+        pixels = jitter_colours(pixels, config.jitter_strength, rng)
+    if rng.random() < config.erase_probability:
+        pixels = erase_rectangle(pixels, config.erase_area, fill, rng)
+    return pixels
+
+
+def horizontal_flip(pixels: np.ndarray) -> np.ndarray:
+    """Mirror [H, W, 3] left to right (a view)."""
+    return pixels[:, ::-1]
+
+
+def pad_and_crop(pixels: np.ndarray, padding: float, fill: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pad each side of [H, W, 3] by the share `padding` of its length with `fill`, then crop [H, W, 3] at random."""
+    height, width, channels = pixels.shape
+    border_y, border_x = round(height * padding), round(width * padding)
+    padded = np.empty((height + 2 * border_y, width + 2 * border_x, channels), dtype=pixels.dtype)
+    padded[:] = fill
+    padded[border_y : border_y + height, border_x : border_x + width] = pixels
+    top, left = rng.integers(2 * border_y + 1), rng.integers(2 * border_x + 1)
+    return padded[top : top + height, left : left + width]
+
+
+def jitter_colours(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Scale brightness, contrast (around the mean grey) and saturation (around each pixel's grey) of [H, W, 3]."""
+    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3).astype(np.float32)
+    grey_weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601 luma, as PIL's mode "L"
+    colours = pixels.astype(np.float32) * brightness
+    mean_grey = (colours @ grey_weights).mean()
+    colours = mean_grey + contrast * (colours - mean_grey)
+    grey = (colours @ grey_weights)[..., None]  # [H, W, 1]
+    colours = grey + saturation * (colours - grey)
+    return np.clip(np.rint(colours), 0, 255).astype(np.uint8)
+
+
+def erase_rectangle(pixels: np.ndarray, max_area: float, fill: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Overwrite one random rectangle of [H, W, 3] with `fill`: at most the share `max_area` of the image.
+
+    Area and shape are drawn as in random erasing (Zhong et al., 2020): a share from [0.02, max_area], a ratio of
+    height to width from [0.3, 3.3]; a rectangle that would stick out of the image is cut to its size.
+    """
+    height, width, _ = pixels.shape
+    area = rng.uniform(min(0.02, max_area), max_area) * height * width
+    ratio = np.exp(rng.uniform(np.log(0.3), np.log(3.3)))
+    erased_height = min(height, int(np.sqrt(area * ratio)))
+    erased_width = min(width, int(np.sqrt(area / ratio)))
+    top, left = rng.integers(height - erased_height + 1), rng.integers(width - erased_width + 1)
+    pixels = pixels.copy()
+    pixels[top : top + erased_height, left : left + erased_width] = fill
+    return pixels
+
+
+def mask_words(
+    input_ids: np.ndarray, special_ids: np.ndarray, mask_token_id: int, probability: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Replace each token of `input_ids` [L] that is not special by the mask token with this probability.
+
+    One draw per ordinary token, so that padding does not change the result.
+    """
+    ordinary = np.flatnonzero(~np.isin(input_ids, special_ids))
+    masked = input_ids.copy()
+    masked[ordinary[rng.random(len(ordinary)) < probability]] = mask_token_id
+    return masked

@@ -1,0 +1,154 @@
+"""The data set that the package makes itself: synthetic pedestrians, so that a run needs no download."""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, NamedSplit
+
+from .schema import PERSON_FEATURES
+from .synthetic_captions import CAPTION_STYLES, write_caption, write_clothing_description, write_identity_description
+from .synthetic_drawing import draw_photo
+from .synthetic_people import NUM_OUTFITS, describe_person, describe_shot
+
+
+def load_synthetic(
+    num_train_people: int = 500,
+    num_val_people: int = 60,
+    num_test_people: int = 120,
+    images_per_outfit: int = 3,
+    captions_per_image: int = 2,
+    image_size: tuple[int, int] = (128, 64),
+    seed: int = 0,
+    cache_dir: str | None = None,
+    num_proc: int | None = None,
+) -> DatasetDict:
+    """Draws the synthetic pedestrians, or reads them from the cache of `datasets` where they were drawn before.
+
+    Every person has two outfits and `images_per_outfit` images in each. Rows are sorted by person, outfit, image.
+    Person numbers run on over the splits, so the identities are disjoint; a number means the same person in every call
+    with the same seed.
+
+    Args:
+        image_size: height and width in pixels, as everywhere in transformers.
+        cache_dir: where to keep the drawn set; the cache of `datasets` by default.
+        num_proc: processes to draw with; the result does not depend on it.
+
+    Returns:
+        The splits `train`, `validation` and `test`, with the columns of `PERSON_FEATURES`.
+
+    Raises:
+        ValueError: a count is too small, or the image too small to draw a person in.
+    """
+    counts = {"train": num_train_people, "validation": num_val_people, "test": num_test_people}
+    for name, value in {
+        "num_train_people": num_train_people,
+        "num_val_people": num_val_people,
+        "num_test_people": num_test_people,
+        "images_per_outfit": images_per_outfit,
+        "captions_per_image": captions_per_image,
+    }.items():
+        if value < 1:
+            raise ValueError(f"load_synthetic: {name} must be at least 1, got {value}")
+    height, width = image_size
+    if height < 32 or width < 16:
+        raise ValueError(f"load_synthetic: image_size (height, width) must be at least (32, 16), got {image_size}")
+
+    splits = DatasetDict()
+    first = 0
+    for name, count in counts.items():
+        splits[name] = Dataset.from_generator(
+            _rows,
+            features=PERSON_FEATURES,
+            cache_dir=cache_dir,
+            gen_kwargs={
+                "person_ids": list(range(first, first + count)),  # a list is what num_proc shares out
+                "images_per_outfit": images_per_outfit,
+                "captions_per_image": captions_per_image,
+                "image_size": (height, width),
+                "seed": seed,
+                "recipe": _recipe(),
+            },
+            num_proc=None if num_proc is None else min(num_proc, count),
+            split=NamedSplit(name),
+        )
+        first += count
+    return splits
+
+
+def caption_styles(seed: int, person_id: int, outfit: int, shot: int, count: int) -> list[str]:
+    """The annotator styles of the first `count` captions of an image; none comes twice before all came."""
+    rng = random.Random(f"{seed}/{person_id}/{outfit}/{shot}/styles")
+    styles: list[str] = []
+    while len(styles) < count:
+        styles += rng.sample(list(CAPTION_STYLES), len(CAPTION_STYLES))
+    return styles[:count]
+
+
+def synthetic_caption_styles(split: Dataset, seed: int = 0) -> list[list[str]]:
+    """The style of every caption of a whole, unshuffled split of `load_synthetic`: one list of names a row."""
+    seen: Counter[int] = Counter()
+    styles = []
+    columns = split.select_columns(["person_id", "outfit_id", "captions"])
+    for row in columns:
+        outfit_id = row["outfit_id"]
+        styles.append(
+            caption_styles(seed, row["person_id"], outfit_id % NUM_OUTFITS, seen[outfit_id], len(row["captions"]))
+        )
+        seen[outfit_id] += 1
+    return styles
+
+
+def synthetic_row(
+    seed: int,
+    person_id: int,
+    outfit: int,
+    shot: int,
+    captions_per_image: int = 2,
+    image_size: tuple[int, int] = (128, 64),
+) -> dict[str, Any]:
+    """One row of the data set, the image as encoded bytes; a function of its arguments alone."""
+    person = describe_person(seed, person_id)
+    photo = describe_shot(seed, person_id, outfit, shot)
+    key = f"{seed}/{person_id}/{outfit}/{shot}"
+    captions = [
+        write_caption(style, person.traits, person.outfits[outfit], photo, random.Random(f"{key}/caption {number}"))
+        for number, style in enumerate(caption_styles(seed, person_id, outfit, shot, captions_per_image))
+    ]
+    template = random.Random(f"{seed}/{person_id}/template")
+    return {
+        "image": {"bytes": draw_photo(person, outfit, photo, image_size, random.Random(f"{key}/scene")), "path": None},
+        "person_id": person_id,
+        "camera_id": photo.camera_id,
+        "outfit_id": person_id * NUM_OUTFITS + outfit,
+        "captions": captions,
+        "identity_description": write_identity_description(person.traits, template, random.Random(f"{key}/identity")),
+        "clothing_description": write_clothing_description(
+            person.outfits[outfit], photo, random.Random(f"{key}/clothing")
+        ),
+    }
+
+
+def _rows(
+    person_ids: Sequence[int],
+    images_per_outfit: int,
+    captions_per_image: int,
+    image_size: tuple[int, int],
+    seed: int,
+    recipe: str,
+) -> Iterator[dict[str, Any]]:
+    for person_id in person_ids:
+        for outfit in range(NUM_OUTFITS):
+            for shot in range(images_per_outfit):
+                yield synthetic_row(seed, person_id, outfit, shot, captions_per_image, image_size)
+
+
+def _recipe() -> str:
+    """A digest of the source that draws and writes, for the cache key: no older drawing is ever read back."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("synthetic*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,310 @@
+"""What people and a multimodal model would write about a synthetic photo.
+
+Captions are written by eight annotators who differ in order, vocabulary, length and in what they leave out; they make
+small mistakes and mention only what the photo shows. Descriptions keep body and clothing strictly apart.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .synthetic_people import NEIGHBOURS, Outfit, PersonTraits, Shot
+from .synthetic_vocabulary import (
+    AGE_WORDS,
+    BUILD_WORDS,
+    COLOUR_WORDS,
+    GARMENT_WORDS,
+    HAIR_COLOUR_WORDS,
+    HAIR_WORDS,
+    HEIGHT_WORDS,
+    PATTERN_WORDS,
+    PERSON_WORDS,
+    SKIN_WORDS,
+)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What one annotator mentions, in that annotator's words; None is left out. Garments come without an article."""
+
+    noun: str
+    subject: str  # he / she
+    age: str | None
+    build: str | None
+    height: str | None
+    skin: str | None
+    hair: str | None
+    upper: str
+    lower: str | None
+    shoes: str | None
+    bag: str | None
+    hat: str | None
+    view: str
+
+    @property
+    def possessive(self) -> str:
+        return "his" if self.subject == "he" else "her"
+
+    @property
+    def person(self) -> str:
+        """Height, age and build before the noun: "tall young slim woman"."""
+        return " ".join(word for word in (self.height, self.age, self.build, self.noun) if word)
+
+    @property
+    def clothes(self) -> list[str]:
+        """Upper and lower garment and shoes that are mentioned, with articles."""
+        return [with_article(garment) for garment in (self.upper, self.lower, self.shoes) if garment]
+
+    @property
+    def extras(self) -> list[str]:
+        """Bag and hat that are mentioned, with articles."""
+        return [with_article(item) for item in (self.bag, self.hat) if item]
+
+
+@dataclass(frozen=True)
+class _Style:
+    """An annotator: how the sentence is built, the words used, and how often (0 to 1) each attribute is mentioned."""
+
+    write: Callable[[_Facts, random.Random], str]
+    person_words: str
+    synonyms: float
+    hair: float
+    age: float
+    build: float
+    height: float
+    skin: float
+    lower: float
+    shoes: float
+    extras: float
+    pattern: float
+
+
+def write_caption(style: str, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> str:
+    """One caption of a photo in one of `CAPTION_STYLES`; about one colour in 25 is taken for a neighbouring one."""
+    annotator = CAPTION_STYLES[style]
+    return annotator.write(_choose_facts(annotator, traits, _misread(outfit, rng), shot, rng), rng)
+
+
+def write_identity_description(traits: PersonTraits, template_rng: random.Random, rng: random.Random) -> str:
+    """What a multimodal model writes about the body alone. A person keeps one template in most photos."""
+    chooser = rng if rng.random() < 0.15 else template_rng
+    number = chooser.choices((0, 1, 2), (70, 20, 10))[0]
+    subject = "He" if traits.gender == "man" else "She"
+    appears = "appears to have" if rng.random() < 0.1 else "has"
+    article = "An" if traits.age == "elderly" else "A"
+    if number == 0:
+        return (
+            f"{article} {traits.age} {traits.gender} of {traits.build} build and {traits.height} height. "
+            f"{subject} {appears} {traits.hair_length} {traits.hair_colour} hair and {traits.skin_tone} skin."
+        )
+    hair = f"{traits.hair_length} {traits.hair_colour} hair"
+    if number == 1:
+        group = {"young": "a young adult", "middle-aged": "middle-aged", "elderly": "an elderly adult"}[traits.age]
+        return (
+            f"The person is a {traits.gender}, {group}, with {hair}. {subject} {appears} {traits.skin_tone} skin, "
+            f"{with_article(traits.build)} body and {traits.height} stature."
+        )
+    return (
+        f"This {traits.gender} {appears} {traits.skin_tone} skin and {hair}; {subject.lower()} is {traits.age}, "
+        f"of {traits.height} height and {traits.build} build."
+    )
+
+
+def write_clothing_description(outfit: Outfit, shot: Shot, rng: random.Random) -> str:
+    """What a multimodal model writes about the clothing alone: everything the photo shows, no word about the body."""
+    upper = with_article(_phrase(outfit.upper_colour, _seen_pattern(outfit, shot), outfit.upper_type, outfit.accent))
+    parts = [upper]
+    if outfit.lower_type:
+        parts.append(with_article(_phrase(outfit.lower_colour, outfit.lower_pattern, outfit.lower_type)))
+    if shot.shows_shoes:
+        parts.append(f"{outfit.shoes_colour} {outfit.shoes_type}")
+    items = [with_article(f"{outfit.bag_colour} {outfit.bag}")] if _shows_bag(outfit, shot) else []
+    if outfit.hat:
+        items.append(with_article(f"{outfit.hat_colour} {outfit.hat}"))
+    if rng.random() < 0.75:
+        text = f"The outfit consists of {_join(parts)}."
+        return text + (f" It is completed by {_join(items)}." if items else "")
+    text = f"{_capital(_join(parts))} make up the clothing" if len(parts) > 1 else f"The clothing is {parts[0]}"
+    return text + (f", with {_join(items)}." if items else ".")
+
+
+def with_article(phrase: str) -> str:
+    """Puts "a" or "an" before a phrase, unless what it names is plural ("blue jeans")."""
+    if phrase.endswith("s") and not phrase.endswith("ss"):
+        return phrase
+    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
+
+
+def _misread(outfit: Outfit, rng: random.Random) -> Outfit:
+    def read(colour: str) -> str:
+        return rng.choice(NEIGHBOURS[colour]) if rng.random() < 0.04 else colour
+
+    return replace(
+        outfit,
+        upper_colour=read(outfit.upper_colour),
+        lower_colour=read(outfit.lower_colour),
+        shoes_colour=read(outfit.shoes_colour),
+        bag_colour=read(outfit.bag_colour),
+        hat_colour=read(outfit.hat_colour),
+    )
+
+
+def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> _Facts:
+    def said(chance: float) -> bool:
+        return rng.random() < chance
+
+    def word(words: tuple[str, ...]) -> str:
+        return rng.choice(words) if said(style.synonyms) else words[0]
+
+    def garment(colour: str, kind: str, pattern: str = "plain", accent: str | None = None) -> str:
+        colour = word(COLOUR_WORDS.get(colour, (colour,)))
+        pattern = word(PATTERN_WORDS.get(pattern, (pattern,))) if said(style.pattern) else "plain"
+        return _phrase(colour, pattern, word(GARMENT_WORDS[kind]), accent)
+
+    hair = None
+    # Under a hat there is little to say about short hair.
+    if said(style.hair if outfit.hat is None or traits.hair_length in ("medium", "long") else 0.2 * style.hair):
+        length, colour = word(HAIR_WORDS[traits.hair_length]), word(HAIR_COLOUR_WORDS[traits.hair_colour])
+        form = rng.random()
+        hair = f"{length} hair" if form < 0.2 else f"{colour} hair" if form < 0.35 else f"{length} {colour} hair"
+    # From the front a backpack is two straps, easily passed over.
+    bag_chance = style.extras * (0.5 if outfit.bag == "backpack" and shot.view == "front" else 1.0)
+    lower = garment(outfit.lower_colour, outfit.lower_type, outfit.lower_pattern) if outfit.lower_type else None
+    return _Facts(
+        noun=word(PERSON_WORDS[style.person_words][traits.gender]) if said(0.95) else "person",
+        subject="he" if traits.gender == "man" else "she",
+        age=word(AGE_WORDS[traits.age]) if said(style.age) else None,
+        build=word(BUILD_WORDS[traits.build]) if said(style.build) and traits.build != "average" else None,
+        height=word(HEIGHT_WORDS[traits.height]) if said(style.height) and traits.height != "average" else None,
+        skin=f"{word(SKIN_WORDS[traits.skin_tone])} skin" if said(style.skin) else None,
+        hair=hair,
+        upper=garment(outfit.upper_colour, outfit.upper_type, _seen_pattern(outfit, shot), outfit.accent),
+        lower=lower if said(style.lower) else None,
+        shoes=garment(outfit.shoes_colour, outfit.shoes_type) if shot.shows_shoes and said(style.shoes) else None,
+        bag=garment(outfit.bag_colour, outfit.bag)
+        if outfit.bag and _shows_bag(outfit, shot) and said(bag_chance)
+        else None,
+        hat=garment(outfit.hat_colour, outfit.hat) if outfit.hat and said(style.extras) else None,
+        view=shot.view,
+    )
+
+
+def _phrase(colour: str, pattern: str, kind: str, accent: str | None = None) -> str:
+    if pattern == "graphic":
+        return f"{colour} {kind} with a {accent} print"
+    return f"{colour} {kind}" if pattern == "plain" else f"{colour} {pattern} {kind}"
+
+
+def _seen_pattern(outfit: Outfit, shot: Shot) -> str:
+    """A print is on the chest: only a photo from the front shows it."""
+    return "plain" if outfit.upper_pattern == "graphic" and shot.view != "front" else outfit.upper_pattern
+
+
+def _shows_bag(outfit: Outfit, shot: Shot) -> bool:
+    """Handbag and shoulder bag hang on the right-hand side, which a photo of the left side hides."""
+    return outfit.bag is not None and not (outfit.bag != "backpack" and shot.view == "left")
+
+
+def _join(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _classic(facts: _Facts, rng: random.Random) -> str:
+    text = f"The {facts.person} is wearing {_join(facts.clothes)}."
+    body = [part for part in (facts.hair, facts.skin) if part]
+    if body:
+        text += f" {_capital(facts.subject)} has {_join(body)}."
+    if facts.bag:
+        text += f" {_capital(facts.subject)} is carrying {with_article(facts.bag)}."
+    if facts.hat:
+        text += f" {_capital(facts.subject)} is also wearing {with_article(facts.hat)}."
+    return text
+
+
+def _terse(facts: _Facts, rng: random.Random) -> str:
+    garments = [part for part in (facts.upper, facts.lower, facts.shoes, facts.bag, facts.hat) if part]
+    body = [part for part in (facts.hair, facts.skin) if part]
+    rng.shuffle(garments)
+    return ", ".join([facts.person, *body, *garments])
+
+
+def _prose(facts: _Facts, rng: random.Random) -> str:
+    opening = rng.choice(("In this picture we can see", "The photo shows", "Walking along is"))
+    body = [part for part in (facts.hair, facts.skin) if part]
+    text = f"{opening} {with_article(facts.person)}" + (f" with {_join(body)}" if body else "")
+    text += f", who has put on {with_article(facts.upper)}"
+    if facts.lower:
+        text += f" together with {with_article(facts.lower)}"
+    if facts.shoes:
+        text += f", and on {facts.possessive} feet one can make out {facts.shoes}"
+    text += "."
+    if facts.extras:
+        text += f" There is also {_join(facts.extras)} to be seen on this {facts.noun}."
+    return text
+
+
+def _clothes_first(facts: _Facts, rng: random.Random) -> str:
+    text = f"{_capital(_join(facts.clothes + facts.extras))} on {with_article(facts.person)}"
+    body = [part for part in (facts.hair, facts.skin) if part]
+    return text + (f" who has {_join(body)}." if body else ".")
+
+
+def _casual(facts: _Facts, rng: random.Random) -> str:
+    text = f"{facts.person} in {with_article(facts.upper)}"
+    if facts.lower:
+        text += f" and {facts.lower}"
+    if facts.hair:
+        text += f", {facts.hair}"
+    if facts.skin:
+        text += f", {facts.skin}"
+    if facts.shoes:
+        text += f", {facts.shoes} on the feet"
+    if facts.extras:
+        text += f", got {_join(facts.extras)}"
+    return text
+
+
+def _report(facts: _Facts, rng: random.Random) -> str:
+    details = [part for part in (facts.skin, facts.hair) if part]
+    text = f"Subject: {facts.person}" + (f"; {', '.join(details)}" if details else "")
+    text += f". Upper body clothed in {with_article(facts.upper)}"
+    text += f"; lower body in {with_article(facts.lower)}" if facts.lower else ""
+    text += f"; footwear: {facts.shoes}" if facts.shoes else ""
+    return text + (f". {_capital(_join(facts.extras))} was observed." if facts.extras else ".")
+
+
+def _person_first(facts: _Facts, rng: random.Random) -> str:
+    body = [part for part in (facts.hair, facts.skin) if part]
+    text = _capital(with_article(facts.person)) + (f" with {_join(body)}" if body else "")
+    text += f" {rng.choice(('is dressed in', 'wears', 'has on'))} {_join(facts.clothes)}"
+    return text + (f" and carries {with_article(facts.bag)}." if facts.bag else ".")
+
+
+def _from_where(facts: _Facts, rng: random.Random) -> str:
+    view = {"front": "Walking towards the camera", "back": "Seen from behind"}.get(
+        facts.view, f"Turned to the {facts.view}"
+    )
+    text = f"{view}, {facts.possessive} {facts.upper} stands out"
+    if facts.lower or facts.shoes:
+        text += f" above {_join([part for part in (facts.lower, facts.shoes) if part])}"
+    text += f": this is {with_article(facts.person)}"
+    rest = [part for part in (facts.hair, *facts.extras) if part]
+    return text + (f" with {_join(rest)}." if rest else ".")
+
+
+CAPTION_STYLES: dict[str, _Style] = {
+    #                       sentence      words     synon. hair  age   build height skin lower shoes extras pattern
+    "classic": _Style(_classic, "plain", 0.25, 0.55, 0.35, 0.35, 0.18, 0.15, 0.95, 0.65, 0.75, 0.85),
+    "terse": _Style(_terse, "report", 0.2, 0.4, 0.4, 0.35, 0.15, 0.15, 0.9, 0.35, 0.6, 0.5),
+    "prose": _Style(_prose, "plain", 0.5, 0.6, 0.55, 0.45, 0.3, 0.25, 0.95, 0.7, 0.85, 0.9),
+    "clothes first": _Style(_clothes_first, "plain", 0.35, 0.4, 0.35, 0.35, 0.15, 0.15, 0.95, 0.6, 0.7, 0.9),
+    "casual": _Style(_casual, "casual", 0.85, 0.4, 0.35, 0.35, 0.2, 0.15, 0.8, 0.4, 0.55, 0.5),
+    "report": _Style(_report, "report", 0.15, 0.55, 0.6, 0.6, 0.3, 0.3, 0.95, 0.55, 0.7, 0.7),
+    "person first": _Style(_person_first, "plain", 0.5, 0.6, 0.6, 0.55, 0.3, 0.25, 0.9, 0.4, 0.5, 0.6),
+    "from where": _Style(_from_where, "casual", 0.5, 0.45, 0.4, 0.35, 0.2, 0.15, 0.85, 0.45, 0.6, 0.75),
+}
+"""The annotators by name."""

@@ -1,0 +1,137 @@
+"""Identity-balanced batches (P people x K images) that do not depend on the number of processes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+RowKey = tuple[int, int]  # (row index, augmentation seed)
+
+
+class IdentityBalancedSampler(Sampler[RowKey]):
+    """A flat stream of `(row index, augmentation seed)`, in blocks of P people x K images of each.
+
+    A block is one global batch of `batch_size * num_processes` rows. With a `DataLoader(batch_size=batch_size,
+    drop_last=True)` that accelerate spreads over `num_processes`, the processes together see in each step exactly the
+    rows that one process with the whole batch sees, in the same order.
+
+    Each epoch, the images of a person are shuffled and split into groups of K; the last group is filled up with other
+    images of the person, repeated if there are fewer than K. So every image comes up each epoch, and people in
+    proportion to their images, but for the few groups that do not fill a last block. A person stands twice in a block
+    only when nobody else is left. With K = 1 the epoch is a plain shuffle of the rows.
+
+    Order and seeds are a function of `seed`, the epoch (`set_epoch`) and the global batch size alone.
+
+    Args:
+        person_ids: the person of each row, [N].
+        images_per_person: K.
+        batch_size: rows of one batch of one process.
+        seed: the same on every process.
+        num_processes: how many processes share the stream.
+
+    Raises:
+        ValueError: if `batch_size` is no multiple of K, or the rows do not fill one block.
+    """
+
+    def __init__(
+        self,
+        person_ids: Sequence[int],
+        images_per_person: int,
+        batch_size: int,
+        seed: int,
+        num_processes: int = 1,
+    ) -> None:
+        if images_per_person < 1 or batch_size < 1 or batch_size % images_per_person:
+            raise ValueError(
+                f"The batch size of a process ({batch_size}) must be a multiple of images_per_person "
+                f"({images_per_person}), so that no batch cuts a person's group of images in two."
+            )
+        people = np.unique(np.asarray(person_ids, dtype=np.int64), return_inverse=True)[1]
+        by_person = np.argsort(people, kind="stable")
+        self.rows_of_person = np.split(by_person, np.cumsum(np.bincount(people))[:-1])
+        self.images_per_person = images_per_person
+        self.groups_per_block = batch_size * num_processes // images_per_person
+        self.seed = seed
+        self.epoch = 0
+
+        groups = sum(-(-len(rows) // images_per_person) for rows in self.rows_of_person)
+        self.num_blocks = groups // self.groups_per_block
+        if self.num_blocks == 0:
+            raise ValueError(
+                f"{len(people)} training images of {len(self.rows_of_person)} people make {groups} groups of "
+                f"{images_per_person}, but one batch over all processes takes {self.groups_per_block}: lower the batch "
+                "size."
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration takes."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_blocks * self.groups_per_block * self.images_per_person
+
+    def __iter__(self) -> Iterator[RowKey]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        rows = np.concatenate(self._groups_in_order(rng))[: len(self)]
+        augmentation_seeds = rng.integers(2**63, size=len(self))
+        yield from zip(rows.tolist(), augmentation_seeds.tolist(), strict=True)
+
+    def _groups_in_order(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """All groups [K] of the epoch, shuffled such that each block's people differ where possible."""
+        groups: list[tuple[int, np.ndarray]] = []  # (person, rows [K])
+        for person, rows in enumerate(self.rows_of_person):
+            groups += [(person, group) for group in _split_into_groups(rows, self.images_per_person, rng)]
+        waiting = [groups[position] for position in rng.permutation(len(groups))]
+        if self.images_per_person == 1:
+            return [group for _, group in waiting]
+
+        ordered: list[np.ndarray] = []
+        while waiting:
+            block: list[np.ndarray] = []
+            passed_over: list[tuple[int, np.ndarray]] = []
+            present: set[int] = set()
+            scanned = 0
+            while scanned < len(waiting) and len(block) < self.groups_per_block:
+                person, group = waiting[scanned]
+                scanned += 1
+                if person in present:
+                    passed_over.append((person, group))
+                else:
+                    present.add(person)
+                    block.append(group)
+            missing = self.groups_per_block - len(block)  # > 0 only when nobody else is left
+            block += [group for _, group in passed_over[:missing]]
+            waiting = passed_over[missing:] + waiting[scanned:]
+            ordered += block
+        return ordered
+
+
+class KeyedDataset(Dataset[dict[str, Any]]):
+    """A data set addressed by the sampler's keys: `dataset[index, seed]` is the row with `augmentation_seed` added.
+
+    `dataset[index]` is the bare row. Wraps anything with `__getitem__(int) -> dict` and `__len__`.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | RowKey) -> dict[str, Any]:
+        if isinstance(key, tuple):
+            index, augmentation_seed = key
+            return dict(self.rows[index], augmentation_seed=augmentation_seed)
+        return self.rows[key]
+
+
+def _split_into_groups(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Shuffle one person's rows [n] and split them into groups [ceil(n / size), size], the last filled with repeats.
+
+    The last group holds an image twice only if the person has fewer than `size` images.
+    """
+    shuffled = rng.permutation(rows)
+    lacking = -len(rows) % size
+    # The head of the shuffled rows is disjoint from the last group unless n < size, where it has to repeat.
+    return np.concatenate([shuffled, np.resize(shuffled, lacking)]).reshape(-1, size)

@@ -1,0 +1,112 @@
+"""The pretrained towers BDAM stands on (section 3.1 of the paper): building, loading, and what each kind needs."""
+
+import inspect
+from typing import Any, cast
+
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+_NOT_IN_AUTO_MODEL = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
+
+# Towers whose last norm is applied to one pooled vector alone: here every token goes through it.
+_NORM_OF_POOLED_VECTOR = {"clip_vision_model": "post_layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
+
+
+def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
+    """A tower of this configuration with new weights."""
+    return _tower_class(config)._from_config(config, **_without_pooler(config))
+
+
+def load_tower(name_or_path: str, half: str) -> PreTrainedModel:
+    """A pretrained tower; of a model with both, the half named `vision_config` or `text_config`."""
+    config = AutoConfig.from_pretrained(name_or_path)
+    config = getattr(config, half, config)
+    return _tower_class(config).from_pretrained(name_or_path, config=config, **_without_pooler(config))
+
+
+def drop_idle_parameters(vision_model: PreTrainedModel, text_model: PreTrainedModel) -> None:
+    """Leaves no parameter that no token depends on, in place: DDP waits for the gradient of each."""
+    if text_model.config.model_type in _NOT_IN_AUTO_MODEL:
+        text_model.head = nn.Identity()
+    for name, parameter in list(vision_model.named_parameters()):
+        owner, _, attribute = name.rpartition(".")
+        if attribute == "mask_token":  # of DINOv2's and its kin's own pretraining; a buffer, so that it is kept
+            module = vision_model.get_submodule(owner)
+            del module.mask_token
+            module.register_buffer("mask_token", parameter.detach())
+
+
+def tower_width(config: PreTrainedConfig) -> int:
+    """Width of a tower's tokens; that of its last stage where each stage has its own."""
+    return config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
+
+
+def takes_one_size(vision_model: PreTrainedModel) -> bool:
+    """Whether the tower takes its own image size alone, unless told to interpolate its position embeddings."""
+    return "interpolate_pos_encoding" in inspect.signature(vision_model.forward).parameters
+
+
+def vision_tokens(vision_model: PreTrainedModel, output: BaseModelOutput) -> Tensor:
+    """The tokens [B, L, width] of a tower's output, a feature map [B, width, h, w] included, through its last norm."""
+    tokens = cast(Tensor, output.last_hidden_state)
+    if tokens.ndim == 4:
+        tokens = tokens.flatten(2).transpose(1, 2)
+    norm = _NORM_OF_POOLED_VECTOR.get(vision_model.config.model_type)
+    return tokens if norm is None else vision_model.get_submodule(norm)(tokens)
+
+
+def check_image_size(pixel_values: Tensor, config: PreTrainedConfig, one_size: bool) -> None:
+    """Refuses images [B, 3, H, W] of a size that the tower cannot take.
+
+    Raises:
+        ValueError: H or W is no multiple of the patch, or with `one_size` is another one than the tower's.
+    """
+    height, width = pixel_values.shape[-2:]
+    patch = _pair(getattr(config, "patch_size", None))
+    if patch is not None and (height % patch[0] or width % patch[1]):
+        raise ValueError(
+            f"images are {height}x{width}, but the vision tower cuts patches of {patch[0]}x{patch[1]}: "
+            "height and width must be multiples of them"
+        )
+    expected = _pair(getattr(config, "image_size", None))
+    if one_size and expected not in (None, (height, width)):
+        raise ValueError(
+            f"images are {height}x{width}, but the vision tower takes {expected[0]}x{expected[1]}: resize them, or "
+            "set interpolate_pos_encoding=True in the config"
+        )
+
+
+def check_text_length(input_ids: Tensor, config: PreTrainedConfig) -> None:
+    """Refuses texts [B, T] that have more tokens than the tower has positions.
+
+    Raises:
+        ValueError: naming both lengths.
+    """
+    limit, length = getattr(config, "max_position_embeddings", None), input_ids.shape[1]
+    if limit is not None and length > limit:
+        raise ValueError(
+            f"texts are {length} tokens long, but the text tower takes {limit}: truncate them, as the processor does "
+            f"once its tokenizer has model_max_length={limit}"
+        )
+
+
+def _tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    if config.model_type in _NOT_IN_AUTO_MODEL:
+        return getattr(transformers, _NOT_IN_AUTO_MODEL[config.model_type])
+    return cast(type[PreTrainedModel], AutoModel._model_mapping[type(config)])
+
+
+def _without_pooler(config: PreTrainedConfig) -> dict[str, Any]:
+    """Arguments that leave out a tower's pooling head, which nothing here uses."""
+    if config.model_type == "siglip_vision_model":
+        config.vision_use_head = False
+    takes_argument = "add_pooling_layer" in inspect.signature(_tower_class(config).__init__).parameters
+    return {"add_pooling_layer": False} if takes_argument else {}
+
+
+def _pair(size: int | list[int] | tuple[int, int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,261 @@
+"""Train and evaluate text-to-image person re-identification.
+
+    accelerate launch run_t2i_reid.py                                  tiny model, synthetic pedestrians, all of it
+    accelerate launch run_t2i_reid.py --config paper --do_train        the paper's towers and settings
+    accelerate launch run_t2i_reid.py --do_eval --model_name_or_path outputs/tiny
+
+`--config` names a preset (tiny, paper, clip) or a JSON file; the command line overrides what it says. Without
+`--do_train` and `--do_eval`, both are done. The output folder gets the model and its processor, `eval_results.json`,
+`all_results.json` and `retrieval.png`; a run that was stopped goes on from its last checkpoint.
+"""
+
+import copy
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import DatasetDict
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoTokenizer, ViTImageProcessorPil, set_seed
+from transformers.utils import logging
+
+from data_pipeline import load_synthetic
+from data_pipeline.augmentation import AugmentationConfig
+from data_pipeline.collator import RetrievalCollator, TrainCollator
+from data_pipeline.retrieval_sheet import retrieval_sheet
+from data_pipeline.tokenizer import train_tokenizer
+from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
+from modeling_bdam.evaluation import EncodedSplit, chance_metrics
+from modeling_bdam.run_arguments import DataArguments, ModelArguments, parse_arguments
+from modeling_bdam.towers_bdam import check_image_size
+from modeling_bdam.trainer import BDAMTrainer, NonFiniteLossError
+from modeling_bdam.training_args import BDAMTrainingArguments
+
+logger = logging.get_logger("run_t2i_reid")
+FIGURES = ("rank1", "rank5", "rank10", "mAP", "mINP")
+PROTOCOLS = {"": "standard", "described_": "described gallery", "clothes_changing_": "clothes-changing"}
+SHEET_QUERIES = 8
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command; a mistake in its input ends it with one line."""
+    try:
+        model_args, data_args, args, model_fields = parse_arguments(argv)
+        checkpoint = find_checkpoint(args) if args.do_train else None
+        use_every_core(args)
+        set_seed(args.seed)
+        splits = load_splits(data_args, args)
+        model, processor = build_model(model_args, data_args, model_fields, splits)
+        trainer = new_trainer(model, args, processor, data_args, splits)
+    except (ValueError, OSError, StrictDataclassError) as error:
+        sys.exit(f"run_t2i_reid.py: {' '.join(str(error).split())}")
+
+    metrics: dict[str, Any] = {}
+    if args.do_train:
+        metrics |= train(trainer, checkpoint)
+    if args.do_eval:
+        split = trainer.encode(splits["test"])
+        evaluated = trainer.score(split)
+        rows = [("BDAM", evaluated)]
+        trainer.save_metrics("eval", evaluated)
+        metrics |= evaluated
+        if trainer.is_world_process_zero():
+            draw_retrieval(split, splits["test"], model.config.clothing_weight, Path(args.output_dir) / "retrieval.png")
+        if model_args.compare_plain:
+            plain = train_plain(model.config, args, processor, data_args, splits)
+            metrics |= {f"plain_{name}": value for name, value in plain.items()}
+            rows.append(("plain dual encoder", plain))
+        rows.append(("chance", {f"eval_{name}": value for name, value in chance_metrics(split).items()}))
+        if trainer.is_world_process_zero():
+            print(results_table(rows, model.config.clothing_weight, split))
+    if trainer.is_world_process_zero():
+        trainer.save_metrics("all", metrics, combined=False)
+
+
+def use_every_core(args: BDAMTrainingArguments) -> None:
+    """On a CPU, shares its cores out over the processes: `accelerate launch` leaves each of them one thread."""
+    if args.device.type == "cpu":
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", args.world_size))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+def find_checkpoint(args: BDAMTrainingArguments) -> str | None:
+    """The checkpoint that an interrupted run goes on from, if there is one.
+
+    Raises:
+        ValueError: the output folder holds a finished run, or the checkpoint asked for is none.
+    """
+    folder = Path(args.output_dir)
+    if (folder / "all_results.json").exists():
+        raise ValueError(
+            f"{folder} already holds a finished run: choose another --output_dir, or delete that folder to train anew"
+        )
+    if args.resume_from_checkpoint is not None:
+        if not Path(args.resume_from_checkpoint, "trainer_state.json").is_file():
+            raise ValueError(f"--resume_from_checkpoint {args.resume_from_checkpoint}: no checkpoint is there")
+        return args.resume_from_checkpoint
+    # The trainer's state is written last: a checkpoint without it was cut off in the writing.
+    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if path.stat().st_size]
+    if not complete:
+        return None
+    newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]))
+    logger.warning(f"{folder} holds an unfinished run: going on from {newest.name}")
+    return str(newest)
+
+
+def load_splits(data_args: DataArguments, args: BDAMTrainingArguments) -> DatasetDict:
+    """The splits train, validation and test of the data set."""
+    if data_args.dataset_name != "synthetic":
+        raise ValueError(f"--dataset_name {data_args.dataset_name}: the data sets are: synthetic")
+    with args.main_process_first(desc="preparing the data set"):
+        return load_synthetic(
+            num_train_people=data_args.synthetic_people,
+            num_val_people=data_args.synthetic_val_people,
+            num_test_people=data_args.synthetic_test_people,
+            image_size=(data_args.image_height, data_args.image_width),
+            cache_dir=data_args.cache_dir,
+        )
+
+
+def build_model(
+    model_args: ModelArguments, data_args: DataArguments, model_fields: dict[str, Any], splits: DatasetDict
+) -> tuple[BDAMModel, BDAMProcessor]:
+    """The model and its processor: a checkpoint's, over pretrained towers, or all new.
+
+    Raises:
+        ValueError: fields of the config that are unknown or do not fit; images that the vision tower cannot take.
+        OSError: a checkpoint or tower that cannot be read.
+    """
+    if model_args.model_name_or_path is not None:
+        name = model_args.model_name_or_path
+        return BDAMModel.from_pretrained(name), BDAMProcessor.from_pretrained(name)
+
+    size = {"height": data_args.image_height, "width": data_args.image_width}
+    image_processor = ViTImageProcessorPil(
+        size=size,
+        image_mean=data_args.image_mean,
+        image_std=data_args.image_std,
+    )
+    vision, text = model_args.vision_model_name_or_path, model_args.text_model_name_or_path
+    if (vision is None) != (text is None):
+        raise ValueError("--vision_model_name_or_path and --text_model_name_or_path go together: give both or neither")
+    if vision is not None and text is not None:
+        model = BDAMModel.from_vision_text_pretrained(vision, text, **model_fields)
+        tokenizer = AutoTokenizer.from_pretrained(text)
+    else:
+        tokenizer = train_tokenizer(texts_of(splits["train"]), data_args.vocab_size, data_args.max_text_length)
+        text_config = model_fields.get("text_config", {}) | {
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.cls_token_id,
+            "eos_token_id": tokenizer.sep_token_id,
+        }
+        model = BDAMModel(BDAMConfig(**{**model_fields, "text_config": text_config}))
+    limit = getattr(model.config.text_config, "max_position_embeddings", data_args.max_text_length)
+    tokenizer.model_max_length = min(data_args.max_text_length, limit)
+    one_size = model.vision_takes_one_size and not model.config.interpolate_pos_encoding
+    check_image_size(torch.empty(0, 3, *size.values()), model.vision_model.config, one_size)
+    return model, BDAMProcessor(image_processor, tokenizer)
+
+
+def texts_of(rows: Any) -> list[str]:
+    """Every caption and description of a split."""
+    texts = [caption for captions in rows["captions"] for caption in captions]
+    return texts + [text for kind in ("identity", "clothing") for text in rows[f"{kind}_description"] if text]
+
+
+def new_trainer(
+    model: BDAMModel,
+    args: BDAMTrainingArguments,
+    processor: BDAMProcessor,
+    data_args: DataArguments,
+    splits: DatasetDict,
+) -> BDAMTrainer:
+    """The trainer of a model on the splits."""
+    augmentation = AugmentationConfig(
+        flip_probability=data_args.flip_probability,
+        crop_probability=data_args.crop_probability,
+        erase_probability=data_args.erase_probability,
+        word_mask_probability=data_args.word_mask_probability,
+    )
+    return BDAMTrainer(
+        model=model,
+        args=args,
+        data_collator=TrainCollator(processor, augmentation),
+        retrieval_collator=RetrievalCollator(processor),
+        train_dataset=splits["train"] if args.do_train else None,
+        eval_dataset=splits["validation"],
+        processing_class=processor,
+    )
+
+
+def train(trainer: BDAMTrainer, checkpoint: str | None) -> dict[str, float]:
+    """Trains, and saves the checkpoint that was best on the validation split."""
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    except NonFiniteLossError as error:
+        sys.exit(f"run_t2i_reid.py: {error}")
+    trainer.save_model()
+    trainer.save_metrics("train", result.metrics, combined=False)
+    trainer.save_state()
+    return result.metrics
+
+
+def train_plain(
+    config: BDAMConfig,
+    args: BDAMTrainingArguments,
+    processor: BDAMProcessor,
+    data_args: DataArguments,
+    splits: DatasetDict,
+) -> dict[str, float]:
+    """Test figures of a plain dual encoder with the same towers: captions alone, InfoNCE alone, as many steps."""
+    config = BDAMConfig(**{**config.to_dict(), "use_bdam": False, "use_fusion": False, "clothing_weight": 0.0})
+    args = copy.deepcopy(args)
+    args.do_train, args.objective, args.images_per_person, args.gradnorm = True, "plain", 1, False
+    args.ddp_find_unused_parameters = True
+    args.output_dir = str(Path(args.output_dir) / "plain")
+    set_seed(args.seed)
+    trainer = new_trainer(BDAMModel(config), args, processor, data_args, splits)
+    train(trainer, find_checkpoint(args))
+    tested = trainer.score(trainer.encode(splits["test"]))
+    return {name: value for name, value in tested.items() if "described" not in name}  # it learns no fusion
+
+
+def draw_retrieval(split: EncodedSplit, rows: Any, clothing_weight: float, path: Path) -> None:
+    """The picture of the run: some queries, evenly spread over the split, beside their top ten."""
+    positions = torch.linspace(0, len(split.queries) - 1, SHEET_QUERIES).long().tolist()
+    scores = split.weighted_queries(clothing_weight)[positions] @ split.gallery.T
+    captions = [caption for texts in rows["captions"] for caption in texts]
+    top = scores.topk(10, dim=1).indices
+    right = split.gallery_ids[top] == split.gallery_ids[split.query_rows[positions]][:, None]
+    retrieval_sheet(
+        path,
+        queries=[captions[position] for position in positions],
+        results=[[rows[index]["image"] for index in indices] for indices in top.tolist()],
+        correct=right.tolist(),
+        query_images=[rows[int(split.query_rows[position])]["image"] for position in positions],
+        protocol=f"standard protocol, β = {clothing_weight:g}",
+    )
+
+
+def results_table(rows: list[tuple[str, dict[str, float]]], clothing_weight: float, split: EncodedSplit) -> str:
+    """The figures of the test split, per cent, with their protocols."""
+    people = len(split.gallery_ids.unique())
+    lines = [
+        f"\ntest split: {len(split.queries)} captions, {len(split.gallery)} images of {people} people; per cent",
+        f"{'model':20} {'protocol':18} {'β':>4} " + " ".join(f"{name:>7}" for name in FIGURES),
+    ]
+    for model, metrics in rows:
+        for prefix, protocol in PROTOCOLS.items():
+            if f"eval_{prefix}rank1" not in metrics:
+                continue
+            beta = "" if model != "BDAM" else f"{0.0 if protocol == 'clothes-changing' else clothing_weight:g}"
+            figures = " ".join(f"{100 * metrics[f'eval_{prefix}{name}']:7.2f}" for name in FIGURES)
+            lines.append(f"{model:20} {protocol:18} {beta:>4} {figures}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

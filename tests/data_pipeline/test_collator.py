@@ -1,0 +1,230 @@
+"""Batches are pure functions of rows and seeds, and hold what the processor itself would give."""
+
+import io
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
+
+from data_pipeline.augmentation import AugmentationConfig
+from data_pipeline.collator import PixelBatcher, RetrievalCollator, TrainCollator
+from data_pipeline.tokenizer import train_tokenizer
+from modeling_bdam.processing_bdam import BDAMProcessor, default_image_processor
+
+CAPTIONS = [
+    ["a man in a red coat", "he wears a red coat and blue jeans", "red coat man"],
+    ["a young woman with a white bag", "woman, white bag"],
+    ["an elderly man in grey trousers and a hat"],
+    ["the woman wears a yellow dress", "yellow dress, black shoes", "a woman"],
+]
+NO_AUGMENTATION = AugmentationConfig(
+    flip_probability=0, crop_probability=0, erase_probability=0, jitter_probability=0, word_mask_probability=0
+)
+DESCRIPTION_KEYS = {f"{part}_{key}" for part in ("identity", "clothing") for key in ("input_ids", "attention_mask")}
+
+
+@pytest.fixture(scope="module")
+def processor() -> BDAMProcessor:
+    texts = [caption for captions in CAPTIONS for caption in captions] + ["a slim woman", "an old man", "blue coat"]
+    return BDAMProcessor(default_image_processor(32, 16), train_tokenizer(texts * 2, vocab_size=300, max_length=16))
+
+
+def rows(seeds: list[int] | None = None) -> list[dict[str, Any]]:
+    """Four rows of different image sizes and modes; with `augmentation_seed` if seeds are given."""
+    rng = np.random.default_rng(0)
+    made = []
+    for position, captions in enumerate(CAPTIONS):
+        pixels = rng.integers(0, 256, (40 + 9 * position, 25 + position, 3), dtype=np.uint8)
+        row = {
+            "image": Image.fromarray(pixels).convert("L" if position == 2 else "RGB"),
+            "person_id": 10 + position,
+            "camera_id": -1,
+            "outfit_id": -1,
+            "captions": captions,
+            "identity_description": "a slim woman" if position % 2 else "an old man",
+            "clothing_description": "blue coat" if position else "red coat and jeans",
+        }
+        made.append(row if seeds is None else {**row, "augmentation_seed": seeds[position]})
+    return made
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+def test_without_seeds_the_batch_is_the_processors_output_of_the_first_captions(processor: BDAMProcessor) -> None:
+    batch = TrainCollator(processor, AugmentationConfig())(rows())
+    expected = processor(
+        images=[row["image"] for row in rows()], text=[captions[0] for captions in CAPTIONS], return_tensors="pt"
+    )
+    assert batch.keys() == {"pixel_values", "input_ids", "attention_mask", "person_ids", *DESCRIPTION_KEYS}
+    torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"], rtol=0, atol=1e-6)
+    assert torch.equal(batch["input_ids"], expected["input_ids"])
+    assert torch.equal(batch["attention_mask"], expected["attention_mask"])
+    assert batch["person_ids"].tolist() == [10, 11, 12, 13] and batch["person_ids"].dtype == torch.int64
+    for part in ("identity", "clothing"):
+        texts = processor(text=[row[f"{part}_description"] for row in rows()], return_tensors="pt")
+        assert torch.equal(batch[f"{part}_input_ids"], texts["input_ids"])
+        assert torch.equal(batch[f"{part}_attention_mask"], texts["attention_mask"])
+
+
+@pytest.mark.parametrize(
+    "image_processor",
+    [
+        SiglipImageProcessorPil(size={"height": 24, "width": 24}, resample=Image.Resampling.BICUBIC),
+        CLIPImageProcessorPil(size={"height": 48, "width": 16}, do_center_crop=False),
+        CLIPImageProcessorPil(size={"height": 48, "width": 16}, do_center_crop=False, do_normalize=False),
+    ],
+    ids=["siglip", "clip", "not-normalised"],
+)
+def test_pixels_equal_the_image_processors(image_processor: Any) -> None:
+    pixels = PixelBatcher(image_processor)
+    images = [row["image"].convert("RGB") for row in rows()]
+    expected = image_processor(images, return_tensors="pt")["pixel_values"]
+    ours = pixels.normalise((pixels.resize(image) for image in images), len(images))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+    assert ours.is_contiguous()
+
+
+def test_a_row_depends_on_its_seed_and_on_nothing_else(processor: BDAMProcessor) -> None:
+    collate = TrainCollator(processor, AugmentationConfig(jitter_probability=0.5))
+    seeds = [2**62 + 1, 22, 33, 44]
+    batch = collate(rows(seeds))
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert_same(collate(rows(seeds)), batch)
+    backwards = collate(rows(seeds)[::-1])
+    for position in range(4):
+        assert torch.equal(backwards["pixel_values"][3 - position], batch["pixel_values"][position])
+        assert torch.equal(backwards["input_ids"][3 - position], batch["input_ids"][position])
+        alone = collate([rows(seeds)[position]])
+        length = int(batch["attention_mask"][position].sum())
+        assert torch.equal(alone["pixel_values"][0], batch["pixel_values"][position])
+        assert torch.equal(alone["input_ids"][0], batch["input_ids"][position, :length])
+
+
+def test_other_seeds_give_another_batch(processor: BDAMProcessor) -> None:
+    collate = TrainCollator(processor, AugmentationConfig())
+    first, second = collate(rows([1, 2, 3, 4])), collate(rows([5, 6, 7, 8]))
+    assert not torch.equal(first["pixel_values"], second["pixel_values"])
+    assert first["input_ids"].tolist() != second["input_ids"].tolist()
+
+
+def test_worker_processes_give_the_same_batches(processor: BDAMProcessor) -> None:
+    collate = TrainCollator(processor, AugmentationConfig())
+    assert_same(pickle.loads(pickle.dumps(collate))(rows([1, 2, 3, 4])), collate(rows([1, 2, 3, 4])))
+    data: Any = rows([1, 2, 3, 4])
+    loader = DataLoader(data, batch_size=2, collate_fn=collate, num_workers=2, multiprocessing_context="fork")
+    for here, there in zip([collate(data[:2]), collate(data[2:])], loader, strict=True):
+        assert_same(there, here)
+
+
+def test_every_caption_of_a_row_is_drawn(processor: BDAMProcessor) -> None:
+    collate = TrainCollator(processor, None)
+    drawn = set()
+    for seed in range(40):
+        batch = collate([rows([seed] * 4)[0]])
+        drawn.add(processor.tokenizer.decode(batch["input_ids"][0], skip_special_tokens=True))
+    assert drawn == set(CAPTIONS[0])
+
+
+def test_without_augmentation_a_seed_leaves_pixels_and_words_alone(processor: BDAMProcessor) -> None:
+    plain = TrainCollator(processor, None)(rows())
+    seeded = TrainCollator(processor, None)(rows([1, 2, 3, 4]))
+    assert torch.equal(seeded["pixel_values"], plain["pixel_values"])
+    assert processor.tokenizer.mask_token_id not in seeded["input_ids"]
+
+
+def test_words_are_masked_in_the_caption_and_never_in_a_description(processor: BDAMProcessor) -> None:
+    collate = TrainCollator(processor, replace(NO_AUGMENTATION, word_mask_probability=1.0))
+    batch, plain = collate(rows([1, 2, 3, 4])), collate(rows())
+    tokenizer = processor.tokenizer
+    special = torch.isin(batch["input_ids"], torch.tensor(tokenizer.all_special_ids))
+    assert special.all() and (batch["input_ids"] == tokenizer.mask_token_id).sum() == batch["attention_mask"].sum() - 8
+    for key in DESCRIPTION_KEYS:
+        assert torch.equal(batch[key], plain[key])
+
+
+def test_erased_pixels_are_zero_after_normalisation_with_imagenet_statistics() -> None:
+    image_processor = SiglipImageProcessorPil(
+        size={"height": 32, "width": 16}, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
+    )
+    pixels = PixelBatcher(image_processor)
+    filled = np.broadcast_to(pixels.fill, (32, 16, 3))
+    assert pixels.normalise([filled], 1).abs().max() < 0.5 / 255 / 0.224  # half a grey level
+
+
+@pytest.mark.parametrize("part", ["identity_description", "clothing_description"])
+@pytest.mark.parametrize("missing", [None, "", "  "])
+def test_one_missing_description_drops_the_description_keys(
+    processor: BDAMProcessor, part: str, missing: str | None
+) -> None:
+    data = rows()
+    data[1][part] = missing
+    batch = TrainCollator(processor, None)(data)
+    assert batch.keys() == {"pixel_values", "input_ids", "attention_mask", "person_ids"}
+
+
+def test_a_row_without_captions_uses_its_descriptions(processor: BDAMProcessor) -> None:
+    data = rows()
+    data[0]["captions"] = []
+    ids = TrainCollator(processor, None)(data)["input_ids"][0]
+    assert processor.tokenizer.decode(ids, skip_special_tokens=True) == "an old man red coat and jeans"
+
+
+def test_a_row_without_any_text_names_its_person(processor: BDAMProcessor) -> None:
+    data = rows()
+    data[3] |= {"captions": [" "], "identity_description": None, "clothing_description": None}
+    with pytest.raises(ValueError, match="person 13 has neither a caption nor a description"):
+        TrainCollator(processor, None)(data)
+
+
+def test_word_masking_without_a_mask_token_is_an_error(processor: BDAMProcessor) -> None:
+    tokenizer = pickle.loads(pickle.dumps(processor.tokenizer))
+    tokenizer.mask_token = None
+    without_mask = BDAMProcessor(processor.image_processor, tokenizer)
+    TrainCollator(without_mask, NO_AUGMENTATION)
+    with pytest.raises(ValueError, match="no mask token: set word_mask_probability to 0"):
+        TrainCollator(without_mask, AugmentationConfig())
+
+
+def test_an_image_processor_that_crops_is_an_error() -> None:
+    with pytest.raises(ValueError, match="fixed height and width"):
+        PixelBatcher(CLIPImageProcessorPil())
+    with pytest.raises(ValueError, match="do_center_crop=False"):
+        PixelBatcher(CLIPImageProcessorPil(size={"height": 48, "width": 16}))
+
+
+def test_retrieval_batches_hold_images_captions_and_integer_fields(processor: BDAMProcessor) -> None:
+    collate = pickle.loads(pickle.dumps(RetrievalCollator(processor)))
+    images = [row["image"] for row in rows()]
+    gallery = collate([{"image": image, "person_ids": 5, "index": i, "note": "x"} for i, image in enumerate(images)])
+    assert gallery.keys() == {"pixel_values", "person_ids", "index"}
+    expected = processor(images=images, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(gallery["pixel_values"], expected, rtol=0, atol=1e-6)
+    queries = collate([{"caption": "a man", "outfit_ids": 3}, {"caption": "a woman in red", "outfit_ids": -1}])
+    assert queries.keys() == {"input_ids", "attention_mask", "outfit_ids"}
+    expected_text = processor(text=["a man", "a woman in red"], return_tensors="pt")
+    assert torch.equal(queries["input_ids"], expected_text["input_ids"])
+    assert queries["outfit_ids"].tolist() == [3, -1]
+
+
+def test_a_field_that_only_some_rows_have_is_an_error(processor: BDAMProcessor) -> None:
+    with pytest.raises(ValueError, match="Only 1 of 2 rows of the batch have the field 'index'"):
+        RetrievalCollator(processor)([{"caption": "a man", "index": 0}, {"caption": "a woman"}])
+
+
+def test_decoding_reads_lazily_opened_files(processor: BDAMProcessor) -> None:
+    file = io.BytesIO()
+    rows()[0]["image"].save(file, "PNG")
+    opened = [{"image": Image.open(file), "index": 0}]
+    decoded = [{"image": rows()[0]["image"], "index": 0}]
+    assert_same(RetrievalCollator(processor)(opened), RetrievalCollator(processor)(decoded))

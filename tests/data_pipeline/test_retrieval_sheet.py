@@ -1,0 +1,97 @@
+"""The sheet is read back from its pixels; a person has looked at one as well."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image, ImageColor
+
+from data_pipeline.retrieval_sheet import RIGHT, WRONG, retrieval_sheet
+
+
+def arguments(hits: list[list[bool]]) -> dict[str, Any]:
+    """Grey images and short captions for the given rows of right and wrong results."""
+    image = Image.new("RGB", (20, 40), "grey")
+    return {
+        "queries": [f"a person in grey, number {row}" for row in range(len(hits))],
+        "results": [[image] * len(row) for row in hits],
+        "correct": hits,
+    }
+
+
+def pixels(path: Path, color: str) -> int:
+    with Image.open(path) as sheet:
+        return int((np.asarray(sheet.convert("RGB")) == ImageColor.getrgb(color)).all(axis=-1).sum())
+
+
+def test_right_results_are_framed_green_and_wrong_ones_red(tmp_path: Path) -> None:
+    right = retrieval_sheet(tmp_path / "right.png", **arguments([[True] * 4]))
+    mixed = retrieval_sheet(tmp_path / "mixed.png", **arguments([[True, False, False, False]]))
+    wrong = retrieval_sheet(tmp_path / "wrong.png", **arguments([[False] * 4]))
+    # The line that explains the marks is the same on every sheet, so a frame is a difference between sheets.
+    frame = (pixels(right, RIGHT) - pixels(wrong, RIGHT)) / 4
+    assert frame > 1000
+    assert pixels(mixed, RIGHT) - pixels(wrong, RIGHT) == pytest.approx(frame, rel=0.05)
+    assert pixels(mixed, WRONG) - pixels(right, WRONG) == pytest.approx(3 * frame, rel=0.05)
+
+
+def test_images_are_shown_whole_and_unstretched(tmp_path: Path) -> None:
+    wide = arguments([[True]]) | {"results": [[Image.new("RGB", (90, 30), "#ff00ff")]]}
+    with Image.open(retrieval_sheet(tmp_path / "sheet.png", **wide)) as sheet:
+        rows, columns = (np.asarray(sheet.convert("RGB")) == (255, 0, 255)).all(axis=-1).nonzero()
+    width, height = np.ptp(columns), np.ptp(rows)
+    assert height > 20
+    assert width / height == pytest.approx(3, rel=0.15)  # the frame covers some of both sides
+
+
+def test_described_image_is_drawn_beside_the_results(tmp_path: Path) -> None:
+    apart = arguments([[True, False]]) | {"query_images": [Image.new("RGB", (20, 40), "#00ffff")]}
+    assert pixels(retrieval_sheet(tmp_path / "with.png", **apart), "#00ffff") > 1000
+    assert pixels(retrieval_sheet(tmp_path / "without.png", **arguments([[True, False]])), "#00ffff") == 0
+
+
+def test_rows_may_differ_in_length_and_captions_hold_anything(tmp_path: Path) -> None:
+    odd = arguments([[True], [False] * 10, []]) | {"queries": ["$a_{b$ \\frac", "long " * 300, ""]}
+    with Image.open(retrieval_sheet(tmp_path / "sheet.png", **odd, protocol="standard, $β$ = 1")) as sheet:
+        assert sheet.width > sheet.height
+
+
+def test_pdf_is_written_for_its_suffix(tmp_path: Path) -> None:
+    path = retrieval_sheet(tmp_path / "sheet.pdf", **arguments([[True]]), scores=[[0.5]])
+    assert path.read_bytes().startswith(b"%PDF")
+
+
+def test_failed_write_leaves_the_old_sheet_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = retrieval_sheet(tmp_path / "sheet.png", **arguments([[True]]))
+    before = path.read_bytes()
+
+    def fail(figure: Figure, target: Path, dpi: int) -> None:
+        target.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        retrieval_sheet(path, **arguments([[False]]))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"queries": ["one"]}, "1 queries but 2 results"),
+        ({"correct": [[True], [True, False]]}, "query 0 has 2 results but 1 correct"),
+        ({"scores": [[0.1, 0.2], [0.1]]}, "query 1 has 2 results but 1 scores"),
+        ({"query_images": []}, "2 queries but 0 query_images"),
+        ({"queries": [], "results": [], "correct": []}, "there are no results to show"),
+        ({"results": [[], []], "correct": [[], []]}, "there are no results to show"),
+        ({"path": "sheet.jpg"}, "writes .png or .pdf, got 'sheet.jpg'"),
+    ],
+)
+def test_lists_that_do_not_fit_are_errors(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    given = {"path": tmp_path / "sheet.png"} | arguments([[True, False], [True, False]]) | changes
+    with pytest.raises(ValueError, match=message):
+        retrieval_sheet(**given)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,219 @@
+"""The synthetic pedestrians: what is the same, what differs, and what the texts may say."""
+
+import re
+import time
+from collections import defaultdict
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from datasets import Dataset, DatasetDict, Image
+
+from data_pipeline import synthetic
+from data_pipeline.contact_sheet import contact_sheet
+from data_pipeline.schema import PERSON_FEATURES, check_splits
+from data_pipeline.synthetic import load_synthetic, synthetic_caption_styles, synthetic_row
+from data_pipeline.synthetic_captions import CAPTION_STYLES
+from data_pipeline.synthetic_people import NUM_OUTFITS, describe_person, describe_shot
+
+GARMENT_WORDS = (
+    "shirt sweater hoodie jacket coat dress trousers jeans shorts leggings skirt sneakers boots shoes sandals backpack "
+    "handbag bag cap beanie hat striped checked dotted print wear wears wearing dressed clothes clothing outfit"
+)
+BODY_WORDS = (
+    "man woman male female person he she his her him guy lady young middle aged elderly old adult slim heavy build "
+    "body tall short height hair shaved blond skin pale olive dark"
+)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower()))
+
+
+def _bytes(split: Dataset) -> list[bytes]:
+    return [row["image"]["bytes"] for row in split.cast_column("image", Image(decode=False))]
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def splits(cache_dir: str) -> DatasetDict:
+    return load_synthetic(30, 4, 8, cache_dir=cache_dir)
+
+
+def test_rows_have_the_common_layout_and_order(splits: DatasetDict) -> None:
+    assert {name: split.num_rows for name, split in splits.items()} == {"train": 180, "validation": 24, "test": 48}
+    for split in splits.values():
+        assert split.features == PERSON_FEATURES
+        assert list(split["outfit_id"]) == sorted(split["outfit_id"])
+        assert [outfit // NUM_OUTFITS for outfit in split["outfit_id"]] == list(split["person_id"])
+    assert splits["test"][0]["image"].size == (64, 128)
+
+
+def test_no_person_is_in_two_splits(splits: DatasetDict) -> None:
+    check_splits(splits)
+    assert sum(len(set(split["person_id"])) for split in splits.values()) == 42
+
+
+def test_same_seed_draws_the_same_rows_and_another_seed_others(splits: DatasetDict, tmp_path: Path) -> None:
+    again = load_synthetic(30, 4, 8, cache_dir=str(tmp_path / "again"))["test"]
+    assert again.remove_columns("image").to_list() == splits["test"].remove_columns("image").to_list()
+    assert _bytes(again) == _bytes(splits["test"])
+    assert synthetic_row(1, 0, 0, 0) != synthetic_row(0, 0, 0, 0)
+
+
+def test_several_processes_draw_the_same_rows(splits: DatasetDict, tmp_path: Path) -> None:
+    parallel = load_synthetic(30, 4, 8, cache_dir=str(tmp_path), num_proc=2)["validation"]
+    assert _bytes(parallel) == _bytes(splits["validation"])
+    assert parallel["captions"][:] == splits["validation"]["captions"][:]
+
+
+def test_adding_people_images_or_captions_changes_nothing_else(splits: DatasetDict, tmp_path: Path) -> None:
+    more = load_synthetic(31, 1, 1, images_per_outfit=4, captions_per_image=3, cache_dir=str(tmp_path))["train"]
+    kept = more.select([index for index in range(30 * 8) if index % 4 < 3])
+    assert _bytes(kept) == _bytes(splits["train"])
+    assert [captions[:2] for captions in kept["captions"]] == splits["train"]["captions"][:]
+    assert kept["clothing_description"][:] == splits["train"]["clothing_description"][:]
+
+
+def test_second_load_draws_nothing(splits: DatasetDict, cache_dir: str) -> None:
+    with mock.patch.object(synthetic, "synthetic_row", side_effect=AssertionError("drawn again")):
+        start = time.perf_counter()
+        load_synthetic(30, 4, 8, cache_dir=cache_dir)
+    assert time.perf_counter() - start < 2.0
+
+
+def test_changed_source_is_drawn_anew(cache_dir: str, splits: DatasetDict) -> None:
+    with (
+        mock.patch.object(synthetic, "_recipe", return_value="another drawing"),
+        mock.patch.object(synthetic, "synthetic_row", side_effect=AssertionError("drawn again")),
+        pytest.raises(Exception, match="generating the dataset"),
+    ):
+        load_synthetic(30, 4, 8, cache_dir=cache_dir)
+
+
+def test_two_outfits_of_a_person_differ() -> None:
+    for person_id in range(500):
+        first, second = describe_person(0, person_id).outfits
+        assert (first.upper_type, first.upper_colour) != (second.upper_type, second.upper_colour)
+
+
+def test_outfits_do_not_follow_the_body() -> None:
+    """Among slim and among heavy people, black upper garments are equally common."""
+    share = defaultdict(list)
+    for person_id in range(3000):
+        person = describe_person(0, person_id)
+        share[person.traits.build].append(person.outfits[0].upper_colour == "black")
+    slim, heavy = (sum(share[build]) / len(share[build]) for build in ("slim", "heavy"))
+    assert abs(slim - heavy) < 0.05
+
+
+def test_all_images_differ(splits: DatasetDict) -> None:
+    assert len(set(_bytes(splits["train"]))) == 180
+
+
+def test_identity_description_has_no_clothing_word(splits: DatasetDict) -> None:
+    for text in splits["train"]["identity_description"]:
+        assert not _words(text) & _words(GARMENT_WORDS), text
+
+
+def test_clothing_description_has_no_body_word(splits: DatasetDict) -> None:
+    for text in splits["train"]["clothing_description"]:
+        assert not _words(text) & _words(BODY_WORDS), text
+
+
+def test_identity_description_states_every_trait_in_every_row(splits: DatasetDict) -> None:
+    for row in splits["train"].remove_columns("image"):
+        traits = describe_person(0, row["person_id"]).traits
+        stated = row["identity_description"].lower()
+        for fact in (
+            f"{traits.hair_length} {traits.hair_colour} hair",
+            f"{traits.skin_tone} skin",
+            traits.gender,
+            traits.age,
+            traits.build,
+            traits.height,
+        ):
+            assert re.search(rf"\b{fact}\b", stated), (fact, stated)
+
+
+def test_people_with_equal_traits_often_read_the_same() -> None:
+    """The description is a function of the traits for most people, so equal people can be told by equal text."""
+    texts = [synthetic_row(0, person_id, 0, 0, 1, (32, 16))["identity_description"] for person_id in range(200)]
+    assert sum(" height. " in text for text in texts) > 100
+
+
+def test_texts_name_the_clothes_that_are_worn(splits: DatasetDict) -> None:
+    for row in splits["train"].remove_columns("image"):
+        outfit = describe_person(0, row["person_id"]).outfits[row["outfit_id"] % NUM_OUTFITS]
+        assert outfit.upper_type in row["clothing_description"].lower()
+        assert outfit.upper_colour in row["clothing_description"].lower()
+
+
+def test_texts_do_not_mention_hidden_shoes() -> None:
+    hidden = 0
+    for person_id in range(60):
+        row = synthetic_row(0, person_id, 1, 0, 8)
+        if not describe_shot(0, person_id, 1, 0).shows_shoes:
+            hidden += 1
+            text = " ".join([*row["captions"], row["clothing_description"]])
+            assert not re.search(r"shoes|sneakers|trainers|boots|sandals", text), text
+    assert hidden > 5
+
+
+def test_caption_styles_are_known_and_read_differently(splits: DatasetDict) -> None:
+    forms = {
+        "classic": r"The .* is wearing ",
+        "terse": r"[^.]*, [^.]*[^.]$",
+        "prose": r"(In this picture|The photo|Walking along).* who has put on .*\.$",
+        "clothes first": r".* on (a|an) .*\.$",
+        "casual": r"[a-z].* in .*[^.]$",
+        "report": r"Subject: .*Upper body clothed in",
+        "person first": r"(A|An) .* (is dressed in|wears|has on) ",
+        "from where": r"(Walking towards|Seen from|Turned to) .* stands out.*: this is ",
+    }
+    assert set(forms) == set(CAPTION_STYLES)
+    styles = synthetic_caption_styles(splits["train"])
+    for captions, names in zip(splits["train"]["captions"], styles, strict=True):
+        assert len(set(names)) == len(names)
+        for caption, name in zip(captions, names, strict=True):
+            assert re.match(forms[name], caption), (name, caption)
+    assert {name for names in styles for name in names} == set(forms)
+
+
+def test_annotators_leave_things_out(splits: DatasetDict) -> None:
+    captions = [caption for row in splits["train"]["captions"] for caption in row]
+    assert 0.3 < sum("hair" in caption for caption in captions) / len(captions) < 0.65
+    assert 0.1 < sum("skin" in caption for caption in captions) / len(captions) < 0.35
+
+
+def test_images_come_in_the_size_asked_for(tmp_path: Path) -> None:
+    wide = load_synthetic(1, 1, 1, images_per_outfit=1, image_size=(96, 48), cache_dir=str(tmp_path))
+    assert wide["train"][0]["image"].size == (48, 96)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_test_people": 0}, "num_test_people must be at least 1, got 0"),
+        ({"captions_per_image": 0}, "captions_per_image must be at least 1"),
+        ({"image_size": (8, 4)}, r"image_size \(height, width\) must be at least"),
+    ],
+)
+def test_bad_sizes_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_synthetic(**arguments)
+
+
+def test_contact_sheet_shows_every_row_asked_for(splits: DatasetDict, tmp_path: Path) -> None:
+    from PIL import Image as PILImage
+
+    path = contact_sheet(splits["test"], tmp_path / "sheet.png", rows=2, columns=3, captions=False, image_height=64)
+    with PILImage.open(path) as sheet:
+        assert sheet.width == 3 * (32 + 12)
+        assert sheet.height >= 2 * 64
+    with pytest.raises(ValueError, match="no rows"):
+        contact_sheet(splits["test"].select([]), tmp_path / "empty.png")

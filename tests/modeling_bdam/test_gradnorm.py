@@ -1,0 +1,243 @@
+"""GradNorm against a literal autograd implementation of eq. 5 and 6, and its promises one by one."""
+
+import io
+
+import pytest
+import torch
+from torch import Tensor
+
+from modeling_bdam.gradnorm import GradNorm, shared_gradient_norms
+
+
+class TwoLayers(torch.nn.Module):
+    """A shared linear layer under one head a task, on inputs that are orthonormal rows.
+
+    With z = x W^T, dL/dW = (dL/dz)^T x; as the rows of x are orthonormal, ||dL/dW|| = ||dL/dz|| exactly, so that the
+    per-parameter definition and the one on the shared representation must give the same weights.
+    """
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__()
+        self.x = torch.linalg.qr(torch.randn(12, 5))[0].T.contiguous()  # [5, 12], orthonormal rows
+        self.shared = torch.nn.Linear(12, 7, bias=False)
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(7, 3) for _ in range(tasks))
+        # Scales differ, as those of real losses do: by turns as large as the first task's, larger and smaller.
+        self.goals = [(1.0, 4.0, 0.25)[task % 3] * torch.randn(5, 3) for task in range(tasks)]
+
+    def forward(self) -> tuple[Tensor, list[Tensor]]:
+        z = self.shared(self.x)
+        hidden = torch.tanh(z)
+        return z, [(head(hidden) - goal).square().mean() for head, goal in zip(self.heads, self.goals, strict=True)]
+
+
+def literal_update(
+    s: Tensor,
+    adam: torch.optim.Adam,
+    losses: list[Tensor],
+    first_losses: list[float],
+    parameter: Tensor,
+    alpha: float,
+    penalty: float,
+) -> None:
+    """Eq. 5 and 6 as printed: the norm of d(w_k L_k)/d(shared layer's weight), differentiated by autograd."""
+    weights = s.exp()
+    norms = [
+        torch.autograd.grad(w * loss, parameter, create_graph=True)[0].norm()
+        for w, loss in zip(weights, losses, strict=True)
+    ]
+    ratios = [loss.item() / first for loss, first in zip(losses, first_losses, strict=True)]
+    mean_ratio = sum(ratios) / len(ratios)
+    reference = norms[0].item()
+    gradnorm = sum(abs(norm - ratio / mean_ratio * reference) for norm, ratio in zip(norms, ratios, strict=True))
+    objective = alpha * gradnorm + penalty * (weights.log() ** 2).sum()
+    adam.zero_grad()
+    (s.grad,) = torch.autograd.grad(objective, [s])
+    adam.step()
+    with torch.no_grad():
+        weights = s.exp()
+        s.copy_((weights * len(losses) / weights.sum()).clamp(1e-4, 10.0).log())
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(("alpha", "penalty"), [(1.5, 1e-3), (0.5, 0.8)])  # Adam hides alpha from a small penalty
+def test_weights_follow_the_literal_equations_for_20_steps(alpha: float, penalty: float) -> None:
+    network = TwoLayers(tasks=3)
+    gradnorm = GradNorm(["a", "b", "c"], alpha=alpha, log_weight_penalty=penalty)
+    s = torch.zeros(3, requires_grad=True)
+    adam = torch.optim.Adam([s], lr=0.025)
+    sgd = torch.optim.SGD(network.parameters(), lr=0.05)
+    first_losses: list[float] = []
+    for _ in range(20):
+        z, losses = network()
+        first_losses = first_losses or [loss.item() for loss in losses]
+        literal_update(s, adam, losses, first_losses, network.shared.weight, alpha, penalty)
+        gradnorm.update(torch.stack(losses), shared_gradient_norms(losses, [z]))
+        torch.testing.assert_close(gradnorm.weights, s.detach().exp(), rtol=1e-4, atol=0)
+        sgd.zero_grad()
+        torch.dot(gradnorm.weights, torch.stack(losses)).backward()
+        sgd.step()
+    assert (gradnorm.weights - 1).abs().max() > 0.05  # the agreement is about weights that moved
+
+
+def test_norms_on_the_representation_are_those_on_the_shared_layer() -> None:
+    network = TwoLayers(tasks=3)
+    z, losses = network()
+    expected = [torch.autograd.grad(loss, network.shared.weight, retain_graph=True)[0].norm() for loss in losses]
+    torch.testing.assert_close(shared_gradient_norms(losses, [z]), torch.stack(expected), rtol=1e-5, atol=0)
+
+
+def test_norm_is_over_all_shared_tensors_together() -> None:
+    a, b = torch.ones(2, requires_grad=True), torch.ones(1, dtype=torch.float64, requires_grad=True)
+    untouched = torch.ones(3, requires_grad=True)
+    norms = shared_gradient_norms([2 * a.sum() + b.sum(), 5 * a[0]], [a, b, untouched])
+    assert norms.dtype == torch.float32
+    torch.testing.assert_close(norms, torch.tensor([3.0, 5.0]))  # sqrt(4 + 4 + 1), 5
+
+
+def test_norm_is_zero_for_a_task_that_does_not_touch_the_representation() -> None:
+    shared, other = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    norms = shared_gradient_norms([other.sum(), torch.tensor(3.0), shared[0]], [shared])
+    assert norms.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_norms_leave_the_graph_for_the_backward_pass() -> None:
+    shared = torch.ones(2, requires_grad=True)
+    loss = shared.square().sum()
+    shared_gradient_norms([loss, loss * 2], [shared])
+    assert shared.grad is None
+    loss.backward()
+    assert shared.grad is not None
+
+
+def test_norm_of_half_precision_gradients_does_not_overflow() -> None:
+    shared = torch.ones(100, dtype=torch.float16, requires_grad=True)
+    assert shared_gradient_norms([(shared * 6e4).float().sum()], [shared]).item() == pytest.approx(6e5, rel=1e-3)
+
+
+def test_norms_refuse_a_representation_outside_the_graph() -> None:
+    with pytest.raises(ValueError, match="must require a gradient"):
+        shared_gradient_norms([torch.ones(1, requires_grad=True).sum()], [torch.ones(1)])
+
+
+def test_weights_start_at_one_and_always_sum_to_the_number_of_tasks() -> None:
+    gradnorm = GradNorm(["a", "b", "c", "d"])
+    assert gradnorm.weights.tolist() == [1.0] * 4
+    for _ in range(50):
+        gradnorm.update(torch.rand(4), 10 * torch.rand(4))
+        assert gradnorm.weights.sum().item() == pytest.approx(4, rel=1e-5)
+    assert gradnorm.weights.std() > 0.01
+
+
+def test_a_task_with_too_small_a_gradient_gains_weight() -> None:
+    gradnorm = GradNorm(["a", "b"])
+    for _ in range(10):
+        gradnorm.update(torch.ones(2), torch.tensor([1.0, 0.1]))
+    assert gradnorm.weights[1] > 1 > gradnorm.weights[0]
+
+
+def test_a_task_that_trains_more_slowly_gains_weight() -> None:
+    gradnorm = GradNorm(["a", "b", "c"])
+    gradnorm.update(torch.tensor([2.0, 2.0, 2.0]), torch.ones(3))
+    before = gradnorm.weights
+    gradnorm.update(torch.tensor([1.0, 2.0, 0.5]), torch.ones(3))
+    after = gradnorm.weights
+    assert after[1] / after[2] > before[1] / before[2]
+
+
+def test_a_first_loss_of_zero_is_replaced_by_the_first_larger_one() -> None:
+    late, early = GradNorm(["a", "b"]), GradNorm(["a", "b"])
+    norms = torch.tensor([1.0, 2.0])
+    late.update(torch.tensor([3.0, 0.0]), norms)  # b counts as "no progress yet": the ratio is 1
+    early.update(torch.tensor([3.0, 4.0]), norms)
+    for losses in ([2.0, 4.0], [1.0, 3.0], [1.0, 0.0]):
+        late.update(torch.tensor(losses), norms)
+        early.update(torch.tensor(losses), norms)
+        assert torch.equal(late.weights, early.weights)
+    assert late.weights.isfinite().all()
+
+
+def test_all_losses_at_zero_keep_the_weights_finite() -> None:
+    gradnorm = GradNorm(["a", "b"])
+    for losses in (torch.zeros(2), torch.ones(2), torch.zeros(2)):
+        gradnorm.update(losses, torch.ones(2))
+        assert gradnorm.weights.isfinite().all()
+
+
+def test_one_task_keeps_weight_one() -> None:
+    gradnorm = GradNorm(["only"])
+    for loss in (2.0, 1.0, 0.5):
+        gradnorm.update(torch.tensor([loss]), torch.tensor([3.0]))
+        assert gradnorm.weights.tolist() == [1.0]
+
+
+def test_weights_are_clipped_after_they_are_scaled() -> None:
+    gradnorm = GradNorm(["a", "b"], learning_rate=3.0, min_weight=0.5, max_weight=1.2)
+    gradnorm.update(torch.ones(2), torch.tensor([1.0, 9.0]))  # one large step: b falls, unclipped, far below 0.5
+    torch.testing.assert_close(gradnorm.weights, torch.tensor([1.2, 0.5]))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_names_its_task_and_moves_nothing(bad: float) -> None:
+    gradnorm = GradNorm(["info", "triplet"])
+    gradnorm.update(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]))
+    before = gradnorm.weights
+    with pytest.raises(ValueError, match="loss is not finite for triplet"):
+        gradnorm.update(torch.tensor([1.0, bad]), torch.ones(2))
+    with pytest.raises(ValueError, match="gradient norm is not finite for info"):
+        gradnorm.update(torch.ones(2), torch.tensor([bad, 1.0]))
+    assert torch.equal(gradnorm.weights, before)
+
+
+def test_a_resumed_run_has_the_same_weights_as_an_uninterrupted_one() -> None:
+    losses, norms = torch.rand(12, 3), torch.rand(12, 3)
+    uninterrupted = GradNorm(["a", "b", "c"])
+    saved = io.BytesIO()
+    for step in range(12):
+        if step == 6:
+            torch.save(uninterrupted.state_dict(), saved)
+        uninterrupted.update(losses[step], norms[step])
+    resumed = GradNorm(["a", "b", "c"])
+    resumed.load_state_dict(torch.load(io.BytesIO(saved.getvalue()), weights_only=True))
+    for step in range(6, 12):
+        resumed.update(losses[step], norms[step])
+    assert torch.equal(resumed.weights, uninterrupted.weights)
+
+
+def test_a_state_dict_shares_no_memory_with_the_objects_it_came_from_and_went_to() -> None:
+    gradnorm = GradNorm(["a", "b"])
+    gradnorm.update(torch.ones(2), torch.tensor([1.0, 2.0]))
+    state, weights = gradnorm.state_dict(), gradnorm.weights
+    gradnorm.update(torch.rand(2), torch.tensor([2.0, 1.0]))
+    restored = GradNorm(["a", "b"])
+    restored.load_state_dict(state)
+    assert torch.equal(restored.weights, weights)
+    gradnorm.load_state_dict(state)
+    for either in (gradnorm, restored):
+        either.update(torch.ones(2), torch.ones(2))
+    assert torch.equal(gradnorm.weights, restored.weights)
+
+
+def test_the_state_of_other_tasks_is_refused_with_both_lists() -> None:
+    state = GradNorm(["info", "adv"]).state_dict()
+    with pytest.raises(ValueError, match=r"\['info', 'adv'\].*\['adv', 'info'\]"):
+        GradNorm(["adv", "info"]).load_state_dict(state)
+
+
+@pytest.mark.parametrize("tasks", [[], ["a", "a"]])
+def test_tasks_must_be_distinct_names(tasks: list[str]) -> None:
+    with pytest.raises(ValueError, match="distinct names"):
+        GradNorm(tasks)
+
+
+def test_bounds_must_hold_the_initial_weight() -> None:
+    with pytest.raises(ValueError, match="must lie in"):
+        GradNorm(["a"], min_weight=2.0)
+
+
+def test_one_value_a_task_is_required() -> None:
+    with pytest.raises(ValueError, match=r"one loss for each of \['a', 'b'\]"):
+        GradNorm(["a", "b"]).update(torch.ones(3), torch.ones(2))

@@ -1,0 +1,255 @@
+"""The state space block against mamba_ssm's reference and transformers' MambaMixer, in float64."""
+
+import importlib.util
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import MambaConfig
+from transformers.dynamic_module_utils import get_imports
+from transformers.models.mamba.modeling_mamba import MambaMixer  # before any stub: it looks for kernels when imported
+
+from modeling_bdam import mamba_bdam
+from modeling_bdam.mamba_bdam import MambaBlock
+
+WIDTH = 24
+LENGTHS = pytest.mark.parametrize("length", [1, 2, 3, 17, 64])
+TOLERANCE = 1e-10
+
+
+@pytest.fixture
+def block() -> MambaBlock:
+    torch.manual_seed(0)
+    return MambaBlock(WIDTH).double()
+
+
+@pytest.fixture
+def double_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both references cast to float32 by `Tensor.float`; a float64 comparison needs them to cast to float64."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+
+
+@pytest.fixture
+def mamba_simple() -> Iterator[ModuleType]:
+    """The file of `mamba_ssm.Mamba`, on its reference scan; its compiled extension, if absent, is an empty stub."""
+    if importlib.util.find_spec("mamba_ssm") is None:
+        pytest.skip("mamba_ssm is not installed: MAMBA_SKIP_CUDA_BUILD=TRUE pip install --no-deps mamba-ssm")
+    if importlib.util.find_spec("triton") is None or importlib.util.find_spec("einops") is None:
+        pytest.skip("mamba_ssm's reference needs triton and einops")
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("selective_scan_cuda") is None:
+            patch.setitem(sys.modules, "selective_scan_cuda", ModuleType("selective_scan_cuda"))
+        from mamba_ssm.modules import mamba_simple
+        from mamba_ssm.ops import selective_scan_interface as ops
+
+        patch.setattr(mamba_simple, "selective_scan_fn", ops.selective_scan_ref)
+        patch.setattr(mamba_simple, "causal_conv1d_fn", None)
+        patch.setattr(ops, "selective_scan_fn", ops.selective_scan_ref)
+        patch.setattr(ops, "causal_conv1d_fn", reference_conv)
+        yield mamba_simple
+    for name in set(sys.modules) - before:  # no other test may meet the stub
+        if name.split(".")[0] == "mamba_ssm":
+            del sys.modules[name]
+
+
+def reference_conv(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
+    """What `causal_conv1d_fn` computes, [B, E, L] to [B, E, L]."""
+    assert activation == "silu"
+    padding = weight.shape[-1] - 1
+    return F.silu(F.conv1d(x, weight[:, None], bias, padding=padding, groups=len(weight))[..., : x.shape[-1]])
+
+
+def output_and_gradients(module: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    """The output and the gradients of the input and of every parameter, under one fixed random cotangent."""
+    inputs = inputs.clone().requires_grad_()
+    output = module(inputs)
+    cotangent = torch.randn(output.shape, dtype=output.dtype, generator=torch.Generator().manual_seed(1))
+    names, parameters = zip(*sorted(module.named_parameters()), strict=True)
+    gradients = torch.autograd.grad(output, [inputs, *parameters], cotangent)
+    return dict(zip(["output", "input", *names], [output.detach(), *gradients], strict=True))
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def sequence(length: int, batch: int = 3) -> Tensor:
+    return torch.randn(batch, length, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(length))
+
+
+@LENGTHS
+@pytest.mark.usefixtures("double_references")
+def test_block_equals_transformers_mixer_forward_and_backward(block: MambaBlock, length: int) -> None:
+    mixer = MambaMixer(MambaConfig(hidden_size=WIDTH, state_size=16, num_hidden_layers=1), layer_idx=0).double()
+    mixer.load_state_dict(block.state_dict())
+    assert_same(output_and_gradients(block, sequence(length)), output_and_gradients(mixer, sequence(length)))
+
+
+@LENGTHS
+@pytest.mark.usefixtures("double_references")
+def test_block_equals_mamba_ssm_forward_and_backward(block: MambaBlock, mamba_simple: ModuleType, length: int) -> None:
+    reference = mamba_simple.Mamba(WIDTH, use_fast_path=False).double()
+    reference.load_state_dict(block.state_dict())
+    assert_same(output_and_gradients(block, sequence(length)), output_and_gradients(reference, sequence(length)))
+
+
+@pytest.mark.parametrize("sizes", [{"d_state": 5}, {"d_conv": 2}, {"d_conv": 6}, {"expand": 3}], ids=str)
+@pytest.mark.usefixtures("double_references")
+def test_other_sizes_equal_mamba_ssm_too(mamba_simple: ModuleType, sizes: dict[str, int]) -> None:
+    ours, reference = MambaBlock(WIDTH, **sizes).double(), mamba_simple.Mamba(WIDTH, **sizes).double()
+    ours.load_state_dict(reference.state_dict())
+    assert_same(output_and_gradients(ours, sequence(9)), output_and_gradients(reference, sequence(9)))
+
+
+def test_same_seed_gives_the_initial_weights_of_mamba_ssm(mamba_simple: ModuleType) -> None:
+    torch.manual_seed(7)
+    ours = MambaBlock(WIDTH).state_dict()
+    torch.manual_seed(7)
+    theirs = mamba_simple.Mamba(WIDTH).state_dict()
+    torch.testing.assert_close(dict(ours), dict(theirs), rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("double_references")
+def test_kernel_is_given_the_arguments_of_mamba_inner_fn(
+    block: MambaBlock, mamba_simple: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's own reference stands in for it: a wrong order or layout gives other numbers."""
+    from mamba_ssm.ops import selective_scan_interface as ops
+
+    plain = output_and_gradients(block, sequence(17))
+    calls = []
+
+    def kernel_reference(*arguments: object, **named: object) -> Tensor:
+        calls.append(arguments)
+        return ops.mamba_inner_ref(*arguments, **named)
+
+    monkeypatch.setattr(mamba_bdam, "_fused_kernel", lambda hidden, d_conv: kernel_reference)
+    assert_same(output_and_gradients(block, sequence(17)), plain)
+    assert len(calls) == 1
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or importlib.util.find_spec("causal_conv1d") is None,
+    reason="needs a CUDA device with mamba_ssm and causal_conv1d",
+)
+def test_cuda_kernel_agrees_with_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cuda = MambaBlock(WIDTH).cuda()
+    inputs = sequence(64).float().cuda()
+    assert mamba_bdam._fused_kernel(inputs, 4) is not None
+    fused = on_cuda(inputs)
+    monkeypatch.setattr(mamba_bdam, "_fused_kernel", lambda hidden, d_conv: None)
+    torch.testing.assert_close(fused, on_cuda(inputs), rtol=1e-3, atol=1e-4)
+
+
+def test_cpu_tensor_never_looks_for_the_kernel(block: MambaBlock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with kernels still runs CPU tensors on the scan."""
+
+    def refuse() -> None:
+        raise AssertionError("a CPU tensor asked for the CUDA kernel")
+
+    monkeypatch.setattr(mamba_bdam, "_import_fused_kernel", refuse)
+    assert block.float()(sequence(3).float()).shape == (3, 3, WIDTH)  # float32, which the kernel would take
+
+
+def test_hub_does_not_require_mamba_ssm() -> None:
+    required = set(get_imports(mamba_bdam.__file__)) - set(sys.stdlib_module_names)
+    assert required == {"torch", "transformers"}
+
+
+def test_output_depends_on_no_later_step(block: MambaBlock) -> None:
+    inputs = sequence(12)
+    changed = inputs.clone()
+    changed[:, 7] += 1
+    difference = (block(changed) - block(inputs)).abs().amax(dim=(0, 2))  # [L]
+    assert difference[:7].max() == 0
+    assert difference[7:].min() > 0
+
+
+def test_batch_rows_do_not_mix(block: MambaBlock) -> None:
+    inputs = sequence(5)
+    torch.testing.assert_close(block(inputs)[1:2], block(inputs[1:2]), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_length_one_gives_every_parameter_a_finite_gradient(block: MambaBlock) -> None:
+    """One step from a state of zero reads no decay: A's gradient is zeros, never None, which DDP would wait for."""
+    block(sequence(1)).sum().backward()
+    for name, parameter in block.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    assert block.A_log.grad is not None and not block.A_log.grad.any()
+
+
+@pytest.mark.parametrize("length", [1, 33])
+def test_bfloat16_stays_near_float32(length: int) -> None:
+    torch.manual_seed(0)
+    module = MambaBlock(64)
+    inputs = torch.randn(4, length, 64)
+    expected = module(inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = module(inputs)
+    mixed.float().sum().backward()
+    low = module.bfloat16()(inputs.bfloat16())
+    for output in (mixed, low):
+        assert output.dtype == torch.bfloat16
+        assert (output.float() - expected).norm() / expected.norm() < 0.02
+    assert module.A_log.grad is not None and module.A_log.grad.isfinite().all()
+
+
+def test_init_weights_restores_what_no_default_gives() -> None:
+    module = MambaBlock(WIDTH)
+    for parameter in (module.A_log, module.D, module.dt_proj.weight, module.dt_proj.bias):
+        nn.init.constant_(parameter, math.nan)
+    module.init_weights()
+    steps = F.softplus(module.dt_proj.bias)
+    assert steps.min() >= 0.999e-3 and steps.max() <= 1.001e-1
+    assert module.dt_proj.weight.abs().max() <= module.dt_rank**-0.5
+    torch.testing.assert_close(module.A_log.exp(), torch.arange(1.0, 17.0).expand(2 * WIDTH, 16))
+    assert (module.D == 1).all()
+
+
+def test_init_weights_leaves_loaded_parameters_alone() -> None:
+    module = MambaBlock(WIDTH)
+    loaded = (module.A_log, module.D, module.dt_proj.weight, module.dt_proj.bias)
+    for parameter in loaded:
+        nn.init.constant_(parameter, 0.25)
+        parameter._is_hf_initialized = True  # type: ignore[attr-defined]  # as from_pretrained marks it
+    module.init_weights()
+    assert all((parameter == 0.25).all() for parameter in loaded)
+
+
+def test_block_compiles_without_a_graph_break() -> None:
+    module = MambaBlock(WIDTH)
+    inputs = sequence(3).float()
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(inputs), module(inputs))
+
+
+def seconds(module: nn.Module, inputs: Tensor) -> float:
+    start = time.perf_counter()
+    module(inputs).sum().backward()
+    return time.perf_counter() - start
+
+
+def test_forward_and_backward_grow_linearly_with_length() -> None:
+    """At most 2.6 times for twice the length; quadratic growth gives 4. The machine may be busy: three attempts."""
+    module = MambaBlock(64)
+    short, long = torch.randn(2, 512, 64), torch.randn(2, 1024, 64)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        ratios: list[float] = []
+        while len(ratios) < 3 and (not ratios or ratios[-1] > 2.6):
+            times = [[seconds(module, inputs) for inputs in (short, long)] for _ in range(6)][1:]  # the first warms up
+            of_short, of_long = (statistics.median(column) for column in zip(*times, strict=True))
+            ratios.append(of_long / of_short)
+    finally:
+        torch.set_num_threads(threads)
+    assert ratios[-1] <= 2.6, f"time at 1024 over time at 512, each attempt: {ratios}"

@@ -1,0 +1,111 @@
+"""The sampler's blocks: P people x K images, a function of seed and epoch, the same for any number of processes."""
+
+from collections import Counter
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler, DataLoader
+
+from modeling_bdam.sampler import IdentityBalancedSampler, KeyedDataset
+
+# 30 people with 1 to 9 images each, rows in random order
+PERSON_IDS = np.random.default_rng(0).permutation(np.repeat(np.arange(30) * 7 + 3, np.arange(30) % 9 + 1)).tolist()
+
+
+def blocks(sampler: IdentityBalancedSampler, size: int) -> list[list[tuple[int, int]]]:
+    keys = list(sampler)
+    assert len(keys) == len(sampler) and len(keys) % size == 0
+    return [keys[start : start + size] for start in range(0, len(keys), size)]
+
+
+@pytest.mark.parametrize("images_per_person", [1, 2, 4])
+def test_two_processes_together_see_the_batches_of_one(images_per_person: int) -> None:
+    one = blocks(IdentityBalancedSampler(PERSON_IDS, images_per_person, batch_size=16, seed=5), 16)
+    shards = []
+    for process in range(2):
+        sampler = IdentityBalancedSampler(PERSON_IDS, images_per_person, batch_size=8, seed=5, num_processes=2)
+        batches: Any = BatchSampler(cast(Any, sampler), 8, drop_last=True)  # annotated for plain int keys
+        shards.append(list(BatchSamplerShard(batches, 2, process)))
+    assert [first + second for first, second in zip(*shards, strict=True)] == one
+
+
+@pytest.mark.parametrize("images_per_person", [2, 3])
+def test_a_block_holds_groups_of_k_images_of_different_people(images_per_person: int) -> None:
+    size = 4 * images_per_person
+    for block in blocks(IdentityBalancedSampler(PERSON_IDS, images_per_person, size, seed=0), size):
+        people = np.array([PERSON_IDS[row] for row, _ in block]).reshape(4, images_per_person)
+        assert (people == people[:, :1]).all()
+        assert len(set(people[:, 0])) == 4
+
+
+def test_an_image_repeats_in_a_group_only_if_the_person_has_fewer_than_k() -> None:
+    images_of = Counter(PERSON_IDS)
+    for block in blocks(IdentityBalancedSampler(PERSON_IDS, 4, 4, seed=0), 4):
+        distinct = len({row for row, _ in block})
+        assert distinct == min(4, images_of[PERSON_IDS[block[0][0]]])
+
+
+def test_an_epoch_covers_every_image_and_people_in_proportion() -> None:
+    seen = Counter(row for row, _ in IdentityBalancedSampler(PERSON_IDS, 2, 2, seed=0))  # no incomplete block
+    assert set(seen) == set(range(len(PERSON_IDS)))
+    drawn = Counter(PERSON_IDS[row] for row in seen.elements())
+    assert all(drawn[person] == count + count % 2 for person, count in Counter(PERSON_IDS).items())
+
+
+def test_one_image_per_person_is_a_plain_shuffle() -> None:
+    rows = [row for row, _ in IdentityBalancedSampler(PERSON_IDS, 1, batch_size=1, seed=0)]
+    assert rows != sorted(rows)
+    assert sorted(rows) == list(range(len(PERSON_IDS)))
+
+
+def test_every_epoch_differs_and_the_same_seed_and_epoch_repeat() -> None:
+    def order(seed: int, epoch: int) -> list[tuple[int, int]]:
+        sampler = IdentityBalancedSampler(PERSON_IDS, 2, 8, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(0, 3) == order(0, 3)
+    orders = [order(0, 0), order(0, 1), order(1, 0), order(1, 1)]
+    assert len({tuple(row for row, _ in keys) for keys in orders}) == 4
+    augmentation_seeds = [seed for keys in orders for _, seed in keys]
+    assert len(set(augmentation_seeds)) == len(augmentation_seeds)
+
+
+def test_people_with_a_single_image_are_paired_with_themselves() -> None:
+    for block in blocks(IdentityBalancedSampler(list(range(12)), 2, 8, seed=0), 8):
+        rows = [row for row, _ in block]
+        assert rows[0::2] == rows[1::2] and len(set(rows)) == 4
+
+
+def test_a_person_with_most_of_the_images_still_comes_up_in_full_blocks() -> None:
+    person_ids = [0] * 40 + [1, 1, 2, 2]
+    seen = [row for row, _ in IdentityBalancedSampler(person_ids, 2, 4, seed=0)]
+    assert sorted(seen) == list(range(44))
+
+
+def test_a_batch_that_cuts_groups_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"\(7\) must be a multiple of images_per_person \(2\)"):
+        IdentityBalancedSampler(PERSON_IDS, 2, batch_size=7, seed=0)
+
+
+def test_too_few_rows_for_one_batch_is_an_error() -> None:
+    with pytest.raises(ValueError, match="lower the batch size"):
+        IdentityBalancedSampler([1, 1, 2, 2], 2, batch_size=4, seed=0, num_processes=2)
+
+
+def test_keyed_dataset_adds_the_seed_and_leaves_the_row_alone() -> None:
+    rows = [{"person_id": 4}, {"person_id": 5}]
+    dataset = KeyedDataset(rows)
+    assert dataset[1, 99] == {"person_id": 5, "augmentation_seed": 99}
+    assert dataset[1] == {"person_id": 5} == rows[1]
+    assert len(dataset) == 2
+
+
+def test_a_loader_hands_rows_and_seeds_to_the_collator() -> None:
+    sampler = IdentityBalancedSampler(PERSON_IDS, 2, 8, seed=0)
+    dataset = KeyedDataset([{"person_id": person} for person in PERSON_IDS])
+    loader = DataLoader(dataset, batch_size=8, sampler=sampler, collate_fn=list, drop_last=True)
+    loaded = [(row["person_id"], row["augmentation_seed"]) for batch in loader for row in batch]
+    assert loaded == [(PERSON_IDS[row], seed) for row, seed in sampler]

@@ -1,0 +1,191 @@
+"""The trainer on tensors made up here; several processes and resuming are tested through the command."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import TrainerCallback, set_seed
+
+from modeling_bdam import BDAMConfig, BDAMModel
+from modeling_bdam.gradnorm import GradNorm
+from modeling_bdam.losses import gate_regularisation
+from modeling_bdam.objective_bdam import TASKS, PairLabels, task_losses
+from modeling_bdam.sampler import KeyedDataset
+from modeling_bdam.trainer import BDAMTrainer, NonFiniteLossError
+from modeling_bdam.training_args import BDAMTrainingArguments
+
+
+class Rows(Dataset[dict[str, Tensor]]):
+    """A batch of tensors, row by row."""
+
+    def __init__(self, batch: dict[str, Tensor]) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(self.batch["person_ids"])
+
+    def __getitem__(self, key: Any) -> Any:
+        if key == "person_id":
+            return self.batch["person_ids"].tolist()
+        return {name: value[key] for name, value in self.batch.items()}
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "augmentation_seed"}
+
+
+class Recorder(TrainerCallback):
+    """Keeps the gradients of each optimizer step."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, Tensor]] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        model = kwargs["model"]
+        self.gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+
+
+def model_of(trainer: BDAMTrainer) -> BDAMModel:
+    assert isinstance(trainer.model, BDAMModel)
+    return trainer.model
+
+
+MakeTrainer = Callable[..., tuple[BDAMTrainer, Recorder]]
+
+
+@pytest.fixture
+def make_trainer(
+    tiny_config: Callable[..., BDAMConfig], make_batch: Callable[..., dict[str, Tensor]], tmp_path: Path
+) -> MakeTrainer:
+    """`make_trainer(towers, **training_arguments)`: over 16 rows of 8 people, no clipping; CLIP's have no dropout."""
+
+    def make(towers: str = "clip", **arguments: Any) -> tuple[BDAMTrainer, Recorder]:
+        settings: dict[str, Any] = {
+            "output_dir": str(tmp_path),
+            "per_device_train_batch_size": 4,
+            "max_steps": 1,
+            "max_grad_norm": 0.0,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+        set_seed(0)
+        recorder = Recorder()
+        trainer = BDAMTrainer(
+            model=BDAMModel(tiny_config(towers, dropout=0.0, initializer_range=0.2)),
+            args=BDAMTrainingArguments(**{**settings, **arguments}),
+            data_collator=collate,
+            retrieval_collator=collate,
+            train_dataset=Rows(make_batch(16)),
+            callbacks=[recorder],
+        )
+        return trainer, recorder
+
+    return make
+
+
+def test_accumulated_gradient_is_the_mean_of_the_micro_batches_gradients(make_trainer: MakeTrainer) -> None:
+    trainer, recorder = make_trainer(gradient_accumulation_steps=3)
+    model, rows = model_of(trainer), trainer.train_dataset
+    assert isinstance(rows, KeyedDataset)
+    expected = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    sampler = trainer._get_train_sampler()
+    keys = list(sampler)[:12]
+    model.train()
+    for start in (0, 4, 8):
+        batch = collate([rows[key] for key in keys[start : start + 4]])
+        people = batch.pop("person_ids")
+        output = model(**batch)
+        texts = [(batch[f"{kind}_input_ids"], batch[f"{kind}_attention_mask"]) for kind in ("identity", "clothing")]
+        labels = PairLabels.of_rows(people, people, 0, (texts[0], texts[0]), (texts[1], texts[1]))
+        loss = torch.stack(list(task_losses(output, output, labels).values())).sum()
+        loss = loss + 0.1 * gate_regularisation(output.gate, output.fusion_gate)
+        model.zero_grad()
+        loss.backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                expected[name] += parameter.grad / 3
+    model.zero_grad()
+
+    trainer.train()
+    (gradients,) = recorder.gradients
+    assert gradients
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_gradnorm_moves_once_a_step_by_the_means_of_the_micro_batches(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    update = GradNorm.update
+
+    def record(self: GradNorm, losses: Tensor, norms: Tensor) -> Any:
+        seen.append((losses.clone(), norms.clone()))
+        return update(self, losses, norms)
+
+    monkeypatch.setattr(GradNorm, "update", record)
+    trainer, _ = make_trainer(gradient_accumulation_steps=2, max_steps=3)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "weight_info" in entry]
+    assert len(seen) == len(logs) == 3
+    for (losses, norms), entry in zip(seen, logs, strict=True):  # the log holds the means over a step's micro-batches
+        assert [entry[f"loss_{task}"] for task in TASKS] == pytest.approx(losses.tolist(), rel=1e-5)
+        assert [entry[f"gradient_norm_{task}"] for task in TASKS] == pytest.approx(norms.tolist(), rel=1e-5)
+    assert [logs[0][f"weight_{task}"] for task in TASKS] == [1.0] * len(TASKS)  # unmoved within the first step
+    assert logs[1]["weight_info"] != 1.0
+
+
+@pytest.mark.parametrize("objective", ["decoupled", "plain"])
+def test_loss_falls_on_a_batch_seen_again_and_again(make_trainer: MakeTrainer, objective: str) -> None:
+    trainer, _ = make_trainer(
+        objective=objective,
+        max_steps=12,
+        per_device_train_batch_size=16,
+        learning_rate=3e-3,
+        lr_scheduler_type="constant",
+    )
+    trainer.train()
+    losses = [entry["loss_info"] for entry in trainer.state.log_history if "loss_info" in entry]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_left_out_tasks_are_neither_trained_nor_logged(make_trainer: MakeTrainer) -> None:
+    trainer, _ = make_trainer(left_out_tasks=["triplet", "decouple"])
+    trainer.train()
+    logged = {name.removeprefix("loss_") for name in trainer.state.log_history[0] if name.startswith("loss_")}
+    assert logged == {"info", "adversarial", "match"}
+
+
+def test_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(make_trainer: MakeTrainer) -> None:
+    trainer, _ = make_trainer(max_steps=3)
+    parameter = model_of(trainer).image_clothing_head.weight
+    parameter.register_hook(lambda gradient: gradient * float("nan") if trainer.state.global_step == 1 else gradient)
+    with pytest.raises(NonFiniteLossError, match="norm of their gradient is nan at step 2"):
+        trainer.train()
+    assert all(bool(value.isfinite().all()) for value in model_of(trainer).parameters())
+
+
+def test_checkpoint_is_read_back_whole(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    """Of a ViT, `save_pretrained` writes older names than those in memory."""
+    trainer, _ = make_trainer("vit", save_strategy="steps", save_steps=1)
+    trainer.train()
+    saved = {name: value.clone() for name, value in model_of(trainer).state_dict().items()}
+    with torch.no_grad():
+        for parameter in model_of(trainer).parameters():
+            parameter.add_(1.0)
+    trainer.state.best_model_checkpoint = str(tmp_path / "checkpoint-1")
+    trainer._load_best_model()
+    for name, value in model_of(trainer).state_dict().items():
+        assert torch.equal(value, saved[name]), name
+
+
+def test_batch_size_that_does_not_fit_is_refused_before_training(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(ValueError, match="must be a multiple of images_per_person"):
+        make_trainer(per_device_train_batch_size=5)
