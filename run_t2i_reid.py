@@ -78,7 +78,8 @@ def use_every_core(args: BDAMTrainingArguments) -> None:
     """On a CPU, shares its cores out over the processes: `accelerate launch` leaves each of them one thread."""
     if args.device.type == "cpu":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", args.world_size))
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // processes))
 
 
 def find_checkpoint(args: BDAMTrainingArguments) -> str | None:
