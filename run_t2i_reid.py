@@ -11,17 +11,20 @@
 
 import copy
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, ViTImageProcessorPil, set_seed
+from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
-from data_pipeline import load_synthetic
+from data_pipeline import PERSON_FEATURES, concatenate_person_datasets, load_person_dataset, load_synthetic
 from data_pipeline.augmentation import AugmentationConfig
 from data_pipeline.collator import RetrievalCollator, TrainCollator
 from data_pipeline.retrieval_sheet import retrieval_sheet
@@ -36,6 +39,7 @@ from modeling_bdam.training_args import BDAMTrainingArguments
 logger = logging.get_logger("run_t2i_reid")
 FIGURES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 PROTOCOLS = {"": "standard", "described_": "described gallery", "clothes_changing_": "clothes-changing"}
+MODELS = {"BDAM": "BDAM", "plain": "plain dual encoder", "chance": "chance"}
 SHEET_QUERIES = 8
 
 
@@ -43,6 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the command; a mistake in its input ends it with one line."""
     try:
         model_args, data_args, args, model_fields = parse_arguments(argv)
+        if model_args.compare_plain and not args.do_train:
+            raise ValueError("--compare_plain trains the plain dual encoder beside the model: add --do_train")
         checkpoint = find_checkpoint(args) if args.do_train else None
         use_every_core(args)
         set_seed(args.seed)
@@ -56,22 +62,46 @@ def main(argv: list[str] | None = None) -> None:
     if args.do_train:
         metrics |= train(trainer, checkpoint)
     if args.do_eval:
-        split = trainer.encode(splits["test"])
-        evaluated = trainer.score(split)
-        rows = [("BDAM", evaluated)]
-        trainer.save_metrics("eval", evaluated)
-        metrics |= evaluated
-        if trainer.is_world_process_zero():
-            draw_retrieval(split, splits["test"], model.config.clothing_weight, Path(args.output_dir) / "retrieval.png")
-        if model_args.compare_plain:
-            plain = train_plain(model.config, args, processor, data_args, splits)
-            metrics |= {f"plain_{name}": value for name, value in plain.items()}
-            rows.append(("plain dual encoder", plain))
-        rows.append(("chance", {f"eval_{name}": value for name, value in chance_metrics(split).items()}))
-        if trainer.is_world_process_zero():
-            print(results_table(rows, model.config.clothing_weight, split))
+        metrics |= evaluate(trainer, model_args, data_args, splits)
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics, combined=False)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()  # gloo's threads must not outlive the interpreter
+
+
+def evaluate(
+    trainer: BDAMTrainer, model_args: ModelArguments, data_args: DataArguments, splits: DatasetDict
+) -> dict[str, float]:
+    """Figures of every test split: written to `eval_results.json`, printed as a table, shown as a picture."""
+    args = trainer.args
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    plain = None
+    if model_args.compare_plain:
+        plain = train_plain(model.config, args, trainer.processing_class, data_args, splits)
+    metrics: dict[str, float] = {}
+    tables: list[str] = []
+    for name in test_splits(splits):
+        key = name.replace("test", "eval", 1)
+        split = trainer.encode(splits[name])
+        rows = [("plain" if args.objective == "plain" else "BDAM", trainer.score(split, key))]
+        metrics |= rows[0][1]
+        if plain is not None:
+            rows.append(("plain", plain.score(plain.encode(splits[name]), key)))
+            metrics |= {f"plain_{figure}": value for figure, value in rows[1][1].items()}
+        rows.append(("chance", {f"{key}_{figure}": value for figure, value in chance_metrics(split).items()}))
+        tables.append(results_table(rows, key, model.config.clothing_weight, split))
+        if trainer.is_world_process_zero():
+            picture = Path(args.output_dir) / name.replace("test", "retrieval", 1)
+            draw_retrieval(split, splits[name], model.config.clothing_weight, picture.with_suffix(".png"))
+    trainer.save_metrics("eval", {name: value for name, value in metrics.items() if not name.startswith("plain")})
+    if trainer.is_world_process_zero():
+        print(*tables, sep="\n")
+    return metrics
+
+
+def test_splits(splits: DatasetDict) -> list[str]:
+    """The names of the splits to evaluate on."""
+    return [name for name in splits if name.startswith("test")]
 
 
 def use_every_core(args: BDAMTrainingArguments) -> None:
@@ -107,17 +137,117 @@ def find_checkpoint(args: BDAMTrainingArguments) -> str | None:
 
 
 def load_splits(data_args: DataArguments, args: BDAMTrainingArguments) -> DatasetDict:
-    """The splits train, validation and test of the data set."""
-    if data_args.dataset_name != "synthetic":
-        raise ValueError(f"--dataset_name {data_args.dataset_name}: the data sets are: synthetic")
-    with args.main_process_first(desc="preparing the data set"):
-        return load_synthetic(
-            num_train_people=data_args.synthetic_people,
-            num_val_people=data_args.synthetic_val_people,
-            num_test_people=data_args.synthetic_test_people,
-            image_size=(data_args.image_height, data_args.image_width),
-            cache_dir=data_args.cache_dir,
-        )
+    """The splits train and validation of all data sets together, and the test splits to evaluate on.
+
+    One test split is called `test`; of several, each is called `test_NAME`.
+
+    Raises:
+        ValueError, OSError: a data set that cannot be read, or has no split or no text for what is to be done with it.
+    """
+    with args.main_process_first(desc="preparing the data"):
+        trained = _load_all(data_args, "")
+        evaluated = _load_all(data_args, "eval_") if data_args.eval_dataset_name else trained
+    splits = DatasetDict()
+    if args.do_train:
+        splits = concatenate_person_datasets(list(trained.values()), list(trained))
+        splits = DatasetDict({name: splits[name] for name in ("train", "validation") if name in splits})
+        for name in ("train", "validation"):
+            if name not in splits or len(splits[name]) == 0:
+                raise ValueError(f"--dataset_name {' '.join(data_args.dataset_name)}: there is no {name} split")
+        splits["train"] = trainable_rows(splits["train"])
+        splits["validation"] = with_queries(splits["validation"], "validation")
+    if args.do_eval:
+        for name, parts in evaluated.items():
+            if "test" not in parts:
+                raise ValueError(f"data set {name} has no test split to evaluate on; it has {', '.join(parts)}")
+            key = "test" if len(evaluated) == 1 else f"test_{name}"
+            splits[key] = with_queries(parts["test"], f"test split of {name}")
+    return splits
+
+
+def _load_all(data_args: DataArguments, prefix: str) -> dict[str, DatasetDict]:
+    """The data sets of `--dataset_name` or, with the prefix `eval_`, of `--eval_dataset_name`, by name."""
+    names: list[str] = getattr(data_args, f"{prefix}dataset_name")
+    files: dict[str, list[str | None]] = {}
+    for option in ("data_dir", "descriptions", "outfits"):
+        given = [None if value == "-" else value for value in getattr(data_args, prefix + option)]
+        if len(given) not in (0, len(names)):
+            raise ValueError(
+                f"--{prefix}{option} has {len(given)} values for the {len(names)} data sets of "
+                f"--{prefix}dataset_name: give one each, `-` where there is none"
+            )
+        files[option] = given or [None] * len(names)
+    loaded: dict[str, DatasetDict] = {}
+    for name, data_dir, descriptions, outfits in zip(names, *files.values(), strict=True):
+        key = re.sub(r"\W+", "_", name)
+        while key in loaded:
+            key += "_again"
+        if name == "synthetic":
+            loaded[key] = load_synthetic(
+                num_train_people=data_args.synthetic_people,
+                num_val_people=data_args.synthetic_val_people,
+                num_test_people=data_args.synthetic_test_people,
+                image_size=(data_args.image_height, data_args.image_width),
+                cache_dir=data_args.cache_dir,
+            )
+        else:
+            loaded[key] = load_person_dataset(
+                name,
+                data_dir,
+                descriptions=descriptions,
+                outfits=outfits,
+                split_file=data_args.split_file,
+                val_people=data_args.val_people,
+                skip_unreadable=data_args.skip_unreadable,
+                cache_dir=data_args.cache_dir,
+            )
+    return loaded
+
+
+def trainable_rows(rows: Dataset) -> Dataset:
+    """The rows that training can use: all or none of them have descriptions, and each has some text.
+
+    Rows without descriptions are left out where others have them: a batch is one or the other, on every process.
+
+    Raises:
+        ValueError: no row has a text.
+    """
+    described = [bool(i and c) for i, c in zip(rows["identity_description"], rows["clothing_description"], strict=True)]
+    if any(described):
+        if not all(described):
+            missing = len(described) - sum(described)
+            logger.warning(
+                f"{missing} of {len(described)} training images have no descriptions and are left out: finish the "
+                "descriptions file, or train without one to use the captions of all"
+            )
+            rows = rows.select(np.flatnonzero(described))
+        return rows
+    logger.warning(
+        "no training image has descriptions, so captions alone are trained on: clothing and identity are not told "
+        "apart, and there is no described gallery. `bdam describe` writes descriptions; --descriptions reads them"
+    )
+    captioned = [bool(captions) for captions in rows["captions"]]
+    if not any(captioned):
+        raise ValueError("no training image has a caption or a description: give --descriptions (`bdam describe`)")
+    return rows if all(captioned) else rows.select(np.flatnonzero(captioned))
+
+
+def with_queries(rows: Dataset, what: str) -> Dataset:
+    """The rows, with descriptions as the queries of a split where nobody wrote a caption.
+
+    Raises:
+        ValueError: there is no text at all.
+    """
+    if any(rows["captions"]):
+        return rows
+    texts = [
+        [" ".join(filter(None, pair))] if any(pair) else []
+        for pair in zip(rows["identity_description"], rows["clothing_description"], strict=True)
+    ]
+    if not any(texts):
+        raise ValueError(f"{what}: no image has a caption or a description, so there is no query to search with")
+    logger.warning(f"{what}: there are no captions, so the queries are the descriptions")
+    return rows.remove_columns("captions").add_column("captions", texts, feature=PERSON_FEATURES["captions"])
 
 
 def build_model(
@@ -131,6 +261,8 @@ def build_model(
     """
     if model_args.model_name_or_path is not None:
         name = model_args.model_name_or_path
+        if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+            raise ValueError(f"--model_name_or_path {name}: no such folder, and no name of the Hub (owner/name) either")
         return BDAMModel.from_pretrained(name), BDAMProcessor.from_pretrained(name)
 
     size = {"height": data_args.image_height, "width": data_args.image_width}
@@ -175,6 +307,8 @@ def new_trainer(
     splits: DatasetDict,
 ) -> BDAMTrainer:
     """The trainer of a model on the splits."""
+    if not args.do_train:
+        args.eval_strategy = IntervalStrategy.NO  # there is no validation split
     augmentation = AugmentationConfig(
         flip_probability=data_args.flip_probability,
         crop_probability=data_args.crop_probability,
@@ -187,7 +321,7 @@ def new_trainer(
         data_collator=TrainCollator(processor, augmentation),
         retrieval_collator=RetrievalCollator(processor),
         train_dataset=splits["train"] if args.do_train else None,
-        eval_dataset=splits["validation"],
+        eval_dataset=splits.get("validation"),
         processing_class=processor,
     )
 
@@ -210,8 +344,8 @@ def train_plain(
     processor: BDAMProcessor,
     data_args: DataArguments,
     splits: DatasetDict,
-) -> dict[str, float]:
-    """Test figures of a plain dual encoder with the same towers: captions alone, InfoNCE alone, as many steps."""
+) -> BDAMTrainer:
+    """The trainer of a plain dual encoder, trained: the same towers, captions alone, InfoNCE alone, as many steps."""
     config = BDAMConfig(**{**config.to_dict(), "use_bdam": False, "use_fusion": False, "clothing_weight": 0.0})
     args = copy.deepcopy(args)
     args.do_train, args.objective, args.images_per_person, args.gradnorm = True, "plain", 1, False
@@ -220,8 +354,7 @@ def train_plain(
     set_seed(args.seed)
     trainer = new_trainer(BDAMModel(config), args, processor, data_args, splits)
     train(trainer, find_checkpoint(args))
-    tested = trainer.score(trainer.encode(splits["test"]))
-    return {name: value for name, value in tested.items() if "described" not in name}  # it learns no fusion
+    return trainer
 
 
 def draw_retrieval(split: EncodedSplit, rows: Any, clothing_weight: float, path: Path) -> None:
@@ -241,20 +374,21 @@ def draw_retrieval(split: EncodedSplit, rows: Any, clothing_weight: float, path:
     )
 
 
-def results_table(rows: list[tuple[str, dict[str, float]]], clothing_weight: float, split: EncodedSplit) -> str:
-    """The figures of the test split, per cent, with their protocols."""
+def results_table(rows: list[tuple[str, dict[str, float]]], key: str, clothing_weight: float, split: EncodedSplit) -> str:
+    """The figures of a test split whose metrics begin with `key`, per cent, with their protocols."""
     people = len(split.gallery_ids.unique())
     lines = [
-        f"\ntest split: {len(split.queries)} captions, {len(split.gallery)} images of {people} people; per cent",
+        f"\n{key.replace('eval', 'test', 1)} split: {len(split.queries)} captions, {len(split.gallery)} images of "
+        f"{people} people; per cent",
         f"{'model':20} {'protocol':18} {'β':>4} " + " ".join(f"{name:>7}" for name in FIGURES),
     ]
     for model, metrics in rows:
         for prefix, protocol in PROTOCOLS.items():
-            if f"eval_{prefix}rank1" not in metrics:
+            if f"{key}_{prefix}rank1" not in metrics:
                 continue
             beta = "" if model != "BDAM" else f"{0.0 if protocol == 'clothes-changing' else clothing_weight:g}"
-            figures = " ".join(f"{100 * metrics[f'eval_{prefix}{name}']:7.2f}" for name in FIGURES)
-            lines.append(f"{model:20} {protocol:18} {beta:>4} {figures}")
+            figures = " ".join(f"{100 * metrics[f'{key}_{prefix}{name}']:7.2f}" for name in FIGURES)
+            lines.append(f"{MODELS[model]:20} {protocol:18} {beta:>4} {figures}")
     return "\n".join(lines)
 
 

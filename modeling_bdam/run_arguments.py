@@ -49,7 +49,44 @@ class ModelArguments:
 class DataArguments:
     """What it is trained and evaluated on, and how its rows become tensors."""
 
-    dataset_name: str = field(default="synthetic", metadata={"help": "Which data set: synthetic."})
+    dataset_name: list[str] = field(
+        default_factory=lambda: ["synthetic"],
+        metadata={
+            "help": "Data sets to train on, and to evaluate on: synthetic, one that `bdam data list` names, folder (your "
+            "own), parquet, hub:REPO. Several are trained on together, with disjoint identities."
+        },
+    )
+    data_dir: list[str] = field(
+        default_factory=list,
+        metadata={"help": "The folder of each data set of --dataset_name, in their order; `-` for one that needs none."},
+    )
+    descriptions: list[str] = field(
+        default_factory=list,
+        metadata={"help": "The descriptions file (JSON lines) of each data set, in their order; `-` for none."},
+    )
+    outfits: list[str] = field(
+        default_factory=list,
+        metadata={"help": "The outfits file ({file_path: outfit}) of each data set, in their order; `-` for none."},
+    )
+    eval_dataset_name: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Data sets to evaluate on instead: their test splits, none of them trained on."},
+    )
+    eval_data_dir: list[str] = field(default_factory=list, metadata={"help": "As --data_dir, of --eval_dataset_name."})
+    eval_descriptions: list[str] = field(
+        default_factory=list, metadata={"help": "As --descriptions, of --eval_dataset_name."}
+    )
+    eval_outfits: list[str] = field(default_factory=list, metadata={"help": "As --outfits, of --eval_dataset_name."})
+    split_file: str | None = field(
+        default=None, metadata={"help": "A file that names the splits, for an annotation file without them."}
+    )
+    skip_unreadable: bool = field(
+        default=False, metadata={"help": "Leave out images that are missing or unreadable, instead of stopping."}
+    )
+    val_people: int | None = field(
+        default=None,
+        metadata={"help": "Identities of train to hold out for validation where a data set has no validation split."},
+    )
     synthetic_people: int = field(default=1000, metadata={"help": "People to train on in the synthetic data set."})
     synthetic_val_people: int = field(default=60, metadata={"help": "People of its validation split."})
     synthetic_test_people: int = field(default=120, metadata={"help": "People of its test split."})
@@ -95,9 +132,15 @@ def parse_arguments(
         has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
         parser.set_defaults(use_cpu=True, bf16=preset["training"].get("bf16", False) and has_bf16)
     try:
-        model, data, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        model, data, training, unread = parser.parse_args_into_dataclasses(
+            argv, look_for_args_file=False, return_remaining_strings=True
+        )
     except ArgumentError as error:
         raise ValueError(str(error)) from None
+    if unread:
+        known_flags = {flag for action in parser._actions for flag in action.option_strings}
+        _check_names("command line", {unread[0].partition("=")[0]: None}, known_flags, "argument")
+        raise ValueError(f"command line: `{unread[0]}` belongs to no flag")
     # An evaluation strategy switches do_eval on by itself, so what was asked for is read off the flags.
     flags = {argument.partition("=")[0] for argument in argv}
     if not flags & {"--do_train", "--do_eval"}:

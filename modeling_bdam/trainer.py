@@ -63,6 +63,8 @@ class BDAMTrainer(Trainer):
         self.gradnorm: GradNorm | None = None
         self._micro_batches: list[tuple[Tensor, Tensor]] = []  # losses and gradient norms, since the last step
         self._noted: dict[str, tuple[Tensor, int]] = {}  # sums and counts for the next log entry
+        if train_dataset is not None:
+            self._new_sampler(train_dataset, args)  # refuses a batch size that does not fit before a folder is made
         super().__init__(
             model=model,
             args=args,
@@ -71,9 +73,8 @@ class BDAMTrainer(Trainer):
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             callbacks=callbacks,
+            optimizer_cls_and_kwargs=(torch.optim.Adam, _adam_arguments(args)) if args.adam_l2 else None,
         )
-        if train_dataset is not None:
-            self._get_train_sampler()  # refuses a batch size that does not fit before the training
         self.model_accepts_loss_kwargs = False
         self.add_callback(_EpochCallback(self))
 
@@ -82,14 +83,18 @@ class BDAMTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> IdentityBalancedSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         assert isinstance(dataset, KeyedDataset)
-        self.train_sampler = IdentityBalancedSampler(
-            dataset.rows["person_id"],
-            images_per_person=self.args.images_per_person,
-            batch_size=self.args.per_device_train_batch_size,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            num_processes=self.args.world_size,
-        )
+        self.train_sampler = self._new_sampler(dataset.rows, self.args)
         return self.train_sampler
+
+    @staticmethod
+    def _new_sampler(rows: Any, args: BDAMTrainingArguments) -> IdentityBalancedSampler:
+        return IdentityBalancedSampler(
+            rows["person_id"],
+            images_per_person=args.images_per_person,
+            batch_size=args.per_device_train_batch_size,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+            num_processes=args.world_size,
+        )
 
     # Losses
 
@@ -235,7 +240,7 @@ class BDAMTrainer(Trainer):
 
     def encode(self, rows: Any) -> EncodedSplit:
         """The vectors of every image and caption of `rows`, on every process."""
-        return encode_split(
+        split = encode_split(
             self.accelerator.unwrap_model(self.model),
             rows,
             self.retrieval_collator,
@@ -244,6 +249,9 @@ class BDAMTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
             show_progress=not self.args.disable_tqdm,
         )
+        if self.args.objective == "plain":
+            split.described_gallery = None  # nothing has trained the fusion with a description
+        return split
 
     # Checkpoints
 
@@ -269,6 +277,11 @@ class BDAMTrainer(Trainer):
             state = torch.load(path, map_location=self.args.device, weights_only=True)
             self.gradnorm = self._new_gradnorm(state["tasks"])
             self.gradnorm.load_state_dict(state)
+
+
+def _adam_arguments(args: BDAMTrainingArguments) -> dict[str, Any]:
+    """Weight decay is not among them: `Trainer` gives it to the parameters that it is meant for."""
+    return {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
 
 
 class _EpochCallback(TrainerCallback):

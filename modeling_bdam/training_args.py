@@ -36,6 +36,10 @@ class BDAMTrainingArguments(TrainingArguments):
             "InfoNCE between images and captions alone."
         },
     )
+    adam_l2: bool = field(
+        default=False,
+        metadata={"help": "Adam whose weight decay is part of the gradient (the paper's), instead of --optim."},
+    )
     left_out_tasks: list[str] = field(
         default_factory=list, metadata={"help": f"Tasks to leave out (table 3), of {', '.join(TASKS)}."}
     )

@@ -94,15 +94,15 @@ def run(cell: Cell, output_dir: Path) -> Result:
         if cell.plain_learning_rate is None:
             trainer = run_t2i_reid.new_trainer(model, args, processor, data_args, splits)
             run_t2i_reid.train(trainer, checkpoint=None)
-            tested = trainer.score(trainer.encode(splits["test"]))
             run_folder = Path(folder)
         else:
             args.learning_rate = cell.plain_learning_rate
             # Nor does it spend time on reading texts that it has no use for.
             captions_alone = splits["train"].remove_columns(["identity_description", "clothing_description"])
             splits = DatasetDict({**splits, "train": captions_alone})
-            tested = run_t2i_reid.train_plain(model.config, args, processor, data_args, splits)
+            trainer = run_t2i_reid.train_plain(model.config, args, processor, data_args, splits)
             run_folder = Path(folder) / "plain"
+        tested = trainer.score(trainer.encode(splits["test"]))
         state = json.loads((run_folder / "trainer_state.json").read_text())
         seconds = json.loads((run_folder / "train_results.json").read_text())["train_runtime"]
     evaluated = [entry for entry in state["log_history"] if "eval_runtime" in entry]

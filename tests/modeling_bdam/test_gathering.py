@@ -49,6 +49,8 @@ result = {
 }
 with open(sys.argv[1] + str(rank), "w") as file:
     json.dump(result, file)
+accelerator.wait_for_everyone()
+accelerator.end_training()  # gloo's threads must not outlive the interpreter: now and then that aborts a process
 """
 
 

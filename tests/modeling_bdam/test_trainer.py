@@ -172,6 +172,19 @@ def test_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(make_tra
     assert all(bool(value.isfinite().all()) for value in model_of(trainer).parameters())
 
 
+def test_adam_l2_adds_the_weight_decay_to_the_gradient(make_trainer: MakeTrainer) -> None:
+    trainer, recorder = make_trainer(
+        adam_l2=True, learning_rate=1e-3, weight_decay=0.5, adam_beta1=0.8, adam_epsilon=1e-4, lr_scheduler_type="constant"
+    )
+    before = {name: value.detach().clone() for name, value in model_of(trainer).named_parameters()}
+    trainer.train()
+    name = "vision_model.encoder.layers.0.mlp.fc1.weight"
+    gradient = recorder.gradients[0][name] + 0.5 * before[name]
+    # In the first step, Adam's means are the gradient and its square.
+    expected = before[name] - 1e-3 * gradient / (gradient.abs() + 1e-4)
+    torch.testing.assert_close(dict(model_of(trainer).named_parameters())[name].detach(), expected)
+
+
 def test_checkpoint_is_read_back_whole(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     """Of a ViT, `save_pretrained` writes older names than those in memory."""
     trainer, _ = make_trainer("vit", save_strategy="steps", save_steps=1)
