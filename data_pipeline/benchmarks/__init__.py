@@ -1,0 +1,1 @@
+"""Where each benchmark keeps its images, people, cameras, outfits and captions: one short file each."""

@@ -1,0 +1,29 @@
+"""Celeb-reID and Celeb-reID-light (Huang et al., 2019): street snapshots of celebrities, new clothes in each image."""
+
+from dataclasses import replace
+
+from ..image_names import match_names
+from .benchmark import UNKNOWN, Benchmark, PersonImage, Source
+
+NAME = r"(?P<person>\d+)_\d+_[^/]*"
+FOLDERS = (("train", "train", NAME), ("query", "test", NAME), ("gallery", "test", NAME))
+
+
+def read(source: Source) -> list[PersonImage]:
+    """All images, named `person_index_…`, each with an outfit of its own; test is query and gallery together."""
+    return [
+        PersonImage(path, int(name["person"]), split, UNKNOWN, outfit)
+        for outfit, (path, split, name) in enumerate(match_names(source, FOLDERS, "1_1_0.jpg"))
+    ]
+
+
+CELEB_REID = Benchmark(
+    title="Celeb-reID",
+    origin="its authors: the GitHub repository Celeb-reID of Huang-3",
+    layout="train, query and gallery with the images",
+    read=read,
+    top_folders=("Celeb-reID",),
+    markers=("train", "query", "gallery"),
+    numbers_restart=True,
+)
+CELEB_REID_LIGHT = replace(CELEB_REID, title="Celeb-reID-light", top_folders=("Celeb-reID-light",))

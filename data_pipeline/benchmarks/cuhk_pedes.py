@@ -1,0 +1,20 @@
+"""CUHK-PEDES (Li et al., CVPR 2017): 13,003 people, two captions an image, cameras unknown."""
+
+from ..annotations import read_annotations
+from .benchmark import Benchmark, Counts
+
+CUHK_PEDES = Benchmark(
+    title="CUHK-PEDES",
+    origin="its authors, by mail: the page 'Person Search with Natural Language Description' (S. Li et al.) says how",
+    layout="reid_raw.json and imgs/ with cam_a, cam_b, CUHK01, CUHK03, Market, test_query, train_query",
+    read=read_annotations,
+    top_folders=("CUHK-PEDES",),
+    annotations=("reid_raw.json", "caption_all.json"),  # the second has no splits
+    image_folders=("imgs",),
+    published={
+        "train": Counts(11003, 34054, 68126),
+        "validation": Counts(1000, 3078),
+        "test": Counts(1000, 3074),
+    },
+    parts=("cam_a", "cam_b", "CUHK01", "CUHK03", "Market", "test_query", "train_query"),
+)

@@ -1,0 +1,29 @@
+"""ICFG-PEDES (Ding et al., 2021): MSMT17's images, one caption each. Its folders train/ and test/ are not the split."""
+
+from pathlib import PurePosixPath
+
+from ..annotations import read_annotations
+from .benchmark import Benchmark, Counts, PersonImage, Source
+
+
+def read(source: Source) -> list[PersonImage]:
+    """The annotated images; file names keep MSMT17's form, `0000_000_01_0303morning_0015_0.jpg`: camera 1."""
+    return read_annotations(source, camera_of)
+
+
+def camera_of(path: str) -> int | None:
+    """The camera that MSMT17's file names carry, or None if this is no such name."""
+    fields = PurePosixPath(path).name.split("_")
+    return int(fields[2]) if len(fields) > 3 and fields[2].isdecimal() else None
+
+
+ICFG_PEDES = Benchmark(
+    title="ICFG-PEDES",
+    origin="its authors, by mail: the GitHub repository SSAN of zifyloo says how",
+    layout="ICFG-PEDES.json (or ICFG_PEDES.json) and imgs/",
+    read=read,
+    top_folders=("ICFG-PEDES", "ICFG_PEDES"),
+    annotations=("ICFG-PEDES.json", "ICFG_PEDES.json"),
+    image_folders=("imgs", "ICFG_PEDES", "."),
+    published={"train": Counts(3102, 34674, 34674), "test": Counts(1000, 19848, 19848)},
+)

@@ -1,0 +1,25 @@
+"""LTCC (Qian et al., ACCV 2020): people in several outfits before twelve cameras."""
+
+from ..image_names import match_names
+from .benchmark import Benchmark, PersonImage, Source
+
+NAME = r"(?P<person>\d+)_(?P<outfit>\d+)_c(?P<camera>\d+)_[^/]*"
+FOLDERS = (("train", "train", NAME), ("query", "test", NAME), ("test", "test", NAME))
+
+
+def read(source: Source) -> list[PersonImage]:
+    """All images, named `person_outfit_camera_…`; test is query and gallery together."""
+    return [
+        PersonImage(path, int(name["person"]), split, int(name["camera"]), int(name["outfit"]))
+        for path, split, name in match_names(source, FOLDERS, "000_1_c9_015833.png")
+    ]
+
+
+LTCC = Benchmark(
+    title="LTCC",
+    origin="its authors, after an agreement: the page 'Long-Term Cloth-Changing Person Re-identification'",
+    layout="train, query and test with the images",
+    read=read,
+    top_folders=("LTCC_ReID", "LTCC"),
+    markers=("train", "query", "test"),
+)

@@ -1,0 +1,30 @@
+"""Market-1501 (Zheng et al., ICCV 2015): six cameras, no outfits, no captions."""
+
+from ..image_names import match_names
+from .benchmark import Benchmark, PersonImage, Source
+
+NAME = r"(?P<person>-1|\d+)_c(?P<camera>\d+)s\d+_[^/]*"
+FOLDERS = (
+    ("bounding_box_train", "train", NAME),
+    ("query", "test", NAME),
+    ("bounding_box_test", "test", NAME),
+)
+
+
+def read(source: Source) -> list[PersonImage]:
+    """The images of people, named `person_camera…`; junk (-1) and background (0) are left out."""
+    return [
+        PersonImage(path, int(name["person"]), split, int(name["camera"]))
+        for path, split, name in match_names(source, FOLDERS, "0002_c1s1_000451_03.jpg")
+        if int(name["person"]) > 0
+    ]
+
+
+MARKET_1501 = Benchmark(
+    title="Market-1501",
+    origin="its authors: the page 'Market-1501 Dataset' of Liang Zheng",
+    layout="bounding_box_train, query and bounding_box_test with the images",
+    read=read,
+    top_folders=("Market-1501-v15.09.15", "Market-1501"),
+    markers=("bounding_box_train", "query", "bounding_box_test"),
+)

@@ -1,0 +1,36 @@
+"""MSMT17 (Wei et al., CVPR 2018): fifteen cameras, no outfits, no captions. Test people are numbered from 0 again."""
+
+from ..image_names import match_names
+from .benchmark import Benchmark, PersonImage, Source
+
+NAME = r"(?P<person>-1|\d+)/(?:-1|\d+)_\d+_(?P<camera>\d+)_[^/]*"
+FOLDERS = (
+    ("train", "train", NAME),
+    ("mask_train_v2", "train", NAME),
+    ("test", "test", NAME),
+    ("mask_test_v2", "test", NAME),
+)
+
+
+def read(source: Source) -> list[PersonImage]:
+    """All images of people, in a folder for each; test is query and gallery together.
+
+    Person 0 is a person here. The lists beside the folders are not read: they cut train into images of the same people
+    (so validation people are held out instead) and test into query and gallery.
+    """
+    return [
+        PersonImage(path, int(name["person"]), split, int(name["camera"]))
+        for path, split, name in match_names(source, FOLDERS, "0000/0000_000_01_0303morning_0015_0.jpg")
+        if int(name["person"]) >= 0
+    ]
+
+
+MSMT17 = Benchmark(
+    title="MSMT17",
+    origin="its authors, after an agreement: the page 'MSMT17' of the PKU-VMC laboratory",
+    layout="train and test (or mask_train_v2 and mask_test_v2) with a folder for each person",
+    read=read,
+    top_folders=("MSMT17_V1", "MSMT17_V2", "MSMT17"),
+    markers=("train", "mask_train_v2", "test", "mask_test_v2"),
+    numbers_restart=True,
+)

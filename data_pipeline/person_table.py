@@ -1,0 +1,209 @@
+"""What a benchmark's files say, checked and made into one table a split."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, Features, List, Value
+from tqdm.auto import tqdm
+
+from .benchmarks.benchmark import Benchmark, PersonImage, Source
+from .image_listing import safe_path
+from .people_splits import hold_out
+from .schema import PERSON_FEATURES, check_splits
+from .side_files import join, read_split_file
+from .text_files import check_string, first_of
+
+SPLITS = ("train", "validation", "test")
+TABLE_FEATURES = Features(
+    {**PERSON_FEATURES, "file_path": Value("string"), "styled_captions": List(Value("string"))},
+)
+"""`PERSON_FEATURES` and the columns that a set from the disk adds; `styled_captions` is there only if it is known.
+
+- `file_path`: the image as the annotation names it, relative to the folder of the images.
+- `styled_captions`: captions of the image in a drawn annotator's style.
+"""
+LEFT_OUT = "left_out.jsonl"
+MISSING = "there is no such file"
+
+
+def build_tables(
+    benchmark: Benchmark, source: Source, folder: Path
+) -> tuple[dict[str, pa.Table], list[str], dict[str, str]]:
+    """Reads a benchmark.
+
+    Args:
+        folder: where the result will be kept; the list of images left out is beside it.
+
+    Returns:
+        the table of each split; what the user should know; text files to keep beside the tables.
+
+    Raises:
+        ValueError, OSError: see `load_person_dataset`.
+    """
+    options, notes = source.options, source.notes
+    images = benchmark.read(source)
+    if options.split_file is not None:
+        _apply_split_file(images, options.split_file)
+    paths = [safe_path(image.file_path, str(source.annotation or source.folder)) for image in images]
+    left_out = _left_out(benchmark, source, images, paths)
+    if left_out:
+        counts = Counter("missing" if reason == MISSING else "unreadable" for reason in left_out.values())
+        counted = " and ".join(f"{count} {what}" for what, count in counts.items())
+        notes.append(f"{benchmark.title}: {counted} images are left out; {folder / LEFT_OUT} lists them")
+        kept = [(image, path) for image, path in zip(images, paths, strict=True) if path not in left_out]
+        images, paths = [image for image, _ in kept], [path for _, path in kept]
+    if source.annotation is None and source.images.outside:
+        raise ValueError(
+            f"{source.folder}: a symbolic link leads out of {source.images.root}, or nowhere: "
+            f"{first_of(sorted(source.images.outside))}; put the images themselves into the folder"
+        )
+    if not images:
+        raise FileNotFoundError(
+            f"{source.folder}: there is no image of {benchmark.title} in it. {benchmark.how_to_get()}"
+        )
+
+    notes += _compare_counts(benchmark, source, images)
+    if benchmark.shares_validation:
+        notes += _return_validation(benchmark, images)
+    if benchmark.numbers_restart:
+        notes += _renumber_test(benchmark, images)
+    train = {image.person_id for image in images if image.split == "train"}
+    if train and not any(image.split == "validation" for image in images):
+        held_out, note = hold_out(train, options.val_people, options.seed, benchmark.title)
+        notes.append(note)
+        for image in images:
+            if image.split == "train" and image.person_id in held_out:
+                image.split = "validation"
+
+    columns: dict[str, list[Any]] = {
+        name: [getattr(image, name) for image in images]
+        for name in TABLE_FEATURES
+        if name not in ("image", "styled_captions")
+    }
+    notes += join(columns, options)
+    columns["image"] = [{"bytes": None, "path": str(source.images.root / path)} for path in paths]
+    schema = Features({name: kind for name, kind in TABLE_FEATURES.items() if name in columns}).arrow_schema
+    table = pa.table(columns, schema=schema)
+    split_of = pa.array([image.split for image in images])
+    tables = {name: table.filter(pa.compute.equal(split_of, name)) for name in SPLITS}
+    tables = {name: part for name, part in tables.items() if part.num_rows}
+    try:
+        check_splits(DatasetDict({name: Dataset(part) for name, part in tables.items()}))
+    except ValueError as error:
+        raise ValueError(f"{source.annotation or source.folder}: {error}") from None
+    listed = "".join(
+        json.dumps({"file_path": path, "reason": reason}, ensure_ascii=False) + "\n"
+        for path, reason in left_out.items()
+    )
+    return tables, notes, {LEFT_OUT: listed} if left_out else {}
+
+
+def _apply_split_file(images: Sequence[PersonImage], file: Path) -> None:
+    """Gives every image the split of its person, in place."""
+    split_of = read_split_file(file)
+    unnamed = sorted({image.person_id for image in images} - split_of.keys())
+    if unnamed:
+        raise ValueError(f"{file}: {len(unnamed)} people of the annotation are in no split of it: {first_of(unnamed)}")
+    for image in images:
+        image.split = split_of[image.person_id]
+
+
+def _left_out(
+    benchmark: Benchmark, source: Source, images: Sequence[PersonImage], paths: Sequence[str]
+) -> dict[str, str]:
+    """The paths that cannot be used, with the reason; only with `skip_unreadable`.
+
+    Raises:
+        ValueError: a path leads out of the data folder.
+        FileNotFoundError: images are missing, and they may not be skipped.
+    """
+    listing = source.images
+    missing = []
+    for image, path in zip(images, paths, strict=True):
+        check_string(path, f"{listing.root}: {path!r}", "the name of the file")
+        if path in listing:
+            continue
+        if listing.leads_outside(path):
+            raise ValueError(
+                f"{source.annotation or source.folder}, {image.file_path}: a symbolic link leads out of "
+                f"{listing.root}, or nowhere; put the image itself into the folder"
+            )
+        missing.append(path)
+    if not source.options.skip_unreadable:
+        if missing:
+            raise FileNotFoundError(
+                f"{source.annotation}: {len(missing)} of its {len(paths)} images are not in {listing.root}: "
+                f"{first_of(missing, 3)}.{_absent_parts(benchmark, source)} Get them, or leave them out with "
+                f"--skip_unreadable (skip_unreadable=True). {benchmark.how_to_get()}"
+            )
+        return {}
+    from .images import check_image
+
+    reasons = dict.fromkeys(missing, MISSING)
+    present = [path for path in paths if path not in reasons]
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(check_image, [listing.root / path for path in present])
+        for path, reason in zip(present, tqdm(found, desc="checking images", total=len(present)), strict=True):
+            if reason is not None:
+                reasons[path] = reason
+    return reasons
+
+
+def _compare_counts(benchmark: Benchmark, source: Source, images: Sequence[PersonImage]) -> list[str]:
+    """A note where a split is not as large as published."""
+    different = []
+    for name, published in benchmark.published.items():
+        here = [image for image in images if image.split == name]
+        counts = {
+            "people": len({image.person_id for image in here}),
+            "images": len(here),
+            "captions": sum(len(image.captions) for image in here),
+        }
+        off = [
+            f"{count} {what} ({getattr(published, what)} published)"
+            for what, count in counts.items()
+            if getattr(published, what) not in (None, count)
+        ]
+        if off:
+            different.append(f"{name} has {', '.join(off)}")
+    if not different:
+        return []
+    return [
+        f"{benchmark.title}: counts differ from the published ones: {'; '.join(different)}."
+        f"{_absent_parts(benchmark, source)}"
+    ]
+
+
+def _absent_parts(benchmark: Benchmark, source: Source) -> str:
+    present = {path.partition("/")[0] for path in source.images.files}
+    absent = [part for part in benchmark.parts if part not in present]
+    return f" These folders are absent from {source.images.root}: {', '.join(absent)}." if absent else ""
+
+
+def _return_validation(benchmark: Benchmark, images: Sequence[PersonImage]) -> list[str]:
+    """Counts validation images of train people as train, in place: others must pick the checkpoint."""
+    train = {image.person_id for image in images if image.split == "train"}
+    shared = [image for image in images if image.split == "validation" and image.person_id in train]
+    for image in shared:
+        image.split = "train"
+    return [f"{benchmark.title}: {len(shared)} validation images are of train people: added to train"] if shared else []
+
+
+def _renumber_test(benchmark: Benchmark, images: Sequence[PersonImage]) -> list[str]:
+    """Numbers test people on after the others where both start from the same number, in place."""
+    others = {image.person_id for image in images if image.split != "test"}
+    test = [image for image in images if image.split == "test"]
+    if not others.intersection(image.person_id for image in test):
+        return []
+    first = max(others) + 1
+    for image in test:
+        image.person_id += first
+    return [
+        f"{benchmark.title}: test people have the numbers of other people in train: {first} is added to each person_id "
+        "of test"
+    ]
