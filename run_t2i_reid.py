@@ -77,6 +77,7 @@ def evaluate(
     model = trainer.accelerator.unwrap_model(trainer.model)
     plain = None
     if model_args.compare_plain:
+        assert isinstance(trainer.processing_class, BDAMProcessor)
         plain = train_plain(model.config, args, trainer.processing_class, data_args, splits)
     metrics: dict[str, float] = {}
     tables: list[str] = []
@@ -169,7 +170,7 @@ def _load_all(data_args: DataArguments, prefix: str) -> dict[str, DatasetDict]:
     """The data sets of `--dataset_name` or, with the prefix `eval_`, of `--eval_dataset_name`, by name."""
     names: list[str] = getattr(data_args, f"{prefix}dataset_name")
     files: dict[str, list[str | None]] = {}
-    for option in ("data_dir", "descriptions", "outfits"):
+    for option in ("data_dir", "descriptions", "outfits", "split_file"):
         given = [None if value == "-" else value for value in getattr(data_args, prefix + option)]
         if len(given) not in (0, len(names)):
             raise ValueError(
@@ -178,7 +179,7 @@ def _load_all(data_args: DataArguments, prefix: str) -> dict[str, DatasetDict]:
             )
         files[option] = given or [None] * len(names)
     loaded: dict[str, DatasetDict] = {}
-    for name, data_dir, descriptions, outfits in zip(names, *files.values(), strict=True):
+    for name, data_dir, descriptions, outfits, split_file in zip(names, *files.values(), strict=True):
         key = re.sub(r"\W+", "_", name)
         while key in loaded:
             key += "_again"
@@ -196,7 +197,7 @@ def _load_all(data_args: DataArguments, prefix: str) -> dict[str, DatasetDict]:
                 data_dir,
                 descriptions=descriptions,
                 outfits=outfits,
-                split_file=data_args.split_file,
+                split_file=split_file,
                 val_people=data_args.val_people,
                 skip_unreadable=data_args.skip_unreadable,
                 cache_dir=data_args.cache_dir,
@@ -362,7 +363,7 @@ def draw_retrieval(split: EncodedSplit, rows: Any, clothing_weight: float, path:
     positions = torch.linspace(0, len(split.queries) - 1, SHEET_QUERIES).long().tolist()
     scores = split.weighted_queries(clothing_weight)[positions] @ split.gallery.T
     captions = [caption for texts in rows["captions"] for caption in texts]
-    top = scores.topk(10, dim=1).indices
+    top = scores.topk(min(10, scores.shape[1]), dim=1).indices
     right = split.gallery_ids[top] == split.gallery_ids[split.query_rows[positions]][:, None]
     retrieval_sheet(
         path,
@@ -374,7 +375,9 @@ def draw_retrieval(split: EncodedSplit, rows: Any, clothing_weight: float, path:
     )
 
 
-def results_table(rows: list[tuple[str, dict[str, float]]], key: str, clothing_weight: float, split: EncodedSplit) -> str:
+def results_table(
+    rows: list[tuple[str, dict[str, float]]], key: str, clothing_weight: float, split: EncodedSplit
+) -> str:
     """The figures of a test split whose metrics begin with `key`, per cent, with their protocols."""
     people = len(split.gallery_ids.unique())
     lines = [

@@ -52,13 +52,15 @@ class DataArguments:
     dataset_name: list[str] = field(
         default_factory=lambda: ["synthetic"],
         metadata={
-            "help": "Data sets to train on, and to evaluate on: synthetic, one that `bdam data list` names, folder (your "
-            "own), parquet, hub:REPO. Several are trained on together, with disjoint identities."
+            "help": "Data sets to train on, and to evaluate on: synthetic, one that `bdam data list` names, folder "
+            "(your own), parquet, hub:REPO. Several are trained on together, with disjoint identities."
         },
     )
     data_dir: list[str] = field(
         default_factory=list,
-        metadata={"help": "The folder of each data set of --dataset_name, in their order; `-` for one that needs none."},
+        metadata={
+            "help": "The folder of each data set of --dataset_name, in their order; `-` for one that needs none."
+        },
     )
     descriptions: list[str] = field(
         default_factory=list,
@@ -67,6 +69,13 @@ class DataArguments:
     outfits: list[str] = field(
         default_factory=list,
         metadata={"help": "The outfits file ({file_path: outfit}) of each data set, in their order; `-` for none."},
+    )
+    split_file: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "A JSON file {train: [ids], val: [ids], test: [ids]} of each data set, in their order, for an "
+            "annotation file without splits; `-` for none."
+        },
     )
     eval_dataset_name: list[str] = field(
         default_factory=list,
@@ -77,8 +86,8 @@ class DataArguments:
         default_factory=list, metadata={"help": "As --descriptions, of --eval_dataset_name."}
     )
     eval_outfits: list[str] = field(default_factory=list, metadata={"help": "As --outfits, of --eval_dataset_name."})
-    split_file: str | None = field(
-        default=None, metadata={"help": "A file that names the splits, for an annotation file without them."}
+    eval_split_file: list[str] = field(
+        default_factory=list, metadata={"help": "As --split_file, of --eval_dataset_name."}
     )
     skip_unreadable: bool = field(
         default=False, metadata={"help": "Leave out images that are missing or unreadable, instead of stopping."}

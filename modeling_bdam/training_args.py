@@ -29,11 +29,11 @@ class BDAMTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Hide losses that are not finite; here they stop the training instead."}
     )
 
-    objective: Literal["decoupled", "plain"] = field(
+    objective: Literal["decoupled", "plain", "sdm"] = field(
         default="decoupled",
         metadata={
-            "help": "'decoupled' trains the tasks of the paper; 'plain' is the baseline, a dual encoder trained by "
-            "InfoNCE between images and captions alone."
+            "help": "'decoupled' trains the tasks of the paper. Baselines, on images and captions alone: 'plain' by "
+            "InfoNCE, 'sdm' by similarity distribution matching."
         },
     )
     adam_l2: bool = field(
@@ -57,6 +57,16 @@ class BDAMTrainingArguments(TrainingArguments):
     gradnorm: bool = field(
         default=True, metadata={"help": "Balance the tasks by GradNorm (eq. 5, 6) on top of their fixed weights."}
     )
+    uncertainty_weighting: bool = field(
+        default=False, metadata={"help": "Balance them by learned uncertainty instead of GradNorm."}
+    )
+    robust_pairs: bool = field(
+        default=False,
+        metadata={"help": "Pass over images whose texts are probably not theirs, by a mixture over their losses."},
+    )
+    robust_pairs_warmup: float = field(
+        default=0.3, metadata={"help": "Share of the training after which --robust_pairs begins to judge."}
+    )
     gradnorm_alpha: float = field(default=1.5, metadata={"help": "α of eq. 6."})
     gradnorm_learning_rate: float = field(default=0.025, metadata={"help": "Learning rate of the task weights."})
     gradnorm_penalty: float = field(default=1e-3, metadata={"help": "λ of eq. 6, on the squared log weights."})
@@ -70,11 +80,13 @@ class BDAMTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} names {', '.join(unknown)}; the tasks are {', '.join(TASKS)}")
         if set(TASKS) == set(self.left_out_tasks):
             raise ValueError("left_out_tasks leaves no task to train on")
+        if self.gradnorm and self.uncertainty_weighting:
+            raise ValueError("uncertainty_weighting takes the place of gradnorm: set gradnorm to false")
         # Identity-balanced batches are whole: a smaller last one would hold fewer people than the losses expect.
         self.dataloader_drop_last = True
         # Some parameters serve no loss when tasks are left out; DDP then has to look for them.
         if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = self.objective == "plain" or bool(self.left_out_tasks)
+            self.ddp_find_unused_parameters = self.objective != "decoupled" or bool(self.left_out_tasks)
 
 
 __all__ = ["BDAMTrainingArguments"]

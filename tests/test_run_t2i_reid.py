@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset, Features
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 import modeling_bdam.trainer
 import run_t2i_reid
+from data_pipeline import PERSON_FEATURES
 
 ROOT = Path(run_t2i_reid.__file__).parent
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -83,7 +85,11 @@ class Command:
         values = {"config": config or self.settings, "cache_dir": self.folder / "data", "output_dir": output, **flags}
         several = {name: value for name, value in values.items() if isinstance(value, list)}
         single = [f"--{name}={value}" for name, value in values.items() if name not in several]
-        return [*switches, *single, *(part for name, value in several.items() for part in (f"--{name}", *map(str, value)))]
+        return [
+            *switches,
+            *single,
+            *(part for name, value in several.items() for part in (f"--{name}", *map(str, value))),
+        ]
 
     def start(self, arguments: list[str], processes: int = 1) -> subprocess.Popen[str]:
         launcher = [sys.executable]
@@ -139,6 +145,38 @@ def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
     assert first.keys() == second.keys()
     for name, value in first.items():
         assert float((value - second[name]).abs().max()) <= tolerance, name
+
+
+# Rows that training and evaluation can use
+
+
+def rows_of(texts: list[tuple[list[str], str | None, str | None]]) -> Dataset:
+    """A split without images; each entry is captions, identity description, clothing description."""
+    names = ("captions", "identity_description", "clothing_description")
+    columns: dict[str, Any] = {name: [entry[i] for entry in texts] for i, name in enumerate(names)}
+    columns["person_id"] = list(range(len(texts)))
+    return Dataset.from_dict(columns, Features({name: PERSON_FEATURES[name] for name in columns}))
+
+
+def test_training_rows_without_descriptions_are_left_out_where_others_have_them() -> None:
+    rows = rows_of([(["a"], "i", "c"), (["b"], None, "c"), (["c"], "i", None), ([], "i", "c")])
+    assert run_t2i_reid.trainable_rows(rows)["person_id"][:] == [0, 3]
+
+
+def test_training_without_any_description_uses_the_rows_with_captions() -> None:
+    rows = rows_of([(["a"], None, None), ([], None, None)])
+    assert run_t2i_reid.trainable_rows(rows)["person_id"][:] == [0]
+    with pytest.raises(ValueError, match="no training image has a caption or a description"):
+        run_t2i_reid.trainable_rows(rows.select([1]))
+
+
+def test_descriptions_are_the_queries_of_a_split_that_nobody_captioned() -> None:
+    captioned = rows_of([(["a"], "i", "c"), ([], "i", "c")])
+    assert run_t2i_reid.with_queries(captioned, "test")["captions"][:] == [["a"], []]
+    bare = rows_of([([], "i", "c"), ([], None, "d"), ([], None, None)])
+    assert run_t2i_reid.with_queries(bare, "test")["captions"][:] == [["i c"], ["d"], []]
+    with pytest.raises(ValueError, match="test: no image has a caption or a description"):
+        run_t2i_reid.with_queries(bare.select([2]), "test")
 
 
 # The main command
