@@ -264,7 +264,8 @@ def build_model(
         name = model_args.model_name_or_path
         if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
             raise ValueError(f"--model_name_or_path {name}: no such folder, and no name of the Hub (owner/name) either")
-        return BDAMModel.from_pretrained(name), BDAMProcessor.from_pretrained(name)
+        kernels = {"attn_implementation": model_args.attn_implementation} if model_args.attn_implementation else {}
+        return BDAMModel.from_pretrained(name, **kernels), BDAMProcessor.from_pretrained(name)
 
     size = {"height": data_args.image_height, "width": data_args.image_width}
     image_processor = ViTImageProcessorPil(
@@ -289,6 +290,8 @@ def build_model(
         model = BDAMModel(BDAMConfig(**{**model_fields, "text_config": text_config}))
     limit = getattr(model.config.text_config, "max_position_embeddings", data_args.max_text_length)
     tokenizer.model_max_length = min(data_args.max_text_length, limit)
+    if model_args.attn_implementation is not None:
+        model.set_attn_implementation(model_args.attn_implementation)
     one_size = model.vision_takes_one_size and not model.config.interpolate_pos_encoding
     check_image_size(torch.empty(0, 3, *size.values()), model.vision_model.config, one_size)
     return model, BDAMProcessor(image_processor, tokenizer)
@@ -347,13 +350,16 @@ def train_plain(
     splits: DatasetDict,
 ) -> BDAMTrainer:
     """The trainer of a plain dual encoder, trained: the same towers, captions alone, InfoNCE alone, as many steps."""
+    kernels = config._attn_implementation
     config = BDAMConfig(**{**config.to_dict(), "use_bdam": False, "use_fusion": False, "clothing_weight": 0.0})
     args = copy.deepcopy(args)
     args.do_train, args.objective, args.images_per_person, args.gradnorm = True, "plain", 1, False
     args.ddp_find_unused_parameters = True
     args.output_dir = str(Path(args.output_dir) / "plain")
     set_seed(args.seed)
-    trainer = new_trainer(BDAMModel(config), args, processor, data_args, splits)
+    model = BDAMModel(config)
+    model.set_attn_implementation(kernels)
+    trainer = new_trainer(model, args, processor, data_args, splits)
     train(trainer, find_checkpoint(args))
     return trainer
 

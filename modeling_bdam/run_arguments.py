@@ -40,6 +40,12 @@ class ModelArguments:
         default=None,
         metadata={"help": "Fields of a new model's config: 'num_bdam_layers=3,vision_config.hidden_size=96'."},
     )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={
+            "help": "Attention kernels: sdpa (by default), eager (quicker for short texts on a CPU), flash_attention_2."
+        },
+    )
     compare_plain: bool = field(
         default=False, metadata={"help": "Train a plain dual encoder beside it, in as many steps, and show its row."}
     )
@@ -177,7 +183,7 @@ def read_preset(name_or_path: str) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from None
     known = {
-        "model": _names(BDAMConfig) | {"vision_model_name_or_path", "text_model_name_or_path"},
+        "model": _names(BDAMConfig) | {"vision_model_name_or_path", "text_model_name_or_path", "attn_implementation"},
         "data": _names(DataArguments),
         "training": _names(BDAMTrainingArguments),
     }
