@@ -1,5 +1,295 @@
 """`bdam describe`: annotator styles, and descriptions by a multimodal LLM."""
 
+import enum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
+from . import describe_styles
+
+if TYPE_CHECKING:
+    import random
+
+    from ..descriptions.prompts import Style
+    from ..descriptions.validation import Requirements
+
 app = typer.Typer(no_args_is_help=True, help="Annotator styles, and descriptions by a multimodal LLM.")
+app.command()(describe_styles.styles)
+app.command()(describe_styles.compare_clusterings)
+
+
+class BackendName(enum.Enum):
+    """Who answers."""
+
+    openai = "openai"
+    transformers = "transformers"
+
+
+class Others(enum.Enum):
+    """What becomes of descriptions under other settings."""
+
+    keep = "keep"
+    replace = "replace"
+
+
+class Structured(enum.Enum):
+    """How the server is asked for JSON."""
+
+    schema = "schema"
+    object = "object"
+    none = "none"
+
+
+ALL_ATTRIBUTES = "gender,age,build,height,hair,skin"
+Attributes = Annotated[
+    str,
+    typer.Option(
+        help="What the identity text names, some of gender,age,build,height,hair,skin. A deployment may want fewer: "
+        "skin tone or race guessed from a photo is often wrong, is specially protected by many laws, and makes people "
+        "searchable by it; hair changes from photo to photo."
+    ),
+]
+MinWords = Annotated[int, typer.Option(help="Fewest words of either text.")]
+MaxWords = Annotated[int, typer.Option(help="Most words of either text.")]
+MinCoverage = Annotated[float, typer.Option(help="Share of the asked attributes that a text must name, 0 to 1.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+DescriptionsFile = Annotated[Path, typer.Argument(help="A descriptions file, JSON lines.")]
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="A data set, `folder` for images of your own, or `synthetic`.")],
+    model: Annotated[str, typer.Option(help="Its name at the server; a folder or Hub id with --backend transformers.")],
+    data_dir: Annotated[Path | None, typer.Option(help="The folder of the data set.")] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="A split to describe; may be repeated. [default: all]")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="JSON lines to append to; a stopped run goes on.")] = Path(
+        "descriptions.jsonl"
+    ),
+    backend: Annotated[BackendName, typer.Option(help="A server that speaks the OpenAI API, or a local model.")] = (
+        BackendName.openai
+    ),
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="The server, like http://localhost:8000/v1. Its key is taken from $OPENAI_API_KEY."),
+    ] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="Use the server's Batch API: within a day, cheaper.")] = False,
+    poll_seconds: Annotated[float, typer.Option(help="How often to look at batches under way.")] = 30.0,
+    styles: Annotated[
+        Path | None,
+        typer.Option(help="What `bdam describe styles` wrote: asks for a caption in one of these styles too."),
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A folder of prompt files of your own.")] = None,
+    attributes: Attributes = ALL_ATTRIBUTES,
+    min_words: MinWords = 8,
+    max_words: MaxWords = 80,
+    min_coverage: MinCoverage = 0.75,
+    attempts: Annotated[int, typer.Option(help="How many answers an image may take.")] = 3,
+    max_duplicates: Annotated[int, typer.Option(help="How many images may have the same two texts.")] = 20,
+    temperature: Annotated[float, typer.Option(help="Of sampling; below 0 leaves it to the server.")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer; 0 leaves it to the server.")] = 600,
+    structured: Annotated[Structured, typer.Option(help="How the server is asked for JSON.")] = Structured.schema,
+    extra_body: Annotated[str | None, typer.Option(help="A JSON object to merge into every request.")] = None,
+    in_flight: Annotated[int, typer.Option(help="Most requests at once.")] = 32,
+    timeout: Annotated[float, typer.Option(help="Seconds until a request is sent again.")] = 120.0,
+    requests_per_minute: Annotated[float | None, typer.Option(help="The server's limit, if any.")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(help="The server's limit, if any.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at once with --backend transformers.")] = 8,
+    device: Annotated[str | None, typer.Option(help="Where a local model computes.")] = None,
+    max_side: Annotated[int, typer.Option(help="Images are scaled down to so many pixels.")] = 768,
+    max_bytes: Annotated[int, typer.Option(help="Image files beyond this are made smaller.")] = 200_000,
+    limit: Annotated[int | None, typer.Option(help="Describe so many images, then stop.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help='Price table, for a million tokens: {"MODEL": {"input": 2.5, "output": 10}}.')
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Stop before all answers of this output cost more.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; print counts, tokens, cost.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send failed images again.")] = False,
+    others: Annotated[
+        Others | None, typer.Option(help="Keep or replace descriptions made under other settings.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws other styles.")] = 0,
+    sheet: Annotated[bool, typer.Option(help="Draw a contact sheet of images with their texts.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Describes every image of a data set in two texts: who the person is, and what they wear.
+
+    Beside OUTPUT it leaves .failed.jsonl, .rejected.jsonl, .report.json and .png. Every answer is on disk before the
+    next one counts, and none is paid twice. The exit status is 1 if an image stays without a description.
+    """
+    import json
+
+    with one_line_errors():
+        from ..descriptions.client import Sampling
+        from ..descriptions.images import ImageItems, load_splits
+        from ..descriptions.pipeline import DescribeOptions, describe_images, estimate_run
+        from ..descriptions.report import contact_sheet_of, describe_report, failed_images
+
+        extra = _json_object(extra_body) if extra_body else None
+        options = DescribeOptions(
+            output=output,
+            model=model,
+            base_url=base_url,
+            local=backend is BackendName.transformers,
+            batch=batch,
+            requirements=_requirements(attributes, min_words, max_words, min_coverage, caption=styles is not None),
+            prompts=prompts,
+            draw_style=_draw_style(styles) if styles is not None else None,
+            sampling=Sampling(temperature if temperature >= 0 else None, max_tokens or None, structured.value, extra),
+            max_attempts=attempts,
+            max_duplicates=max_duplicates,
+            in_flight=in_flight,
+            timeout=timeout,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            batch_size=batch_size,
+            device=device,
+            poll_seconds=poll_seconds,
+            max_side=max_side,
+            max_bytes=max_bytes,
+            limit=limit,
+            prices=prices,
+            max_cost=max_cost,
+            retry_failed=retry_failed,
+            others=others.value if others else None,
+            seed=seed,
+        )
+        items = ImageItems(load_splits(name, data_dir), split)
+        if dry_run:
+            _print(estimate_run(items, options), as_json)
+            return
+        outcome = describe_images(items, options)
+        if outcome.stopped:
+            typer.echo(f"stopped: {outcome.stopped}; run again to go on", err=True)
+        report = describe_report(output, options.requirements, prices)
+        output.with_suffix(".report.json").write_text(
+            json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
+        if sheet and report["images"]:
+            contact_sheet_of(output, items, output.with_suffix(".png"))
+        _print(report, as_json)
+        if outcome.refused or outcome.stopped == "interrupted" or failed_images(output, items):
+            raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    file: DescriptionsFile,
+    attributes: Attributes = ALL_ATTRIBUTES,
+    min_words: MinWords = 8,
+    max_words: MaxWords = 80,
+    min_coverage: MinCoverage = 0.75,
+    prices: Annotated[Path | None, typer.Option(help="Price table, for the cost.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prints coverage, leaks, lengths, duplicates, styles, failures and tokens of a descriptions file."""
+    with one_line_errors():
+        from ..descriptions.report import describe_report
+
+        requirements = _requirements(attributes, min_words, max_words, min_coverage)
+        _print(describe_report(file, requirements, prices), as_json)
+
+
+@app.command()
+def validate(
+    file: DescriptionsFile,
+    attributes: Attributes = ALL_ATTRIBUTES,
+    min_words: MinWords = 8,
+    max_words: MaxWords = 80,
+    min_coverage: MinCoverage = 0.75,
+    as_json: AsJson = False,
+) -> None:
+    """Lists the images whose texts a run would not keep, with what is wrong. The exit status is 1 if there are any."""
+    import json
+
+    with one_line_errors():
+        from ..descriptions.report import check_file
+
+        requirements = _requirements(attributes, min_words, max_words, min_coverage)
+        bad = {path: [problem.detail for problem in problems] for path, problems in check_file(file, requirements)}
+        if as_json:
+            typer.echo(json.dumps(bad, indent=1, ensure_ascii=False))
+        else:
+            for path, details in bad.items():
+                typer.echo(f"{path}: {'; '.join(details)}")
+            typer.echo(f"{len(bad)} images with problems", err=True)
+        if bad:
+            raise typer.Exit(1)
+
+
+@app.command()
+def prompts(folder: Annotated[Path, typer.Argument(help="Where to copy them to; must not exist yet.")]) -> None:
+    """Copies the prompt files into a folder, to be changed and given to `run --prompts`."""
+    import shutil
+
+    with one_line_errors():
+        from ..descriptions.prompts import PACKAGED, PLACEHOLDERS
+
+        folder.mkdir(parents=True)
+        for name, placeholders in PLACEHOLDERS.items():
+            shutil.copy(PACKAGED / name, folder / name)
+            allowed = ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
+            typer.echo(f"{folder / name}" + (f" may hold {allowed}" if allowed else ""))
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns errors of input and of files into one line and exit status 1."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run again to go on", err=True)
+        raise typer.Exit(130) from None
+
+
+def _requirements(
+    attributes: str, min_words: int, max_words: int, min_coverage: float, caption: bool = False
+) -> "Requirements":
+    from ..descriptions.validation import Requirements
+
+    names = tuple(dict.fromkeys(name.strip() for name in attributes.split(",") if name.strip()))
+    return Requirements(names, min_words, max_words, min_coverage, caption)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    import json
+
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"--extra-body: no valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError("--extra-body must be a JSON object")
+    return value
+
+
+def _draw_style(file: Path) -> "Callable[[random.Random], Style]":
+    from ..descriptions.styles import StyleBook  # takes seconds, and most runs do without
+
+    return StyleBook.load(file).draw
+
+
+def _print(values: dict[str, Any], as_json: bool) -> None:
+    """A report or an estimate as a table, or as one JSON document."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..descriptions.report import report_rows
+
+    if as_json:
+        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
+        return
+    rows = report_rows(values) if "file" in values else [(key.replace("_", " "), str(v)) for key, v in values.items()]
+    table = Table(show_header=False)
+    for key, value in rows:
+        table.add_row(key, value)
+    Console().print(table)

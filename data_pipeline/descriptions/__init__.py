@@ -1,0 +1,1 @@
+"""Annotator styles, and descriptions of people written by a multimodal LLM."""

@@ -1,0 +1,303 @@
+"""The Batch API: files of requests that the server answers within a day at a lower price.
+
+Beside an output `descriptions.jsonl` the folder `descriptions.batch` holds what is under way: `state.json`, and for
+each chunk its requests and the images they are for. It is gone once all is collected. A process may be killed at any
+moment: the next one finds every batch that was submitted, by the chunk's name in the batch's metadata.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+from tqdm.auto import tqdm
+
+from .client import ChatClient, ServerRefuses
+from .describer import Describer, Job
+from .images import ImageItem
+from .jsonl import read_json_lines
+from .prompts import Style
+from .run import Budget, Outcome
+
+_ENDED = ("completed", "failed", "expired", "cancelled")
+
+
+@dataclass
+class Chunk:
+    """A file of requests and how far it is: written, then uploaded (`file_id`), then submitted (`batch_id`)."""
+
+    name: str
+    requests: int
+    written_at: float
+    file_id: str | None = None
+    batch_id: str | None = None
+
+
+class BatchRun:
+    """Describes images through the Batch API: writes, submits, polls, collects, and asks again for rejected answers.
+
+    Args:
+        describer: what is asked and kept.
+        client: the server.
+        limit: how many images to send; all by default.
+        budget: nothing is submitted that might exceed it.
+        max_requests, max_bytes: bounds on a file of requests; the service of OpenAI takes 50,000 and 200 MB.
+        poll_seconds: how long to wait between two looks at what is under way.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: requests under other settings are under way for this output.
+    """
+
+    def __init__(
+        self,
+        describer: Describer,
+        client: ChatClient,
+        *,
+        limit: int | None = None,
+        budget: Budget | None = None,
+        max_requests: int = 50_000,
+        max_bytes: int = 100_000_000,
+        poll_seconds: float = 30.0,
+        progress: bool = True,
+    ) -> None:
+        self._describer = describer
+        self._store = describer.store
+        self._client = client
+        self._api = client.api.with_options(max_retries=5)  # few requests: the client's own retries do here
+        self._limit = limit
+        self._budget = budget
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+        self._poll_seconds = poll_seconds
+        self._progress = progress
+        self._sent = 0
+        self._folder = self._store.output.with_suffix(".batch")
+        self._folder.mkdir(exist_ok=True)
+        self._state = self._folder / "state.json"
+        self._settings = {"model": describer.model, "prompt": describer.prompt.version}
+        self._chunks: list[Chunk] = []
+        if self._state.is_file():
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+            if state["chunks"] and state["settings"] != self._settings:
+                raise ValueError(
+                    f"{self._folder}: batches of model {state['settings']['model']!r} and prompt "
+                    f"{state['settings']['prompt']} are under way; run with these until they are collected"
+                )
+            self._chunks = [Chunk(**chunk) for chunk in state["chunks"]]
+
+    async def run(self, items: Iterable[ImageItem]) -> Outcome:
+        """Settles the images, in as many rounds as the attempts need.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        described, failed = len(self._store), len(self._store.failures)
+        stopped, refused, idle_rounds = None, False, 0
+        try:
+            while True:
+                stopped = self._write_chunks(items)
+                if not self._chunks:
+                    break
+                for chunk in self._chunks:
+                    await self._submit(chunk)
+                settled = self._store.answers + len(self._store.failures)
+                await self._collect_all()
+                idle_rounds = idle_rounds + 1 if self._store.answers + len(self._store.failures) == settled else 0
+                if idle_rounds == 3:
+                    raise ServerRefuses("no request of three rounds of batches was answered")
+        except ServerRefuses as error:
+            stopped, refused = str(error), True
+        except openai.OpenAIError as error:
+            stopped, refused = self._client.redact(f"the Batch API: {error}"), True
+        self._store.sync()
+        if not self._chunks:
+            shutil.rmtree(self._folder)
+        return Outcome(len(self._store) - described, len(self._store.failures) - failed, stopped, refused)
+
+    def _write_chunks(self, items: Iterable[ImageItem]) -> str | None:
+        """Writes requests for all images neither settled nor under way; returns why it stopped early, if so."""
+        under_way = {job.key for chunk in self._chunks for job in self._jobs(chunk)}
+        lines: list[bytes] = []
+        jobs: list[Job] = []
+        size = 0
+        stopped = None
+        bar = tqdm(items, unit=" images", desc="reading", disable=not self._progress, leave=False)
+        for item in bar:
+            if self._describer.is_settled(item.file_path):
+                continue
+            try:
+                job = self._describer.job(item)
+            except ValueError as error:
+                self._describer.fail(item, str(error))
+                continue
+            if job.key in under_way or self._describer.copied(job):
+                continue
+            messages = self._describer.messages(job)
+            if messages is None:
+                continue
+            first = self._store.rejected(job.key)[0] == 0
+            if stopped := self._reason_to_stop(len(under_way), first):
+                break
+            self._sent += first
+            body = self._client.sampling.body(self._client.model, messages, self._describer.prompt.response_format)
+            request = {"custom_id": job.key, "method": "POST", "url": "/v1/chat/completions", "body": body}
+            line = json.dumps(request, ensure_ascii=False).encode() + b"\n"
+            if lines and (size + len(line) > self._max_bytes or len(lines) == self._max_requests):
+                self._add_chunk(lines, jobs)
+                lines, jobs, size = [], [], 0
+            lines.append(line)
+            jobs.append(job)
+            size += len(line)
+            under_way.add(job.key)
+        if lines:
+            self._add_chunk(lines, jobs)
+        return stopped
+
+    def _reason_to_stop(self, under_way: int, first: bool) -> str | None:
+        if self._limit is not None and first and self._sent >= self._limit:
+            return f"the limit of {self._limit} images is reached"
+        if (
+            self._budget is not None
+            and self._budget.spent() + (under_way + 1) * self._budget.answer > self._budget.most
+        ):
+            return f"the next answer might exceed the most that may be spent, {self._budget.most:g}"
+        return None
+
+    def _add_chunk(self, lines: list[bytes], jobs: list[Job]) -> None:
+        chunk = Chunk(uuid.uuid4().hex, len(lines), time.time())
+        _write(self._path(chunk, "requests"), b"".join(lines))
+        named = [
+            {
+                "file_path": job.file_path,
+                "key": job.key,
+                "style": job.style.name if job.style else None,
+                "attempt": self._store.rejected(job.key)[0] + 1,
+            }
+            for job in jobs
+        ]
+        _write(
+            self._path(chunk, "jobs"), b"".join(json.dumps(job, ensure_ascii=False).encode() + b"\n" for job in named)
+        )
+        self._chunks.append(chunk)
+        self._save()
+
+    async def _submit(self, chunk: Chunk) -> None:
+        """Uploads and submits a chunk, each once: what an earlier process submitted is found again."""
+        if chunk.batch_id is not None:
+            return
+        async for batch in self._api.batches.list(limit=100):
+            if (batch.metadata or {}).get("bdam_chunk") == chunk.name:
+                chunk.batch_id = batch.id
+                self._save()
+                return
+            if batch.created_at < chunk.written_at - 3600:
+                break  # the newest come first
+        if chunk.file_id is None:
+            uploaded = await self._api.files.create(file=self._path(chunk, "requests"), purpose="batch")
+            chunk.file_id = uploaded.id
+            self._save()
+        batch = await self._api.batches.create(
+            input_file_id=chunk.file_id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata={"bdam_chunk": chunk.name},
+        )
+        chunk.batch_id = batch.id
+        self._save()
+        self._path(chunk, "requests").unlink(missing_ok=True)
+
+    async def _collect_all(self) -> None:
+        total = sum(chunk.requests for chunk in self._chunks)
+        with tqdm(total=total, unit=" answers", disable=not self._progress) as bar:
+            collected = 0
+            while self._chunks:
+                done = 0
+                for chunk in list(self._chunks):
+                    assert chunk.batch_id is not None
+                    batch = await self._api.batches.retrieve(chunk.batch_id)
+                    if batch.status in _ENDED:
+                        await self._collect(chunk, batch)
+                        collected += chunk.requests
+                    elif batch.request_counts is not None:
+                        done += batch.request_counts.completed + batch.request_counts.failed
+                bar.n = collected + done
+                bar.set_postfix_str(f"{len(self._chunks)} batches under way, {len(self._store.failures)} images failed")
+                bar.refresh()
+                if self._chunks:
+                    await asyncio.sleep(self._poll_seconds)
+
+    async def _collect(self, chunk: Chunk, batch: Any) -> None:
+        """Keeps the answers of a batch that has ended, then forgets it. What has no answer is sent again."""
+        jobs = {job.key: (job, attempt) for job, attempt in self._jobs_and_attempts(chunk)}
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            if file_id is None:
+                continue
+            path = self._path(chunk, "answers")
+            async with self._api.files.with_streaming_response.content(file_id) as response:
+                await response.stream_to_file(path)
+            with path.open("rb") as answers:
+                for line in map(json.loads, filter(bytes.strip, answers)):
+                    if line.get("custom_id") in jobs:
+                        self._record(*jobs[line["custom_id"]], line)
+        self._store.sync()
+        if batch.status == "failed":
+            errors = batch.errors.data if batch.errors and batch.errors.data else []
+            reason = "; ".join(error.message or "" for error in errors) or "no reason given"
+            self._forget(chunk)
+            raise ServerRefuses(self._client.redact(f"batch {batch.id} failed: {reason}"))
+        self._forget(chunk)
+
+    def _record(self, job: Job, attempt: int, line: dict[str, Any]) -> None:
+        """Keeps one answer. One that was recorded before, by a process that was then killed, is passed over."""
+        known = self._store.described_as(job.key) is not None or job.file_path in self._store.failures
+        if known or self._store.rejected(job.key)[0] >= attempt:
+            return
+        response = line.get("response") or {}
+        status = response.get("status_code")
+        if status == 200:
+            try:
+                answer = self._client.read(response.get("body"))
+            except ValueError:
+                return
+            self._describer.record(job, answer)
+        elif status is not None and 400 <= status < 500 and status not in (408, 409, 429):
+            detail = self._client.redact(json.dumps(response.get("body"), ensure_ascii=False)[:300])
+            self._describer.fail(job, f"status {status}: {detail}", attempt - 1, ["server"])
+
+    def _jobs(self, chunk: Chunk) -> Iterator[Job]:
+        return (job for job, _ in self._jobs_and_attempts(chunk))
+
+    def _jobs_and_attempts(self, chunk: Chunk) -> Iterator[tuple[Job, int]]:
+        for _, line in read_json_lines(self._path(chunk, "jobs")):
+            style = Style(line["style"], ()) if line["style"] is not None else None
+            yield Job(line["file_path"], line["key"], style, image_url=""), line["attempt"]
+
+    def _forget(self, chunk: Chunk) -> None:
+        self._chunks.remove(chunk)
+        self._save()
+        for part in ("requests", "jobs", "answers"):
+            self._path(chunk, part).unlink(missing_ok=True)
+
+    def _path(self, chunk: Chunk, part: str) -> Path:
+        return self._folder / f"{chunk.name}.{part}.jsonl"
+
+    def _save(self) -> None:
+        state = {"settings": self._settings, "chunks": [asdict(chunk) for chunk in self._chunks]}
+        _write(self._state, json.dumps(state, indent=1).encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

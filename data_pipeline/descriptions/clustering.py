@@ -1,0 +1,191 @@
+"""Groups of captions that are written alike: section 3.3's clustering, and the others of the paper's table 4."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.cluster import DBSCAN, HDBSCAN, AgglomerativeClustering, KMeans
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors, sort_graph_by_row_values
+
+METHODS = ("dbscan", "hdbscan", "kmeans", "gmm", "agglomerative", "random", "none")
+"""What `cluster` knows; "random" draws a cluster for each caption, "none" takes all for one."""
+
+_DIMENSIONS = 50
+_NEIGHBOURS = 64
+_MOST_PAIRWISE = 5_000  # captions for methods whose time or memory is quadratic
+_NOISE = -1
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """The cluster of every caption, numbered from 0 by size, the largest first.
+
+    Attributes:
+        labels: int [N].
+        noise: share of the captions that the method itself put into no cluster.
+        eps: DBSCAN's radius, else None.
+    """
+
+    labels: np.ndarray
+    noise: float = 0.0
+    eps: float | None = None
+
+    @property
+    def count(self) -> int:
+        """How many clusters there are."""
+        return int(self.labels.max()) + 1
+
+
+def cluster(
+    embeddings: np.ndarray,
+    method: str = "dbscan",
+    *,
+    num_clusters: int = 10,
+    eps: float | None = None,
+    min_samples: int = 4,
+    min_cluster: int | None = None,
+    seed: int = 0,
+) -> Clustering:
+    """Clusters caption embeddings. Noise goes to the nearest cluster, then small clusters merge into the nearest.
+
+    PCA reduces the embeddings to 50 dimensions before. DBSCAN then works on the 64 nearest neighbours of every distinct
+    embedding: quadratic in time, but not in memory. HDBSCAN and agglomeration are fitted on at most 5,000 captions; the
+    others join the nearest of those.
+
+    Args:
+        embeddings: [N, D]. Captions that are equal once neutralised share an embedding.
+        method: one of `METHODS`.
+        num_clusters: for kmeans, gmm, agglomerative and random.
+        eps: DBSCAN's radius; by default the knee of the curve of every distinct embedding's distance to the nearest
+            `min_samples` - 1 others.
+        min_samples: DBSCAN: how many captions make a place dense.
+        min_cluster: clusters of fewer captions are merged; HDBSCAN does not form any. By default 1 % of the captions.
+        seed: of whatever is drawn. The same seed gives the same clusters.
+
+    Raises:
+        ValueError: an unknown method, no captions, or a number out of its range.
+    """
+    if method not in METHODS:
+        raise ValueError(f"there is no clustering {method!r}; there are {', '.join(METHODS)}")
+    if embeddings.ndim != 2 or len(embeddings) == 0:
+        raise ValueError(f"clustering: embeddings must be [N, D] with N > 0, got shape {list(embeddings.shape)}")
+    if not np.isfinite(embeddings).all():
+        raise ValueError("clustering: an embedding is not finite; is the style encoder damaged?")
+    if min_cluster is None:
+        min_cluster = max(2, len(embeddings) // 100)
+    lower_bounds = (("clusters", num_clusters, 1), ("min_samples", min_samples, 2), ("min_cluster", min_cluster, 1))
+    for name, value, least in lower_bounds:
+        if value < least:
+            raise ValueError(f"clustering: {name} must be at least {least}, got {value}")
+    if eps is not None and eps <= 0:
+        raise ValueError(f"clustering: eps must be positive, got {eps}")
+
+    if method == "none" or (embeddings == embeddings[0]).all():
+        return Clustering(np.zeros(len(embeddings), dtype=np.int64))
+    rng = np.random.default_rng(seed)
+    num_clusters = min(num_clusters, len(embeddings))
+    if method == "random":
+        return Clustering(_by_size(rng.integers(num_clusters, size=len(embeddings))))
+    points = PCA(min(_DIMENSIONS, *embeddings.shape), random_state=seed).fit_transform(embeddings.astype(np.float64))
+    if method == "dbscan":
+        labels, eps = _dbscan(embeddings, points, eps, min_samples)
+    elif method == "hdbscan":
+        size = max(2, min_cluster * min(len(points), _MOST_PAIRWISE) // len(points))
+        labels = _on_sample(points, rng, HDBSCAN(min_cluster_size=min(size, len(points)), copy=True).fit_predict)
+    elif method == "agglomerative":
+        labels = _on_sample(points, rng, AgglomerativeClustering(num_clusters).fit_predict)
+    elif method == "kmeans":
+        labels = KMeans(num_clusters, n_init=5, random_state=seed).fit_predict(points)
+    else:
+        mixture = GaussianMixture(num_clusters, covariance_type="diag", reg_covar=1e-4, random_state=seed)
+        labels = mixture.fit_predict(points)
+    noise = float(np.mean(labels == _NOISE))
+    labels = _merge_small(points, _without_noise(points, labels), min_cluster)
+    return Clustering(_by_size(labels), noise, eps if method == "dbscan" else None)
+
+
+def knee(values: np.ndarray) -> float:
+    """Where a curve of sorted values turns up: the value furthest below the line from its first to its last one."""
+    curve = np.sort(values)
+    rise = (curve - curve[0]) / max(float(curve[-1] - curve[0]), np.finfo(float).tiny)
+    return float(curve[np.argmax(np.linspace(0, 1, len(curve)) - rise)])
+
+
+def distinct_rows(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `np.unique` over rows, ten times as fast: where each distinct row is first, every row's number, and counts."""
+    numbers: dict[bytes, int] = {}
+    number = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in embeddings])
+    return np.unique(number, return_index=True)[1], number, np.bincount(number)
+
+
+def _dbscan(
+    embeddings: np.ndarray, points: np.ndarray, eps: float | None, min_samples: int
+) -> tuple[np.ndarray, float]:
+    """The labels of the points, and the radius, given or found.
+
+    Each distinct embedding stands once in the graph of neighbours, with the number of captions that share it as its
+    weight: otherwise the nearest neighbours of a frequent wording would all be itself.
+    """
+    first, distinct, counts = distinct_rows(embeddings)
+    num_neighbours = min(max(_NEIGHBOURS, min_samples), len(first) - 1)
+    search = NearestNeighbors(n_neighbors=num_neighbours, algorithm="brute").fit(points[first])
+    graph = sort_graph_by_row_values(search.kneighbors_graph(mode="distance"), warn_when_not_sorted=False)
+    if eps is None:
+        distances = graph.data.reshape(len(first), num_neighbours)  # [distinct, neighbours], the nearest first
+        eps = max(knee(distances[:, min(min_samples - 1, num_neighbours) - 1]), 1e-6)
+    labels = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(graph, sample_weight=counts)
+    return labels[distinct], eps
+
+
+def _on_sample(
+    points: np.ndarray, rng: np.random.Generator, fit_predict: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The labels of at most `_MOST_PAIRWISE` points; every other point has the label of the nearest of these."""
+    if len(points) <= _MOST_PAIRWISE:
+        return fit_predict(points)
+    chosen = rng.choice(len(points), _MOST_PAIRWISE, replace=False)
+    return fit_predict(points[chosen])[_nearest(points, points[chosen])]
+
+
+def _without_noise(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Noise gets the label of the nearest point that has one; if none has, all are one cluster."""
+    is_noise = labels == _NOISE
+    if is_noise.all():
+        return np.zeros_like(labels)
+    settled = labels.copy()
+    if is_noise.any():
+        settled[is_noise] = labels[~is_noise][_nearest(points[is_noise], points[~is_noise])]
+    return settled
+
+
+def _merge_small(points: np.ndarray, labels: np.ndarray, min_cluster: int) -> np.ndarray:
+    """Merges the smallest cluster into the one with the nearest centre while it has fewer than `min_cluster` points."""
+    labels = labels.copy()
+    sizes = {name: int((labels == name).sum()) for name in np.unique(labels)}
+    centres = {name: points[labels == name].mean(axis=0) for name in sizes}
+    while len(sizes) > 1:
+        smallest = min(sizes, key=lambda name: (sizes[name], name))
+        if sizes[smallest] >= min_cluster:
+            break
+        size, centre = sizes.pop(smallest), centres.pop(smallest)
+        into = min(centres, key=lambda name: float(np.linalg.norm(centres[name] - centre)))
+        centres[into] = (sizes[into] * centres[into] + size * centre) / (sizes[into] + size)
+        sizes[into] += size
+        labels[labels == smallest] = into
+    return labels
+
+
+def _by_size(labels: np.ndarray) -> np.ndarray:
+    """The same clusters, numbered by size; of equal ones, by their first caption."""
+    _, first, numbers, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(sizes), dtype=np.int64)
+    rank[np.lexsort((first, -sizes))] = np.arange(len(sizes))
+    return rank[numbers]
+
+
+def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The index of the nearest of `others`, for every point."""
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(others)
+    return search.kneighbors(points, return_distance=False)[:, 0]

@@ -1,0 +1,140 @@
+"""Takes out of a caption whom it describes, so that only the manner of expression is left.
+
+"The tall man is wearing a red coat." and "The woman is wearing blue jeans and boots, and carries a bag." both become
+"The person is wearing something.": captions of one author become alike, whoever the author saw.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+_LEXICON = Path(__file__).with_name("neutralize_words.json")
+_TOKEN = re.compile(r"(?:(?!['’]s\b)[^\W\d_]|['’-](?!s\b)(?=[^\W\d_]))+|['’]s\b|\d+(?:['’]?s\b)?|[^\w\s]|_")
+_PRONOUNS = {"he": "they", "she": "they", "him": "them", "his": "their", "her": "their", "hers": "theirs"}
+_PRONOUNS |= {"himself": "themselves", "herself": "themselves"}
+_THEY = re.compile(r"\b([Tt]hey)\s?(is|was|has|does|['’]s)\b")
+_PLURAL = {"is": "are", "was": "were", "has": "have", "does": "do", "'s": "are", "’s": "are"}
+_COPULAS = frozenset(("is", "are", "was", "were", "be", "looks", "look", "appears", "appear", "seems", "seem"))
+
+# Every token has a code of one letter, so that phrases are regular expressions over the codes of a caption.
+_CODES = {"people": "P", "things": "T", "body": "B", "attributes": "A", "modifiers": "M", "numbers": "N"}
+_ARTICLE, _DETERMINER, _JOINER, _WITH, _WHO, _HAVE, _MARK, _OTHER = "adjwrh.x"
+_FUNCTION_WORDS = {
+    **dict.fromkeys(("a", "an", "some", "any", "another"), _ARTICLE),
+    **dict.fromkeys(("the", "this", "that", "these", "those", "their", "its", "both", "each", "all"), _DETERMINER),
+    **dict.fromkeys((",", "and", "&", "/", "or", "-"), _JOINER),
+    **dict.fromkeys(("with", "having"), _WITH),
+    **dict.fromkeys(("who", "which"), _WHO),
+    **dict.fromkeys(("has", "have", "had"), _HAVE),
+}
+# [article] [attributes, perhaps joined] nouns. The last noun counts ("shoulder bag"); more of its kind may follow
+# without a joiner ("long sleeve black top").
+_PHRASE = re.compile(r"[adN]*(?:[MN]|A(?:j{1,2}(?=[AMN]))?)*[PTB]*([PTB])(?:[AMN]+\1(?![PTB]))*")
+_ATTRIBUTES = re.compile(r"M*A(?:j{0,2}[MN]*A)*")
+# What is mentioned, and how many things are, depends on the photo. So only the first of them stays:
+_ADDITIONS = (
+    re.compile(r"T[xh][ad]?B"),  # something on their body
+    re.compile(r"T(?:[jw]+d?T)+"),  # something, something and something
+    re.compile(r"P(?:j?w|j?rh)d?T"),  # a person with something, a person who has something
+)
+
+Tokens = list[tuple[str, str]]
+"""Words and marks, each with its code."""
+
+
+def neutralize(caption: str) -> str:
+    """The caption with vague words for all that tells whom it describes.
+
+    Colours, garments, what is carried, build, hair, skin, age, gender and numbers go; verbs, order and punctuation
+    stay. The rules are English, and no grammar: what they leave is for an encoder, not for a reader.
+    """
+    tokens = _replaced(_ATTRIBUTES, _replaced(_PHRASE, _tokens(caption), _vague_noun), _vague_attributes)
+    for addition in _ADDITIONS:
+        tokens = _replaced(addition, tokens, lambda found, before, after: found[:1])
+    text = re.sub(r"\s+([,.;:!?)’'])", r"\1", " ".join(text for text, _ in tokens))
+    return _THEY.sub(lambda match: f"{match[1]} {_PLURAL[match[2]]}", text)
+
+
+def telling_words(text: str) -> set[str]:
+    """The words of a text, in lower case, that tell whom it describes and have a vague word for them."""
+    words = {text.lower() for text, code in _tokens(text) if code in "PTBAN"}
+    return words - {"person", "people", "something", "thing", "things", "body", "one", "several"}
+
+
+def _tokens(caption: str) -> Tokens:
+    tokens = []
+    for text in _TOKEN.findall(caption):
+        vague = "several" if text.isdigit() else _PRONOUNS.get(text.lower())
+        if vague:
+            text = vague.capitalize() if text[0].isupper() else vague
+        tokens.append((text, _code(text.lower())))
+    return tokens
+
+
+@cache
+def _lexicon() -> dict[str, str]:
+    """The code of every known word."""
+    lexicon: dict[str, str] = {}
+    words = json.loads(_LEXICON.read_text(encoding="utf-8"))
+    for kind in ("modifiers", "attributes", "numbers", "people", "things", "body"):
+        for word in " ".join(words[kind]).split():
+            lexicon[word] = _CODES[kind]
+            if kind in ("people", "things", "body"):
+                stem = re.sub(r"(?<=[^aeiou])y$", "ie", word)
+                lexicon.setdefault(stem + ("es" if re.search(r"(?:s|x|z|ch|sh)$", word) else "s"), _CODES[kind])
+    return lexicon | _FUNCTION_WORDS
+
+
+@cache
+def _code(word: str) -> str:
+    lexicon = _lexicon()
+    if word in lexicon:
+        return lexicon[word]
+    if word[0].isdigit():
+        return _CODES["things"]  # in his 30s
+    if not word[0].isalpha():
+        return _MARK
+    codes = [lexicon.get(part, _OTHER) for part in word.split("-")]
+    if codes[-1] in "PTB":
+        return codes[-1]  # dress-shoes
+    return _CODES["attributes"] if any(code in "AMPTB" for code in codes) else _OTHER  # dark-grey, young-looking
+
+
+def _replaced(pattern: re.Pattern[str], tokens: Tokens, by: Callable[[Tokens, Tokens, Tokens], Tokens]) -> Tokens:
+    """The tokens with `by(found, before, after)` in the place of what the pattern finds in their codes."""
+    out: Tokens = []
+    at = 0
+    for match in pattern.finditer("".join(code for _, code in tokens)):
+        out += tokens[at : match.start()]
+        out += by(tokens[match.start() : match.end()], out, tokens[match.end() :])
+        at = match.end()
+    return out + tokens[at:]
+
+
+def _vague_noun(found: Tokens, before: Tokens, after: Tokens) -> Tokens:
+    """A vague noun in the place of a noun phrase, with the determiner that the phrase has."""
+    (first, first_code), (last, code) = found[0], found[-1]
+    plural = last.lower().endswith(("men", "people", "s"))
+    noun = {"P": "people" if plural else "person", "B": "body", "T": "something"}[code]
+    determiner = ""
+    if first_code == _DETERMINER:
+        determiner = first.lower()
+        noun = "thing" if code == "T" else noun
+    elif first_code in (_ARTICLE, "N"):
+        determiner = {"person": "a", "people": "some", "body": "the", "something": ""}[noun]
+    vague = [(determiner, first_code), (noun, code)] if determiner else [(noun, code)]
+    if first[0].isupper() and (not before or before[-1][1] == _MARK):
+        vague[0] = (vague[0][0].capitalize(), vague[0][1])
+    return vague
+
+
+def _vague_attributes(found: Tokens, before: Tokens, after: Tokens) -> Tokens:
+    """Attributes that stand before no known noun: nothing if another word follows, else a vague predicate."""
+    word_before, (word_after, code_after) = before[-1][0] if before else "", after[0] if after else ("", _MARK)
+    if "as" in (word_before, word_after):  # as long as
+        return found
+    if word_before not in _COPULAS and code_after == _OTHER:
+        return []
+    return [("of", _OTHER), ("some", _OTHER), ("kind", _OTHER)]

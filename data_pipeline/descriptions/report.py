@@ -1,0 +1,214 @@
+"""What a file of descriptions holds: coverage, leaks, lengths, duplicates, styles, failures, tokens."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from ..contact_sheet import contact_sheet
+from ..schema import PERSON_FEATURES
+from .costs import read_prices, record_cost
+from .images import ImageItems
+from .jsonl import read_json_lines
+from .lexicon import CLOTHING_ATTRIBUTES, named_attributes
+from .validation import Problem, Requirements, check_description
+
+TEXTS = ("identity_description", "clothing_description")
+
+
+def read_descriptions(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a descriptions file, each with its `file_path`. One that is being written may be read.
+
+    Raises:
+        ValueError: a line has no `file_path` or no string under a description's key; the message names it.
+        OSError: the file cannot be read.
+    """
+    for number, (_, record) in enumerate(read_json_lines(file), start=1):
+        for key in ("file_path", *TEXTS):
+            if not isinstance(record.get(key), str):
+                raise ValueError(f"{file}, entry {number}: {key} must be a string, got {record.get(key)!r}")
+        yield record["file_path"], record
+
+
+def check_file(file: Path, requirements: Requirements) -> Iterator[tuple[str, list[Problem]]]:
+    """The images of a descriptions file whose texts a run would not have kept, with what is wrong.
+
+    Raises:
+        ValueError, OSError: see `read_descriptions`.
+    """
+    seen: set[str] = set()
+    for file_path, record in read_descriptions(file):
+        problems = [Problem("duplicate", "the file has another line for this image")] if file_path in seen else []
+        seen.add(file_path)
+        texts = {key: record.get(key) or "" for key in requirements.keys}
+        problems += check_description(texts, requirements)
+        if problems:
+            yield file_path, problems
+
+
+def describe_report(file: Path, requirements: Requirements, prices: Path | None = None) -> dict[str, Any]:
+    """The figures of a descriptions file and of the files of failures and rejected answers beside it, for JSON.
+
+    Shares are from 0 to 1. `leak_rate` is over all answers, those rejected included, `leak_rate_kept` over those kept.
+    With a price table there is `cost`.
+
+    Raises:
+        ValueError, OSError: see `read_descriptions`.
+    """
+    lengths: dict[str, list[int]] = {key: [] for key in TEXTS}
+    named: Counter[str] = Counter()
+    texts: dict[str, Counter[int]] = {key: Counter() for key in (*TEXTS, "both")}
+    counted: dict[str, Counter[str]] = {key: Counter() for key in ("style", "model", "prompt", "attempts")}
+    kept_problems: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    images = answers = captions = copies = 0
+    table = read_prices(prices) if prices is not None else {}
+    cost = 0.0
+    for _, record in read_descriptions(file):
+        images += 1
+        identity, clothing = (record[key] for key in TEXTS)
+        for key in TEXTS:
+            lengths[key].append(len(record[key].split()))
+            texts[key][hash(record[key].lower())] += 1
+        texts["both"][hash((identity.lower(), clothing.lower()))] += 1
+        named.update(named_attributes(identity, requirements.identity_attributes))
+        named.update(named_attributes(clothing, CLOTHING_ATTRIBUTES))
+        problems = check_description({key: record.get(key) or "" for key in requirements.keys}, requirements)
+        kept_problems.update({problem.kind for problem in problems})
+        captions += bool(record.get("caption"))
+        copies += "copied_from" in record
+        for key, counter in counted.items():
+            counter[str(record.get(key) or "none")] += 1
+        _add_usage(tokens, record)
+        cost += record_cost(record, table)
+    answers = images - copies
+    rejected: Counter[str] = Counter()
+    for record in _beside(file, "rejected"):
+        if "problems" in record:
+            answers += 1
+            rejected.update({problem["kind"] for problem in record["problems"]})
+            _add_usage(tokens, record)
+            cost += record_cost(record, table)
+    failed = list(_beside(file, "failed"))
+    return {
+        "file": str(file),
+        "images": images,
+        "captions": captions,
+        "failed": len(failed),
+        "failed_by_kind": dict(Counter(kind for record in failed for kind in record.get("kinds") or ["image"])),
+        "answers": answers,
+        "rejected_by_kind": dict(rejected),
+        "refusal_rate": _share(rejected["refusal"], answers),
+        "leak_rate": _share(rejected["leak"] + kept_problems["leak"], answers),
+        "leak_rate_kept": _share(kept_problems["leak"], images),
+        "kept_with_problems": dict(kept_problems),
+        "coverage": {
+            "identity": {name: _share(named[name], images) for name in requirements.identity_attributes},
+            "clothing": {name: _share(named[name], images) for name in CLOTHING_ATTRIBUTES},
+        },
+        "words": {key: _spread(values) for key, values in lengths.items()},
+        "repeated": {key: sum(count for count in counter.values() if count > 1) for key, counter in texts.items()},
+        "styles": dict(counted["style"].most_common()),
+        "attempts": dict(sorted(counted["attempts"].items())),
+        "models": dict(counted["model"]),
+        "prompts": dict(counted["prompt"]),
+        "tokens": dict(tokens),
+        **({"cost": cost} if prices is not None else {}),
+    }
+
+
+def failed_images(file: Path, items: ImageItems) -> int:
+    """How many of the images have a recorded failure beside a descriptions file."""
+    failed = {record["file_path"] for record in _beside(file, "failed")}
+    return sum(path in failed for path in items.file_paths()) if failed else 0
+
+
+def contact_sheet_of(file: Path, items: ImageItems, path: Path, count: int = 24) -> None:
+    """Draws images from all over a descriptions file, each above its texts, as one PNG."""
+    described = {record["file_path"]: record for _, record in _every(read_descriptions(file), count)}
+    rows = []
+    for item in items:
+        record = described.get(item.file_path)
+        if record is not None:
+            texts = {key: record[key] for key in TEXTS}
+            captions = [record["caption"]] if record.get("caption") else []
+            image = {"bytes": item.read(), "path": None}
+            unknown = {"person_id": -1, "camera_id": -1, "outfit_id": -1}
+            rows.append({"image": image, "captions": captions, **unknown, **texts})
+    if rows:
+        contact_sheet(Dataset.from_list(rows, features=PERSON_FEATURES), path, rows=-(-len(rows) // 8))
+
+
+def report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """A report of `describe_report` as names and values for a table."""
+
+    def shares(values: dict[str, float | None]) -> str:
+        return ", ".join(f"{name} {_percent(value)}" for name, value in values.items())
+
+    def counts(values: dict[str, int]) -> str:
+        return ", ".join(f"{name} {count}" for name, count in values.items()) or "none"
+
+    def spread(values: dict[str, float] | None) -> str:
+        return "none" if values is None else "{min:g} to {max:g}, median {median:g}".format(**values)
+
+    rows = [
+        ("images described", f"{report['images']}, {report['captions']} with a caption"),
+        (
+            "images failed",
+            f"{report['failed']}" + (f" ({counts(report['failed_by_kind'])})" if report["failed"] else ""),
+        ),
+        ("answers", f"{report['answers']}; rejected: {counts(report['rejected_by_kind'])}"),
+        ("refusals", _percent(report["refusal_rate"])),
+        ("leaks", f"{_percent(report['leak_rate'])} of answers, {_percent(report['leak_rate_kept'])} of those kept"),
+        ("identity coverage", shares(report["coverage"]["identity"])),
+        ("clothing coverage", shares(report["coverage"]["clothing"])),
+        ("words in identity texts", spread(report["words"]["identity_description"])),
+        ("words in clothing texts", spread(report["words"]["clothing_description"])),
+        ("images with repeated texts", counts(report["repeated"])),
+        ("styles", counts(report["styles"])),
+        ("attempts", counts(report["attempts"])),
+        ("models", counts(report["models"])),
+        ("tokens", counts(report["tokens"])),
+    ]
+    if report["kept_with_problems"]:
+        rows.insert(3, ("kept with problems", counts(report["kept_with_problems"])))
+    if "cost" in report:
+        rows.append(("cost", f"{report['cost']:.4f}"))
+    return rows
+
+
+def _every(values: Iterable[Any], count: int) -> list[Any]:
+    """About `count` values from all over an iterable, of which never more than twice as many are held."""
+    kept: list[Any] = []
+    step = 1
+    for number, value in enumerate(values):
+        if number % step == 0:
+            kept.append(value)
+        if len(kept) == 2 * count:
+            kept, step = kept[::2], 2 * step
+    return kept[:count]
+
+
+def _beside(file: Path, part: str) -> Iterable[dict[str, Any]]:
+    path = file.with_suffix(f".{part}{file.suffix}")
+    return (record for _, record in read_json_lines(path)) if path.is_file() else ()
+
+
+def _add_usage(tokens: Counter[str], record: dict[str, Any]) -> None:
+    for name, count in (record.get("usage") or {}).items():
+        tokens[name] += count
+
+
+def _spread(values: list[int]) -> dict[str, float] | None:
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)} if values else None
+
+
+def _share(count: int, total: int) -> float | None:
+    return count / total if total else None
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.1f} %"

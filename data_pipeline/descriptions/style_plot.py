@@ -1,0 +1,120 @@
+"""A map of styles: neutral captions as dots, near each other where they are alike, and what each style looks like."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from ..experiments.figure_style import COLOURS, MARKERS, QUIET, figure_style, no_grid, save_figure
+from .clustering import Clustering, distinct_rows
+from .styles import StyleBook
+
+_MOST_DOTS = 3_000
+_MOST_LISTED = 16
+_FEWEST_FOR_TSNE = 8
+_EXEMPLAR_CHARACTERS, _EXEMPLAR_LINES = 86, 2
+_ENTRY = 0.54  # inches
+
+
+def style_plot(
+    path: str | Path,
+    book: StyleBook,
+    clustering: Clustering,
+    captions: Sequence[str],
+    embeddings: np.ndarray,
+    *,
+    seed: int = 0,
+) -> Path:
+    """Draws the styles as PNG, and as PDF beside it: a map by t-SNE on the left, name and an exemplar of each at right.
+
+    A dot is a wording, larger where more captions share it; those of the exemplars are ringed. At most 3,000 wordings
+    and 16 styles are shown.
+
+    Args:
+        captions: in their authors' words, N.
+        embeddings: of the neutral captions, [N, D].
+
+    Returns:
+        The path of the PNG.
+    """
+    first, row, counts = distinct_rows(embeddings)
+    exemplars = {text for style in book.styles for text in style.exemplars}
+    shown_off = {row[number] for number, caption in enumerate(captions) if caption in exemplars}
+    kept = np.sort(np.random.default_rng(seed).permutation(len(first))[:_MOST_DOTS])
+    places = _places(embeddings[first[kept]], seed)  # [dots, 2]
+    labels = clustering.labels[first[kept]]
+    sizes = 16 + 400 * counts[kept] / counts.max()
+    ringed = np.isin(kept, list(shown_off))
+
+    listed = min(len(book.styles), _MOST_LISTED)
+    height = max(5.2, 0.7 + listed * _ENTRY)
+    with figure_style():
+        figure = Figure(figsize=(12, height))
+        axes, key = figure.subplots(1, 2, width_ratios=(1, 1.2))
+        for number in range(clustering.count):
+            dots = labels == number
+            edges = np.where(ringed[dots], "black", QUIET)
+            widths = np.where(ringed[dots], 1.5, 0.4)
+            axes.scatter(
+                *places[dots].T, s=sizes[dots], **_look(number), edgecolors=edges, linewidths=widths, alpha=0.85
+            )
+        for number in range(clustering.count):
+            if (labels == number).any():
+                _write_number(axes, number, places[labels == number], counts[kept][labels == number])
+        no_grid(axes)
+        axes.set_title(f"{len(captions):,} captions in {len(first):,} neutral wordings, ringed: with an exemplar")
+        _list_styles(key, book, listed, height)
+        return save_figure(figure, Path(path))
+
+
+def _places(vectors: np.ndarray, seed: int) -> np.ndarray:
+    """The vectors in the plane, [N, 2]."""
+    if len(vectors) < _FEWEST_FOR_TSNE:
+        flat = PCA(min(2, *vectors.shape)).fit_transform(vectors)
+        return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors)
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Colour and marker of a style; 64 are told apart."""
+    return {"color": COLOURS[number % 8], "marker": MARKERS[(number + number // 8) % 8]}
+
+
+def _write_number(axes: Axes, number: int, places: np.ndarray, counts: np.ndarray) -> None:
+    """The number of a style at the dot that is nearest to the style's middle."""
+    middle = np.average(places, axis=0, weights=counts)
+    x, y = places[np.argmin(np.linalg.norm(places - middle, axis=1))]
+    box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": COLOURS[number % 8], "alpha": 0.9}
+    offset = ((8, 8), (-16, -14), (8, -14), (-16, 8))[number % 4]
+    axes.annotate(
+        str(number + 1), (x, y), offset, textcoords="offset points", fontsize=9, fontweight="bold", bbox=box, zorder=4
+    )
+
+
+def _list_styles(axes: Axes, book: StyleBook, listed: int, height: float) -> None:
+    """Name and first exemplar of the first styles; a unit of the axes is an inch, downward."""
+    axes.set_axis_off()
+    axes.set(xlim=(0, 6.3), ylim=(height - 0.5, 0))
+    total = sum(book.sizes)
+    for number in range(listed):
+        style, top = book.styles[number], number * _ENTRY + 0.1
+        axes.scatter([0.1], [top], s=60, **_look(number), edgecolors=QUIET, linewidths=0.4)
+        name = textwrap.shorten(style.name, 70, placeholder=" …")
+        share = f"{book.sizes[number] / total:.0%}"
+        axes.text(0.25, top, f"{number + 1}  {_plain(name)}  {share}", fontweight="bold", va="center")
+        lines = textwrap.wrap(style.exemplars[0], _EXEMPLAR_CHARACTERS, max_lines=_EXEMPLAR_LINES, placeholder=" …")
+        axes.text(0.25, top + 0.11, _plain("\n".join(lines)), fontsize=8, va="top", linespacing=1.2)
+    if listed < len(book.styles):
+        axes.text(0.25, listed * _ENTRY + 0.1, f"and {len(book.styles) - listed} more", va="center")
+
+
+def _plain(text: str) -> str:
+    """Text in which a dollar sign is no formula."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,103 @@
+"""Prints how fast images are described through a server that answers after 200 ms, and what it costs the client.
+
+Run it as `python -m tests.benchmarks.describe_throughput`. The server is a process of its own on loopback. What is
+timed is all that the client does: reading images, requests, validation, writing every answer, syncing to disk.
+"""
+
+import argparse
+import asyncio
+import io
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from data_pipeline.descriptions.client import ChatClient
+from data_pipeline.descriptions.describer import Describer
+from data_pipeline.descriptions.images import ImageItem
+from data_pipeline.descriptions.prompts import DescriptionPrompt
+from data_pipeline.descriptions.run import DescribeRun, Outcome
+from data_pipeline.descriptions.store import DescriptionStore
+from data_pipeline.descriptions.validation import Requirements
+
+SERVER = Path(__file__).parents[1] / "data_pipeline" / "descriptions" / "openai_server.py"
+IN_FLIGHT = 32
+DELAY = 0.2
+MEBIBYTE = 2**20
+
+
+def write_images(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
+    """So many different JPEG images of (width, height)."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        blocks = rng.integers(0, 256, (size[1] // 16, size[0] // 16, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(blocks).resize(size).save(file, format="JPEG", quality=90)
+        paths.append(folder / f"{number:06d}.jpg")
+        paths[-1].write_bytes(file.getvalue())
+    return paths
+
+
+class Measured:
+    """The images one after another, with the memory of this process each time a tenth of them was taken."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+        self.memory: list[float] = []
+
+    def __iter__(self) -> Iterator[ImageItem]:
+        for number, path in enumerate(self.paths, start=1):
+            yield ImageItem(path.name, path)
+            if number % max(1, len(self.paths) // 10) == 0:
+                self.memory.append(psutil.Process().memory_info().rss / MEBIBYTE)
+
+
+async def describe(items: Measured, base_url: str, output: Path) -> Outcome:
+    """Describes all images."""
+    with DescriptionStore(output) as store:
+        describer = Describer(store, DescriptionPrompt(Requirements()), "model")
+        client = ChatClient("model", base_url, in_flight=IN_FLIGHT)
+        try:
+            return await DescribeRun(describer, client, total=len(items.paths)).run(items)
+        finally:
+            await client.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--size", type=int, nargs=2, default=(128, 384), metavar=("WIDTH", "HEIGHT"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        items = Measured(write_images(folder, options.images, tuple(options.size)))
+        flags = ["--delay", str(DELAY)]
+        server = subprocess.Popen([sys.executable, str(SERVER), *flags], stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        try:
+            base_url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+            before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+            outcome = asyncio.run(describe(items, base_url, folder / "descriptions.jsonl"))
+            seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+        finally:
+            server.kill()
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    ideal = IN_FLIGHT / DELAY
+    print(f"{outcome.described} of {options.images} images described, {outcome.failed} failed")
+    rate = options.images / seconds
+    print(f"{rate:.1f} answers/s, {rate / ideal:.2f} of the ideal {ideal:.0f} (wanted: 0.8)")
+    print(f"{1000 * busy / options.images:.2f} ms of processor time a request (wanted: at most 5)")
+    first, last = items.memory[0], items.memory[-1]
+    print(f"{first:.0f} MiB after a tenth of the images, {last:.0f} MiB at the end: {last - first:+.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

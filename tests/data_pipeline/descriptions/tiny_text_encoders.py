@@ -1,0 +1,53 @@
+"""Text encoders with random weights, saved as a user would save real ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+from data_pipeline.tokenizer import train_tokenizer
+
+
+def save_sentence_encoder(folder: Path, texts: Sequence[str], max_length: int = 64) -> str:
+    """A BERT that knows the words of the texts; returns the folder."""
+    tokenizer = train_tokenizer(texts, max_length=max_length)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=max_length,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return str(folder)
+
+
+def save_clip(folder: Path, texts: Sequence[str]) -> str:
+    """A CLIP model that knows the words of the texts and reads 16 tokens; returns the folder."""
+    tokenizer = train_tokenizer(texts, max_length=77)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    size: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=16,
+        projection_dim=8,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        **size,
+    )
+    vision = CLIPVisionConfig(image_size=16, patch_size=8, projection_dim=8, **size)
+    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8)
+    CLIPModel(config).save_pretrained(folder)
+    return str(folder)
