@@ -1,5 +1,125 @@
 """`bdam experiment`: the paper's tables and figures, and ours."""
 
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(no_args_is_help=True, help="The paper's tables and figures, and ours.")
+
+
+class BudgetName(str, enum.Enum):
+    """How much a run may cost."""
+
+    small = "small"
+    full = "full"
+
+
+@app.command("list")
+def list_experiments(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+    """Name the experiments and their rows."""
+    from data_pipeline.experiments.definitions import NAMES, load_experiment
+
+    experiments = [load_experiment(name) for name in NAMES]
+    if as_json:
+        listed = [{"name": e.name, "title": e.title, "rows": [row.name for row in e.rows]} for e in experiments]
+        print(json.dumps(listed, ensure_ascii=False))
+        return
+    for experiment in experiments:
+        typer.echo(f"{experiment.name:20} {experiment.title}")
+        typer.echo(f"{'':20}   {' · '.join(dict.fromkeys(row.name for row in experiment.rows))}")
+
+
+@app.command()
+def run(
+    names: Annotated[list[str], typer.Argument(help="Experiments (`bdam experiment list`), or `all`.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the run; a run that was stopped goes on there.")],
+    budget: Annotated[
+        BudgetName, typer.Option(help="small: an hour on two CPU cores. full: the preset's own training.")
+    ] = BudgetName.small,
+    config: Annotated[str, typer.Option(help="A preset (tiny, paper, clip) or a JSON file.")] = "tiny",
+    dataset_name: Annotated[str, typer.Option(help="As of run_t2i_reid.py.")] = "synthetic",
+    data_dir: Annotated[str | None, typer.Option(help="As of run_t2i_reid.py.")] = None,
+    descriptions: Annotated[str | None, typer.Option(help="As of run_t2i_reid.py.")] = None,
+    outfits: Annotated[str | None, typer.Option(help="As of run_t2i_reid.py.")] = None,
+    cache_dir: Annotated[str | None, typer.Option(help="As of run_t2i_reid.py.")] = None,
+    styled_descriptions: Annotated[
+        str | None, typer.Option(help="Table 4 on your own set: a folder with random.jsonl, kmeans.jsonl, ... .")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, such as 0,1,2; by default the budget's.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Cells side by side; by default one for each GPU.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and how much of it.")] = False,
+) -> None:
+    """Run experiments, and write the report."""
+    _quiet()
+    from data_pipeline.experiments.definitions import NAMES, load_budget, load_experiment
+    from data_pipeline.experiments.plan import Plan, Run
+    from data_pipeline.experiments.report import write_report
+    from data_pipeline.experiments.runner import CellError, run_cells
+
+    data = {
+        "dataset_name": [dataset_name],
+        "data_dir": [] if data_dir is None else [data_dir],
+        "descriptions": [] if descriptions is None else [descriptions],
+        "outfits": [] if outfits is None else [outfits],
+        "cache_dir": cache_dir,
+    }
+    try:
+        chosen = load_budget(budget.value)
+        wanted = NAMES if names == ["all"] else tuple(names)
+        experiments = [load_experiment(name) for name in wanted]
+        run_settings = Run.of(config, budget.value, chosen, data, styled_descriptions)
+        plan = Plan.of(run_settings, experiments, _numbers(seeds) if seeds else chosen.seeds)
+        plan.check()
+        if dry_run:
+            print(plan.summary(output_dir))
+            return
+        plan.save(output_dir)
+    except (ValueError, OSError) as error:
+        _fail(error)
+    for name, reason in plan.skipped.items():
+        typer.echo(f"{name} is left out: {reason}", err=True)
+    failed = None
+    try:
+        run_cells(plan.cells, output_dir, jobs)
+    except CellError as error:
+        failed = error
+    typer.echo(f"report: {write_report(output_dir)}")
+    if failed is not None:
+        _fail(failed)
+
+
+@app.command()
+def report(
+    output_dir: Annotated[Path, typer.Option(help="Folder of a run, finished or not.")],
+) -> None:
+    """Write the report of a run, also of one that is not finished."""
+    _quiet()
+    from data_pipeline.experiments.report import write_report
+
+    try:
+        typer.echo(f"report: {write_report(output_dir)}")
+    except (ValueError, OSError) as error:
+        _fail(error)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise ValueError(f"--seeds {text}: whole numbers are expected, such as 0,1,2") from None
+
+
+def _quiet() -> None:
+    import datasets
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+
+
+def _fail(error: Exception) -> None:
+    sys.exit(f"bdam experiment: {error}")

@@ -1,0 +1,1 @@
+"""The paper's tables and figures, and ours: YAML files of config overrides, and what trains and shows them."""

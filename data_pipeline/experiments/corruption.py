@@ -1,0 +1,92 @@
+"""Wrong training texts, on purpose: how much of a multimodal LLM's noise does a model bear?"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from datasets import Dataset
+
+from ..columns import with_column
+
+TEXT_COLUMNS = ("captions", "identity_description", "clothing_description", "styled_captions")
+# Words that can stand for one another in a sentence, and then say something else of the person.
+ATTRIBUTE_WORDS = (
+    ("black", "white", "grey", "gray", "blue", "red", "green", "brown", "yellow", "pink", "purple", "orange", "beige"),
+    ("t-shirt", "shirt", "sweater", "hoodie", "jacket", "coat", "blouse", "vest"),
+    ("trousers", "pants", "jeans", "shorts", "leggings"),
+    ("sneakers", "boots", "shoes", "sandals"),
+    ("backpack", "handbag", "suitcase"),
+    ("striped", "checked", "dotted", "plaid"),
+    ("man", "woman"),
+    ("male", "female"),
+    ("he", "she"),
+    ("his", "her"),
+    ("young", "middle-aged", "elderly"),
+    ("slim", "heavy"),
+    ("short", "long", "tall"),
+    ("pale", "olive", "dark"),
+)
+_WORDS = re.compile(
+    r"\b(" + "|".join(sorted((w for g in ATTRIBUTE_WORDS for w in g), key=len, reverse=True)) + r")\b", re.IGNORECASE
+)
+
+
+def corrupt_texts(rows: Dataset, share: float, seed: int) -> Dataset:
+    """The rows, a share of which have wrong texts: half of them another person's, half with attributes changed.
+
+    A row's captions and descriptions go wrong together, as those of an image that a model misread.
+
+    Args:
+        rows: a training split.
+        share: of the rows, in [0, 1].
+        seed: decides which rows and how.
+
+    Raises:
+        ValueError: the share is out of range, or one person has most of the images, so that texts cannot be swapped.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of wrong texts must lie between 0 and 1, got {share}")
+    rng = random.Random(f"{seed}/noise")
+    wrong = rng.sample(range(len(rows)), round(share * len(rows)))
+    swapped, changed = wrong[: len(wrong) // 2], wrong[len(wrong) // 2 :]
+    source = dict(zip(swapped, _of_others(swapped, rows["person_id"], rng), strict=True))
+    changes = {row: _word_changes(random.Random(f"{seed}/{row}/attributes")) for row in changed}
+    for name in TEXT_COLUMNS:
+        if name in rows.column_names:
+            texts: list[Any] = list(rows[name])
+            new = [texts[source.get(row, row)] for row in range(len(rows))]
+            for row, change in changes.items():
+                new[row] = [change(text) for text in new[row]] if isinstance(new[row], list) else change(new[row])
+            rows = with_column(rows, name, new, rows.features[name])
+    return rows
+
+
+def _of_others(rows: Sequence[int], person_ids: Sequence[int], rng: random.Random) -> list[int]:
+    """For each row another row of the same list, of another person; every row is taken once."""
+    people = Counter(person_ids[row] for row in rows)
+    shift = max(people.values(), default=0)
+    if 2 * shift > len(rows):
+        raise ValueError(f"texts of {len(rows)} images cannot be swapped: {shift} of them show one person")
+    order = list(people)
+    rng.shuffle(order)
+    place = {person: position for position, person in enumerate(order)}
+    sorted_rows = sorted(rng.sample(list(rows), len(rows)), key=lambda row: place[person_ids[row]])
+    # Sorted by person, the row `shift` places further on is another's.
+    following = dict(zip(sorted_rows, sorted_rows[shift:] + sorted_rows[:shift], strict=True))
+    return [following[row] for row in rows]
+
+
+def _word_changes(rng: random.Random) -> Callable[[str | None], str | None]:
+    """A function that gives every attribute word of a text another of its group, the same word always the same."""
+    other: dict[str, str] = {}
+    for group in ATTRIBUTE_WORDS:
+        shift = rng.randrange(1, len(group))
+        other |= dict(zip(group, group[shift:] + group[:shift], strict=True))
+
+    def replace(match: re.Match[str]) -> str:
+        word = other[match[0].lower()]
+        return word.capitalize() if match[0][0].isupper() else word
+
+    return lambda text: None if text is None else _WORDS.sub(replace, text)

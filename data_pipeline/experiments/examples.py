@@ -1,0 +1,134 @@
+"""Searches to look at, and where in an image the model finds a caption's identity and its clothing."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from modeling_bdam import BDAMModel, BDAMProcessor
+from modeling_bdam.evaluation import EncodedSplit
+
+from ..retrieval_sheet import retrieval_sheet
+from .figure_style import figure_style, no_grid, save_figure
+
+SHEET_QUERIES, SHEET_RESULTS = 8, 10
+MAP_IMAGES = 6
+MAP_GRID = (16, 8)  # places covered, down and across
+COVER_GRID = (4, 2)  # colours to cover with
+MAP_BATCH = 64
+
+
+def spread(count: int, total: int) -> list[int]:
+    """`count` positions evenly over `total`, first and last included."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+
+
+def captions_of(rows: Any) -> list[str]:
+    """Every caption of a split, in the order of its encoded queries."""
+    return [caption for texts in rows["captions"] for caption in texts]
+
+
+def draw_sheet(split: EncodedSplit, rows: Any, clothing_weight: float, path: Path) -> Path:
+    """Some queries beside their top ten, right and wrong, as PNG and PDF."""
+    positions = spread(SHEET_QUERIES, len(split.queries))
+    captions = captions_of(rows)
+    scores = split.weighted_queries(clothing_weight)[positions] @ split.gallery.T
+    best = scores.topk(min(SHEET_RESULTS, len(split.gallery)), dim=1)
+    right = split.gallery_ids[best.indices] == split.gallery_ids[split.query_rows[positions]][:, None]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for target in (path.with_suffix(".pdf"), path.with_suffix(".png")):
+        retrieval_sheet(
+            target,
+            queries=[captions[position] for position in positions],
+            results=[[rows[index]["image"] for index in indices] for indices in best.indices.tolist()],
+            correct=right.tolist(),
+            query_images=[rows[int(split.query_rows[position])]["image"] for position in positions],
+            scores=best.values.tolist(),
+            protocol=f"standard protocol, β = {clothing_weight:g}",
+        )
+    return path.with_suffix(".png")
+
+
+def relevance(model: BDAMModel, pixel_values: Tensor, query: Tensor) -> tuple[NDArray, NDArray]:
+    """How much each place of an image adds to its likeness with a caption's identity and with its clothing.
+
+    Each place in turn is covered with the colour around it, and the likeness lost is what the place was worth. (The
+    gradient at the tower's tokens, the cheaper way, says little here: every token has heard of every other.)
+
+    Args:
+        pixel_values: [1, 3, H, W].
+        query: the caption's `pooler_output`, [1, 2 * projection_dim].
+
+    Returns:
+        two maps [16, 8], for identity and clothing, each with its largest entry 1, or all 0.
+    """
+    (lines, columns), (height, width) = MAP_GRID, pixel_values.shape[-2:]
+    colours = nn.functional.adaptive_avg_pool2d(pixel_values, COVER_GRID)
+    cover = nn.functional.interpolate(colours, size=(height, width), mode="bilinear")[0]
+    images = [pixel_values[0]]
+    for line in range(lines):
+        for column in range(columns):
+            # A cell and half a neighbour on every side.
+            rows = slice(max(0, (2 * line - 1) * height // (2 * lines)), (2 * line + 3) * height // (2 * lines))
+            places = slice(max(0, (2 * column - 1) * width // (2 * columns)), (2 * column + 3) * width // (2 * columns))
+            image = pixel_values[0].clone()
+            image[:, rows, places] = cover[:, rows, places]
+            images.append(image)
+    with torch.no_grad():
+        parts = [model.get_image_features(batch).pooler_output for batch in torch.stack(images).split(MAP_BATCH)]
+    maps = []
+    for wanted, found in zip(query.chunk(2, dim=-1), torch.cat(parts).chunk(2, dim=-1), strict=True):
+        likeness = (found @ wanted[0]).float().cpu().numpy()
+        lost = np.maximum(likeness[0] - likeness[1:], 0).reshape(MAP_GRID)
+        maps.append(lost / lost.max() if lost.max() > 0 else lost)
+    return maps[0], maps[1]
+
+
+def draw_attention(model: BDAMModel, processor: BDAMProcessor, rows: Any, path: Path) -> Path:
+    """Some images beside where the model finds their caption's identity and clothing, as PNG and PDF."""
+    numbers = [number for number, captions in enumerate(rows["captions"]) if captions]
+    chosen = [numbers[place] for place in spread(MAP_IMAGES, len(numbers))]
+    device = next(model.parameters()).device
+    model.eval()
+    with figure_style():
+        figure = Figure(figsize=(1.45 * len(chosen) + 0.3, 6.6))
+        grid = figure.subplots(3, len(chosen), squeeze=False)
+        for column, number in enumerate(chosen):
+            image, caption = rows[number]["image"].convert("RGB"), rows[number]["captions"][0]
+            inputs = processor(images=[image], text=[caption], return_tensors="pt").to(device)
+            with torch.no_grad():
+                query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
+            maps = relevance(model, inputs["pixel_values"], query)
+            _show(grid[0, column], image, None)
+            grid[0, column].set_title(_shortened(caption), fontsize=6.5, fontweight="normal")
+            for row, found in enumerate(maps, start=1):
+                _show(grid[row, column], image, found)
+        for axes, label in zip(grid[:, 0], ("image", "identity", "clothing"), strict=True):
+            axes.set_ylabel(label, fontweight="bold")
+        return save_figure(figure, path)
+
+
+def _show(axes: Any, image: Image.Image, found: NDArray | None) -> None:
+    """An image, or grey under the colours of a map."""
+    no_grid(axes)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    extent = (0, image.width, image.height, 0)
+    if found is None:
+        axes.imshow(image, extent=extent)
+        return
+    axes.imshow(image.convert("L"), extent=extent, cmap="gray")
+    smooth = Image.fromarray(found.astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
+    axes.imshow(np.clip(np.asarray(smooth), 0, 1), extent=extent, cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+
+
+def _shortened(caption: str) -> str:
+    lines: Sequence[str] = textwrap.wrap(caption, 24, max_lines=5, placeholder=" …")
+    return "\n".join(lines)

@@ -1,0 +1,214 @@
+"""The figures of the report. Each function draws one, writes it as PNG and PDF, and returns the PNG's path."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+
+from .features import BranchFeatures
+from .figure_style import BLUE, COLOURS, GREEN, MARKERS, ORANGE, QUIET, figure_style, no_grid, save_figure
+from .probes import BRANCHES, KINDS
+
+TSNE_PEOPLE = 8
+
+
+@dataclass
+class Curve:
+    """A line with a band: mean and standard deviation over seeds at each x; a deviation of NaN draws no band."""
+
+    label: str
+    x: Sequence[float]
+    mean: Sequence[float]
+    deviation: Sequence[float]
+
+
+def gates_figure(features: BranchFeatures, path: Path) -> Path:
+    """Figure 3: how the gates of BDAM and of the fusion weigh their two sides, over the test images."""
+    with figure_style():
+        figure = Figure(figsize=(7.2, 2.9))
+        panels = figure.subplots(1, 2)
+        if features.gate is None:
+            _missing(panels[0], "this model has no BDAM gate")
+        else:
+            gate = features.gate.ravel()
+            _histogram(panels[0], {"identity": gate, "clothing": 1 - gate})
+        panels[0].set(title="BDAM gate, every image and dimension", xlabel="weight", ylabel="density")
+        if features.fusion_gate is None:
+            _missing(panels[1], "no descriptions, or no fusion gate")
+        else:
+            _histogram(panels[1], {"image": features.fusion_gate[:, 0], "text": features.fusion_gate[:, 1]})
+        panels[1].set(title="Fusion gate, every described image", xlabel="weight")
+        return save_figure(figure, path)
+
+
+def tsne_figure(entangled: NDArray, decoupled: BranchFeatures, person_ids: NDArray, path: Path) -> Path:
+    """Figure 4: t-SNE of one model's entangled features beside another's identity and clothing features.
+
+    Args:
+        entangled: embeddings of the plain dual encoder, [N, d].
+        decoupled: features of the same N images.
+        person_ids: [N]; the first people are shown.
+    """
+    people = np.unique(person_ids)[:TSNE_PEOPLE]
+    rows = np.isin(person_ids, people)
+    outfits = decoupled.outfit_ids[rows]
+    both = np.concatenate([decoupled.identity_embeds[rows], decoupled.clothing_embeds[rows]])
+    with figure_style():
+        figure = Figure(figsize=(7.2, 3.6))
+        panels = figure.subplots(1, 2)
+        points = _tsne(entangled[rows])
+        apart = _tsne(both)
+        identity, clothing = apart[: rows.sum()], apart[rows.sum() :]
+        for number, person in enumerate(people):
+            chosen = person_ids[rows] == person
+            colour = COLOURS[number % len(COLOURS)]
+            first = outfits == outfits[chosen].min()  # an open mark is the second outfit
+            for worn, fill in ((chosen & first, colour), (chosen & ~first, "none")):
+                panels[0].scatter(*points[worn].T, s=26, facecolors=fill, edgecolors=colour, linewidths=1.2)
+                panels[1].scatter(*identity[worn].T, s=26, facecolors=fill, edgecolors=colour, linewidths=1.2)
+            panels[1].scatter(*clothing[chosen & first].T, s=26, marker="x", color=colour, linewidths=1.6)
+            panels[1].scatter(*clothing[chosen & ~first].T, s=26, marker="+", color=colour, linewidths=1.6)
+        panels[0].set_title("Plain dual encoder: entangled")
+        panels[1].set_title("BDAM: identity and clothing")
+        for panel in panels:
+            no_grid(panel)
+        marks = {"identity, 1st outfit": "o", "identity, 2nd outfit": "o", "clothing, 1st": "x", "clothing, 2nd": "+"}
+        handles = [
+            Line2D([], [], color=QUIET, linestyle="", marker=mark, markerfacecolor="none" if "2nd" in name else QUIET)
+            for name, mark in marks.items()
+        ]
+        figure.legend(handles, list(marks), loc="outside lower center", ncols=4, fontsize=8)
+        return save_figure(figure, path)
+
+
+def curves_figure(
+    panels: Mapping[str, Sequence[Curve]], x_label: str, y_label: str, path: Path, best: bool = False
+) -> Path:
+    """Lines over a common x, one panel a title; `best` marks each line's highest point."""
+    with figure_style():
+        figure = Figure(figsize=(3.6 * len(panels), 3.0))
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for panel, (title, curves) in zip(axes, panels.items(), strict=True):
+            for number, curve in enumerate(curves):
+                x, mean, deviation = (
+                    np.array(values, dtype=float) for values in (curve.x, curve.mean, curve.deviation)
+                )
+                colour = COLOURS[number]
+                panel.plot(x, mean, color=colour, marker=MARKERS[number], label=curve.label)
+                if not np.isnan(deviation).all():
+                    panel.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0)
+                if best:
+                    top = int(np.nanargmax(mean))
+                    panel.scatter(x[top], mean[top], s=110, facecolors="none", edgecolors=colour, linewidths=1.5)
+            panel.set(title=title, xlabel=x_label, ylim=(0, None))
+            panel.legend(fontsize=8)
+        axes[0].set_ylabel(y_label)
+        return save_figure(figure, path)
+
+
+def probes_figure(probed: Mapping[str, Any], path: Path) -> Path:
+    """Accuracy of the linear probes above chance, per cent, for every trait and attribute and both branches."""
+    shown = {"identity embedding": BLUE, "clothing embedding": ORANGE}
+    assert set(shown) <= set(BRANCHES)
+    with figure_style():
+        figure = Figure(figsize=(7.2, 3.2))
+        ratios = [len(names) for names in KINDS.values()]
+        panels = figure.subplots(1, 2, sharey=True, width_ratios=ratios)
+        for panel, (kind, names) in zip(panels, KINDS.items(), strict=True):
+            place = np.arange(len(names))
+            for number, (branch, colour) in enumerate(shown.items()):
+                gain = [100 * (probed["accuracy"][branch][name] - probed["chance"][name]) for name in names]
+                panel.bar(place + 0.4 * number - 0.2, gain, width=0.38, color=colour, label=branch)
+            panel.set_xticks(place, [name.replace("_", " ") for name in names], rotation=40, ha="right")
+            panel.axhline(0, color=QUIET, linewidth=0.8)
+            panel.grid(axis="x", visible=False)
+            panel.set_title({"identity": "identity traits", "clothing": "clothing attributes"}[kind])
+        panels[0].set_ylabel("accuracy above chance, points")
+        panels[1].legend(fontsize=8)
+        return save_figure(figure, path)
+
+
+def efficiency_figure(
+    accuracy: Mapping[str, tuple[float, float]], measured: Sequence[Mapping[str, Any]], path: Path
+) -> Path:
+    """Figure 5: accuracy and measured cost of each kind of fusion, a panel each.
+
+    Args:
+        accuracy: mean and deviation of standard mAP, per cent, by row.
+        measured: what `measure_fusion` found.
+    """
+    names = list(dict.fromkeys(entry["name"] for entry in measured))
+    sequences = list(dict.fromkeys(entry["sequence"] for entry in measured))
+    costs = {
+        "throughput": "throughput, images/s →",
+        "latency_ms": "latency, ms ←",
+        "memory_mb": "kept for backward, MB ←",
+        "parameters": "parameters ←",
+        "flops": "FLOPs of one image ←",
+    }
+    place = np.arange(len(names))[::-1]
+    with figure_style():
+        figure = Figure(figsize=(7.6, 4.2))
+        panels = figure.subplots(2, 3, sharey=True).ravel()
+        means = [accuracy.get(name, (np.nan, np.nan)) for name in names]
+        deviations = [0 if np.isnan(deviation) else deviation for _, deviation in means]
+        panels[0].barh(place, [mean for mean, _ in means], xerr=deviations, color=GREEN, height=0.55)
+        panels[0].set_title("standard mAP, % →", fontsize=8.5)
+        for panel, (field, title) in zip(panels[1:], costs.items(), strict=True):
+            for number, sequence in enumerate(sequences):
+                values = {entry["name"]: entry[field] for entry in measured if entry["sequence"] == sequence}
+                offset = 0.18 - 0.36 * number
+                x, y = [values.get(name, np.nan) for name in names], place + offset
+                panel.scatter(x, y, color=(BLUE, ORANGE)[number], marker=MARKERS[number], s=28, label=sequence)
+                for value, height in zip(x, y, strict=True):
+                    panel.annotate(
+                        _short(value), (value, height), (5, 0), textcoords="offset points", va="center", fontsize=6.5
+                    )
+            panel.set_xscale("log")
+            panel.xaxis.set_minor_formatter(NullFormatter())
+            low, high = panel.get_xlim()
+            panel.set_xlim(low, high * (high / low) ** 0.35)  # room for the numbers
+            panel.set_title(title, fontsize=8.5)
+        panels[0].bar_label(panels[0].containers[-1], [_short(mean) for mean, _ in means], fontsize=6.5, padding=2)
+        panels[0].margins(x=0.25)
+        for panel in panels:
+            panel.set_yticks(place, names)
+            panel.grid(axis="y", visible=False)
+            panel.tick_params(labelsize=8)
+        figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+        return save_figure(figure, path)
+
+
+def _histogram(panel: Axes, values: Mapping[str, NDArray]) -> None:
+    bins = np.linspace(0, 1, 51).tolist()
+    for (name, found), colour in zip(values.items(), (BLUE, ORANGE), strict=True):
+        label = f"{name}: {found.mean():.2f} ± {found.std():.2f}"
+        panel.hist(found, bins=bins, density=True, color=colour, alpha=0.55, label=label)
+        panel.axvline(found.mean(), ymax=0.8, color=colour, linestyle="--", linewidth=1.2)
+    panel.set_xlim(0, 1)
+    panel.set_ylim(0, 1.3 * panel.get_ylim()[1])  # room for the legend
+    panel.legend(fontsize=8, loc="upper center", ncols=2, columnspacing=1.0)
+
+
+def _missing(panel: Axes, text: str) -> None:
+    panel.text(0.5, 0.5, text, transform=panel.transAxes, ha="center", va="center", color=QUIET)
+
+
+def _tsne(features: NDArray) -> NDArray:
+    perplexity = min(15, (len(features) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features.astype(np.float32))
+
+
+def _short(value: float) -> str:
+    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"

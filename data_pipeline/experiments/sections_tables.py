@@ -1,0 +1,98 @@
+"""Sections of the report that are tables: the paper's, and the choices it leaves open."""
+
+import yaml
+
+from .definitions import FOLDER, Experiment
+from .results import RowResult, RunResults
+from .section import MISSING, Section, cell_link, table
+from .verdicts import judge
+
+COLUMNS = {
+    "standard R-1": "rank1",
+    "standard R-5": "rank5",
+    "standard R-10": "rank10",
+    "standard mAP": "mAP",
+    "described R-1": "described_rank1",
+    "described mAP": "described_mAP",
+    "clothes-changing R-1": "clothes_changing_rank1",
+    "clothes-changing mAP": "clothes_changing_mAP",
+}
+
+
+def table_section(experiment: Experiment, results: RunResults) -> Section:
+    """Tables 1 to 5: every protocol, the paper's figures beside ours, and in words what holds."""
+    rows = results.rows(experiment)
+    columns = {title: metric for title, metric in COLUMNS.items() if any(row.test(metric) for row in rows)}
+    has_paper = any(row.row.paper for row in rows)
+    header = ["", "seeds", "β", *columns, *(["paper R-1", "paper mAP"] if has_paper else []), "config"]
+    lines = []
+    for row in rows:
+        paper = [row.row.paper.get(metric) for metric in ("rank1", "mAP")] if has_paper else []
+        figures = [row.test(metric) for metric in columns.values()]
+        lines.append([row.row.name, row.seeds, _beta(row), *figures, *paper, cell_link(row, results)])
+    section = Section(table(header, lines))
+    if has_paper:
+        section.lines += ["The paper's figures are of CUHK-PEDES, standard protocol, per cent.", ""]
+    if experiment.reference is not None:
+        sentences = judge(rows, experiment.reference)
+        section.lines += [f"- {sentence}" for sentence in sentences] + [""]
+        section.findings = [sentence for sentence in sentences if not sentence.startswith("The paper's")]
+    if experiment.published:
+        section.lines += published_table()
+    return section
+
+
+def published_table() -> list[str]:
+    """Published figures with their source and how the checkpoint was picked."""
+    published = yaml.safe_load((FOLDER / "published.yaml").read_text(encoding="utf-8"))
+    header = ["published", "backbone", *(f"{name} R-1 / mAP" for name in published["sets"]), "source", "picked on"]
+    rows = []
+    for entry in published["methods"]:
+        figures = [f"{_or_dash(values[0])} / {_or_dash(values[3])}" for values in entry["figures"]]
+        rows.append([entry["method"], entry["backbone"], *figures, entry["source"], entry["picked"]])
+    return [
+        "Published figures on other sets, for context; none was measured here. Ours are picked on the validation "
+        "split, always.",
+        "",
+        *table(header, rows),
+    ]
+
+
+def choices_section(experiment: Experiment, results: RunResults) -> Section:
+    """Choices by validation mAP, the test figures beside it."""
+    rows = results.rows(experiment)
+    shown = ("standard R-1", "standard mAP", "described R-1", "clothes-changing mAP")
+    columns = {title: COLUMNS[title] for title in shown}
+    header = ["", "seeds", *(f"validation {title}" for title in columns), *(f"test {t}" for t in columns), "config"]
+    lines = [
+        [
+            row.row.name,
+            row.seeds,
+            *(row.validation(metric) for metric in columns.values()),
+            *(row.test(metric) for metric in columns.values()),
+            cell_link(row, results),
+        ]
+        for row in rows
+    ]
+    section = Section(table(header, lines))
+    measured = {row.row.name: figure for row in rows if (figure := row.validation("mAP")) is not None}
+    if measured:
+        best = max(measured, key=lambda name: measured[name].mean)
+        default = measured.get(experiment.reference or "")
+        if default is not None:
+            section.findings.append(
+                f"Validation mAP: best is '{best}' ({measured[best]}), the default has {default}."
+                if measured[best].mean > default.mean
+                else f"Validation mAP: no other choice is above the default ({default})."
+            )
+            section.lines += [f"- {section.findings[0]}", ""]
+    return section
+
+
+def _beta(row: RowResult) -> str:
+    values = {result["clothing_weight"] for result in row.results}
+    return ", ".join(f"{value:g}" for value in sorted(values)) or MISSING
+
+
+def _or_dash(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}"

@@ -1,0 +1,71 @@
+"""Captions in the styles that a clustering found: table 4's training augmentation, on the synthetic set.
+
+The paper's multimodal LLM is shown captions of a style and writes one of another image in that manner. Its stand-in
+here writes as the annotator of one of those captions would, which the synthetic set tells it; the clustering is not
+told.
+"""
+
+import random
+from collections import Counter
+
+import numpy as np
+from datasets import Dataset, List, Value
+from numpy.typing import NDArray
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from ..columns import with_column
+from ..descriptions.clustering import cluster
+from ..descriptions.neutralize import neutralize
+from ..synthetic import synthetic_caption_styles
+from ..synthetic_captions import write_caption
+from ..synthetic_people import NUM_OUTFITS, describe_person, describe_shot
+from .attributes import SYNTHETIC_SEED
+
+EXEMPLARS = 8  # captions near its centre that stand for a style
+_DIMENSIONS = 50
+
+
+def with_styled_captions(rows: Dataset, method: str, seed: int) -> Dataset:
+    """The rows with a column `styled_captions`: one further caption an image, in a style drawn from a clustering.
+
+    Args:
+        rows: a whole split of the synthetic set, in its order.
+        method: of `data_pipeline.descriptions.clustering.cluster`.
+        seed: of the clustering and of what is drawn.
+    """
+    captions = [caption for texts in rows["captions"] for caption in texts]
+    annotators = [style for styles in synthetic_caption_styles(rows, SYNTHETIC_SEED) for style in styles]
+    styles = exemplars(caption_vectors(captions, seed), method, seed)
+    seen: Counter[int] = Counter()
+    written = []
+    for person_id, outfit_id in zip(rows["person_id"], rows["outfit_id"], strict=True):
+        outfit, shot = outfit_id % NUM_OUTFITS, seen[outfit_id]
+        seen[outfit_id] += 1
+        rng = random.Random(f"{seed}/{person_id}/{outfit}/{shot}/styled")
+        annotator = annotators[rng.choice(rng.choice(styles))]
+        person, photo = (
+            describe_person(SYNTHETIC_SEED, person_id),
+            describe_shot(SYNTHETIC_SEED, person_id, outfit, shot),
+        )
+        written.append([write_caption(annotator, person.traits, person.outfits[outfit], photo, rng)])
+    return with_column(rows, "styled_captions", written, List(Value("string")))
+
+
+def caption_vectors(captions: list[str], seed: int) -> NDArray:
+    """How captions are written, in numbers [N, d]: the words and pairs of words left once what they say is vague."""
+    counts = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit_transform(map(neutralize, captions))
+    if counts.shape[1] > _DIMENSIONS:
+        counts = TruncatedSVD(_DIMENSIONS, random_state=seed).fit_transform(counts)
+    return np.asarray(counts if isinstance(counts, np.ndarray) else counts.toarray(), dtype=np.float32)
+
+
+def exemplars(vectors: NDArray, method: str, seed: int) -> list[list[int]]:
+    """For each cluster, the captions nearest to its centre."""
+    labels = cluster(vectors, method, seed=seed).labels
+    found = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        distance = np.linalg.norm(vectors[members] - vectors[members].mean(axis=0), axis=1)
+        found.append(members[distance.argsort(kind="stable")[:EXEMPLARS]].tolist())
+    return found

@@ -1,0 +1,81 @@
+"""Whether a row of the paper holds here, in words."""
+
+import math
+from collections.abc import Sequence
+
+from .results import Figure, RowResult
+
+METRICS = {"mAP": "mAP", "rank1": "R-1"}
+
+
+def pooled_deviation(one: Figure, other: Figure) -> float:
+    """The deviation of a seed, over both rows; NaN where neither row has two seeds."""
+    known = [figure.deviation for figure in (one, other) if not math.isnan(figure.deviation)]
+    return math.sqrt(sum(value**2 for value in known) / len(known)) if known else math.nan
+
+
+def difference(row: Figure, reference: Figure) -> str:
+    """`-1.20`, the row against the reference, per cent points."""
+    return f"{row.mean - reference.mean:+.2f}"
+
+
+def verdict(row: Figure, reference: Figure) -> str:
+    """`lower`, `higher`, or `same` within a deviation; without a deviation, `lower (1 seed)` or `higher (1 seed)`."""
+    deviation, distance = pooled_deviation(row, reference), row.mean - reference.mean
+    direction = "higher" if distance > 0 else "lower"
+    if math.isnan(deviation):
+        return f"{direction} (1 seed)" if distance else "same"
+    return "same" if abs(distance) <= deviation else direction
+
+
+def judge(rows: Sequence[RowResult], reference: str) -> list[str]:
+    """One sentence a metric on whether the reference is the best row, and one for each row of the paper that does not
+    hold here; standard protocol."""
+    by_name = {row.row.name: row for row in rows}
+    sentences: list[str] = []
+    for metric, label in METRICS.items():
+        ours = by_name[reference].test(metric)
+        figures = {name: row.test(metric) for name, row in by_name.items() if name != reference}
+        others = {name: figure for name, figure in figures.items() if figure is not None}
+        if ours is None or not others:
+            sentences.append(f"{label}: not measured yet.")
+            continue
+        words = {name: verdict(figure, ours) for name, figure in others.items()}
+        better = [name for name, word in words.items() if word.startswith("higher")]
+        close = [name for name, word in words.items() if word == "same"]
+        chance = " One seed: chance is not ruled out." if any("seed" in word for word in words.values()) else ""
+        missing = "" if len(others) == len(figures) else f" ({len(figures) - len(others)} rows are not measured yet)"
+        if better:
+            listed = ", ".join(f"{name} ({difference(others[name], ours)})" for name in better)
+            sentences.append(f"**{label}: '{reference}' is not the best row here.** Higher: {listed}{missing}.{chance}")
+        elif close:
+            sentences.append(
+                f"{label}: no row is above '{reference}' by more than a deviation; within one: {', '.join(close)}"
+                f"{missing}.{chance}"
+            )
+        else:
+            sentences.append(f"{label}: '{reference}' is the best row{missing}.{chance}")
+        sentences += _against_the_paper(by_name, reference, metric, label, words)
+    return sentences
+
+
+def _against_the_paper(
+    by_name: dict[str, RowResult], reference: str, metric: str, label: str, words: dict[str, str]
+) -> list[str]:
+    """The rows whose direction in the paper is another than here."""
+    paper_reference = by_name[reference].row.paper.get(metric)
+    if paper_reference is None:
+        return []
+    sentences = []
+    for name, word in words.items():
+        printed = by_name[name].row.paper.get(metric)
+        if printed is None:
+            continue
+        expected = "lower" if printed < paper_reference else "higher"
+        if not word.startswith(expected):
+            here = "no difference beyond a deviation" if word == "same" else word
+            sentences.append(
+                f"The paper's '{name}' does not hold here: {printed - paper_reference:+.2f} {label} in the paper, "
+                f"{here} here."
+            )
+    return sentences

@@ -1,0 +1,56 @@
+"""`bdam experiment` as a user types it; the runs themselves are tested in tests/data_pipeline/experiments."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from data_pipeline.commands.experiment import app
+from data_pipeline.experiments import runner
+from data_pipeline.experiments.definitions import NAMES
+
+CLI = CliRunner()
+
+
+def test_list_names_every_experiment_with_its_rows() -> None:
+    listed = json.loads(CLI.invoke(app, ["list", "--json"]).stdout)
+    assert [entry["name"] for entry in listed] == list(NAMES)
+    assert "Without cross-attention" in listed[0]["rows"]
+    assert "Without cross-attention" in CLI.invoke(app, ["list"]).stdout
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+    result = CLI.invoke(app, ["run", "table1_bdam", "beta", "--output-dir", str(tmp_path / "out"), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "table1_bdam: Full model | beta: Full model" in result.stdout
+    assert "6 rows and seeds, 5 cells, 0 of them finished" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "table9"], "no experiment or budget table9"),
+        (["run", "beta", "--config", "tinny"], "no preset of that name"),
+        (["run", "beta", "--seeds", "0,one"], "--seeds 0,one: whole numbers are expected"),
+        (["report"], "holds no run"),
+    ],
+)
+def test_mistake_ends_with_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = CLI.invoke(app, [*arguments, "--output-dir", str(tmp_path)])
+    assert isinstance(result.exception, SystemExit)
+    line = str(result.exception.code)
+    assert line.startswith("bdam experiment: ")
+    assert message in line
+    assert "\n" not in line
+
+
+def test_failed_cell_ends_the_command_with_its_line_after_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "COMMAND", ("false",))
+    result = CLI.invoke(app, ["run", "beta", "--output-dir", str(tmp_path)])
+    assert isinstance(result.exception, SystemExit)
+    assert "failed (1): no output" in str(result.exception.code)
+    assert "(missing)" in (tmp_path / "report.md").read_text()

@@ -1,0 +1,47 @@
+"""Where a model looks is found, for a model of which that is known."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_pipeline.experiments.examples import MAP_GRID, relevance, spread
+
+
+class Model:
+    """Its identity is the brightness of the upper left quarter, its clothing that of the lower half."""
+
+    def get_image_features(self, pixel_values: Tensor) -> Any:
+        height, width = pixel_values.shape[-2:]
+        upper = pixel_values[:, :, : height // 2, : width // 2].mean(dim=(1, 2, 3))
+        lower = pixel_values[:, :, height // 2 :].mean(dim=(1, 2, 3))
+        return SimpleNamespace(pooler_output=torch.stack([upper, lower], dim=1))
+
+
+def test_maps_are_bright_where_covering_costs_likeness() -> None:
+    torch.manual_seed(0)
+    pixels = torch.rand(1, 3, 64, 32)
+    pixels[:, :, 10:14, 4:8] += 5  # what identity sees
+    pixels[:, :, 50:54, 20:24] += 5  # what clothing sees
+    identity, clothing = relevance(Model(), pixels, torch.ones(1, 2))  # type: ignore[arg-type]
+    assert identity.shape == clothing.shape == MAP_GRID
+    assert identity.max() == clothing.max() == 1
+    rows, columns = MAP_GRID
+    for found, (y, x) in ((identity, (12, 6)), (clothing, (52, 22))):
+        row, column = divmod(int(found.argmax()), columns)
+        assert abs(row - y * rows / 64) <= 1
+        assert abs(column - x * columns / 32) <= 1
+    assert not identity[rows // 2 + 1 :].any()
+    assert not clothing[: rows // 2 - 1].any()
+
+
+def test_an_image_with_nothing_to_lose_has_empty_maps() -> None:
+    identity, clothing = relevance(Model(), torch.zeros(1, 3, 64, 32), torch.ones(1, 2))  # type: ignore[arg-type]
+    assert not identity.any()
+    assert not clothing.any()
+
+
+def test_spread_takes_the_first_and_the_last_and_never_more_than_there_are() -> None:
+    assert spread(3, 11) == [0, 5, 10]
+    assert spread(8, 2) == [0, 1]

@@ -1,0 +1,47 @@
+"""Features are read back as they were written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.experiments.features import BranchFeatures, Features, save_features
+from modeling_bdam.evaluation import EncodedSplit
+
+
+def split(described: bool) -> EncodedSplit:
+    torch.manual_seed(int(described))
+    gallery = torch.randn(6, 4)
+    return EncodedSplit(
+        gallery,
+        gallery + 1 if described else None,
+        torch.arange(6) // 2,
+        torch.arange(6),
+        torch.randn(9, 4),
+        torch.arange(9) % 6,
+    )
+
+
+def test_splits_and_branches_are_read_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(size=(6, 3)) for name in ("identity", "clothing", "identity_embeds", "clothing_embeds")}
+    branches = BranchFeatures(
+        **arrays, gate=rng.random((6, 3)), fusion_gate=None, person_ids=np.arange(6), outfit_ids=np.arange(6)
+    )
+    splits = {"test": split(True), "validation": split(False)}
+    save_features(tmp_path / "features.npz", splits, {"test": branches}, clothing_weight=1.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["features.npz"]
+    read = Features(tmp_path / "features.npz")
+    assert read.clothing_weight == 1.5
+    for name, written in splits.items():
+        for field, value in vars(written).items():
+            found = getattr(read.split(name), field)
+            assert (found is None) if value is None else torch.equal(found, value)
+    found_branches = read.branches("test")
+    assert found_branches is not None
+    assert found_branches.fusion_gate is None
+    assert found_branches.gate == pytest.approx(branches.gate, abs=1e-3)
+    assert found_branches.identity == pytest.approx(arrays["identity"], abs=1e-2)
+    assert found_branches.person_ids.tolist() == list(range(6))
+    assert read.branches("probe") is None

@@ -1,0 +1,134 @@
+"""One cell, trained for a few steps on a few people."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel
+
+from data_pipeline.experiments.cells import Cell
+from data_pipeline.experiments.definitions import Row
+from data_pipeline.experiments.features import Features
+from data_pipeline.experiments.plan import Plan, Run
+from data_pipeline.experiments.probes import BRANCHES, disentanglement
+from data_pipeline.experiments.runner import run_cells
+from data_pipeline.experiments.train_cell import train_cell
+from modeling_bdam.evaluation import protocol_metrics
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> None:
+    torch.set_num_threads(1)
+
+
+def test_cell_leaves_its_figures_where_they_come_from_and_what_it_keeps(toy_run: Run, tmp_path: Path) -> None:
+    cell = toy_run.cell(Row("Full model"), 3, keep=("examples", "features", "model"))
+    folder = cell.save(tmp_path)
+    train_cell(folder, threads=1)
+    assert cell.is_finished(tmp_path)
+    assert not (folder / "run").exists()
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["key"], result["seed"], result["steps"], result["threads"]) == (cell.key, 3, 4, 1)
+    assert (result["people"], result["gallery"], result["queries"]) == (5, 30, 60)
+    assert result["best_step"] in (2, 4)
+    assert result["seconds"] > result["train_seconds"] > 0
+    assert result["commit"] and result["versions"]["torch"] == torch.__version__ and result["settings"] == cell.settings
+    for protocol in ("", "described_", "clothes_changing_"):
+        for split in ("test", "validation"):
+            assert 0 <= result[split][f"{protocol}mAP"] <= 1
+
+    features = Features(folder / "features.npz")
+    metrics = protocol_metrics(features.split("test"), features.clothing_weight)
+    assert {name: result["test"][name] for name in metrics} == pytest.approx(metrics)
+    assert features.split("validation").changes_clothes
+    measured = disentanglement(features)
+    assert set(measured["probes"]["accuracy"]) == set(BRANCHES)
+    probe = features.branches("probe")
+    assert probe is not None
+    assert sorted(set(probe.person_ids.tolist())) == list(range(20, 26))  # 12 + 3 + 5 people are in the splits
+    for name in ("retrieval.png", "retrieval.pdf", "attention.png", "attention.pdf"):
+        assert (folder / "examples" / name).stat().st_size > 1000
+    model = AutoModel.from_pretrained(folder / "model")
+    assert sum(parameter.numel() for parameter in model.parameters()) == result["parameters"]
+
+    before = (folder / "result.json").stat().st_mtime_ns
+    train_cell(folder, threads=1)
+    assert (folder / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"texts": {"noise": 0.5}, "training": {"robust_pairs": True, "robust_pairs_warmup": 0.5}},
+        {"texts": {"style_clustering": "kmeans"}},
+        {
+            "model": {"use_bdam": False, "use_fusion": False, "clothing_weight": 0.0},
+            "training": {"objective": "sdm", "images_per_person": 1},
+        },
+        {"training": {"uncertainty_weighting": True}},
+    ],
+    ids=["robust", "styles", "sdm", "uncertainty"],
+)
+def test_rows_of_every_kind_train(overrides: dict[str, dict[str, object]], toy_run: Run, tmp_path: Path) -> None:
+    cell = toy_run.cell(Row("row", overrides), 0)
+    train_cell(cell.save(tmp_path), threads=1)
+    result = json.loads((cell.folder(tmp_path) / "result.json").read_text())
+    assert 0 < result["test"]["mAP"] < 1
+    assert ("described_mAP" in result["test"]) == (overrides.get("training", {}).get("objective") != "sdm")
+
+
+def test_cell_that_was_stopped_after_its_training_goes_on_to_the_same_figures(
+    toy_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    cell = toy_run.cell(Row("Full model"), 0)
+    results = []
+    for number in range(2):
+        folder = cell.save(tmp_path / str(number))
+        if number == 1:
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr("data_pipeline.experiments.train_cell.without_prefix", stop)
+                train_cell(folder, threads=1)
+            assert (folder / "run" / "checkpoint-4").is_dir()
+        train_cell(folder, threads=1)
+        results.append(json.loads((folder / "result.json").read_text()))
+    unbroken, resumed = results
+    assert (unbroken["resumed"], resumed["resumed"]) == (False, True)
+    assert resumed["train_seconds"] is None
+    assert resumed["best_step"] == unbroken["best_step"]
+    assert resumed["test"] == pytest.approx(unbroken["test"])
+
+
+@pytest.mark.slow
+def test_killed_cell_goes_on_from_its_checkpoint_and_the_finished_one_stays(
+    plan_of: Callable[..., Plan], tmp_path: Path
+) -> None:
+    first, second = plan_of("figure4_tsne").cells
+    longer = Cell(
+        {**second.settings, "training": {**second.settings["training"], "max_steps": 400}}, 0, (), second.probe_people
+    )
+    run_cells([first], tmp_path, show_progress=False)
+    before = (first.folder(tmp_path) / "result.json").stat().st_mtime_ns
+    folder = longer.save(tmp_path)
+    command = [sys.executable, "-m", "data_pipeline.experiments.train_cell", str(folder), "--threads=1"]
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(command, env=dict(os.environ), stdout=log, stderr=subprocess.STDOUT)
+        while not (folder / "run" / "checkpoint-4" / "trainer_state.json").exists():
+            assert process.poll() is None, (folder / "log.txt").read_text()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not longer.is_finished(tmp_path)
+    run_cells([first, longer], tmp_path, show_progress=False)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["resumed"] and result["steps"] == 400
+    assert (first.folder(tmp_path) / "result.json").stat().st_mtime_ns == before

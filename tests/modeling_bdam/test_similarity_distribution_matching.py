@@ -1,0 +1,59 @@
+"""The SDM objective against a slow oracle, written from its definition with plain loops."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from modeling_bdam import BDAMConfig, BDAMModel
+from modeling_bdam.objective_bdam import PairLabels
+from modeling_bdam.outputs_bdam import BDAMOutput
+from modeling_bdam.similarity_distribution_matching import sdm_losses, similarity_distribution_matching
+
+
+def slow_sdm(queries: Tensor, keys: Tensor, scale: float, positives: Tensor, epsilon: float) -> float:
+    total = 0.0
+    for i in range(len(queries)):
+        masses = [math.exp(scale * float(queries[i] @ key)) for key in keys]
+        for j in range(len(keys)):
+            p = masses[j] / sum(masses)
+            q = float(positives[i, j]) / int(positives[i].sum())
+            total += p * math.log(p / (q + epsilon))
+    return total / len(queries)
+
+
+def test_equals_the_definition() -> None:
+    torch.manual_seed(0)
+    queries = torch.nn.functional.normalize(torch.randn(4, 6), dim=1)
+    keys = torch.nn.functional.normalize(torch.randn(5, 6), dim=1)
+    positives = torch.tensor([[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]).bool()
+    expected = slow_sdm(queries, keys, 7.0, positives, 1e-4)
+    assert similarity_distribution_matching(queries, keys, 7.0, positives, 1e-4).item() == pytest.approx(expected, 1e-5)
+
+
+def test_is_near_zero_where_similarities_follow_the_labels_and_finite_where_they_contradict() -> None:
+    right = torch.eye(4)
+    assert similarity_distribution_matching(right, right, 50.0, torch.eye(4).bool()).item() == pytest.approx(
+        0, abs=1e-4
+    )
+    wrong = similarity_distribution_matching(right, right.roll(1, 0), 50.0, torch.eye(4).bool())
+    assert 10 < wrong.item() < math.inf
+
+
+def test_losses_of_a_batch_are_the_means_over_its_parts(
+    tiny_config: Callable[..., BDAMConfig], make_batch: Callable[..., dict[str, Tensor]]
+) -> None:
+    torch.manual_seed(0)
+    model = BDAMModel(tiny_config("clip", use_bdam=False, use_fusion=False, initializer_range=0.2)).eval()
+    batch = make_batch(8)
+    people = batch["person_ids"]
+    output: BDAMOutput = model(**{name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask")})
+    whole = sdm_losses(output, output, PairLabels.of_rows(people, people))["info"]
+    parts = []
+    for start in (0, 4):
+        rows = {name: value[start : start + 4] if value.ndim else value for name, value in output.items()}
+        labels = PairLabels.of_rows(people[start : start + 4], people, start)
+        parts.append(sdm_losses(BDAMOutput(**rows), output, labels)["info"])
+    torch.testing.assert_close(torch.stack(parts).mean(), whole)
