@@ -1,0 +1,158 @@
+"""A search of many vectors beside one matrix-vector product of numpy: `python tests/benchmarks/search_scale.py`.
+
+Vectors as a model gives them: two halves of length 1, for who somebody is and for what they wear. People come in looks
+(many people are alike), have two outfits and 8 images each, so that a query's first ten are the images of one person
+in one outfit, then whoever is most alike. Every index is built and searched by the classes that `bdam index` and `bdam
+search` use. Exact searches take turns with numpy's product of the same float32 matrix, the others with exact searches;
+ratios are of the medians. Wanted: exact at most 1.3 times numpy's product; hnsw 10 times faster than exact at a
+recall@10 of 0.98 or more; int8 a quarter of the memory at 0.97 or more; filters exact.
+"""
+
+import argparse
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline.search.manifest import IndexType
+from data_pipeline.search.store_faiss import APPROXIMATION, VECTORS, FaissStore
+
+IMAGES_A_PERSON, OUTFITS, PEOPLE_A_LOOK = 8, 2, 50
+# Of a person beside the look, an image beside its person, and a query beside its person, as shares of a unit vector.
+PERSON_NOISE, IMAGE_NOISE, QUERY_NOISE = 0.8, 0.6, 0.9
+TOP, CHUNK = 10, 50_000
+
+
+def halves(people: np.ndarray, outfits: np.ndarray, noise: float, width: int, seed: int) -> np.ndarray:
+    """Vectors [N, 2 * width] of people in outfits; what depends on neither is drawn from `seed`."""
+    vectors = np.empty((len(people), 2, width), dtype=np.float32)
+    for half, names in enumerate((people, people * OUTFITS + outfits)):
+        looks = _draw(names // PEOPLE_A_LOOK, width, 10 + half)
+        persons = looks + PERSON_NOISE * _draw(names, width, 20 + half)
+        persons /= np.linalg.norm(persons, axis=1, keepdims=True)
+        own = np.random.default_rng((seed, half)).standard_normal(persons.shape, dtype=np.float32) / np.sqrt(width)
+        vectors[:, half] = persons + noise * own
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    return vectors.reshape(len(people), 2 * width)
+
+
+def _draw(names: np.ndarray, width: int, kind: int) -> np.ndarray:
+    """One vector of about unit length for each name, the same for the same name."""
+    known, places = np.unique(names, return_inverse=True)
+    drawn = [np.random.default_rng((kind, int(name))).standard_normal(width, dtype=np.float32) for name in known]
+    return (np.stack(drawn) / np.sqrt(width))[places]
+
+
+def gallery(count: int, width: int) -> np.ndarray:
+    """`count` images, person by person, [count, 2 * width]."""
+    vectors = np.empty((count, 2 * width), dtype=np.float32)
+    for start in range(0, count, CHUNK):
+        rows = np.arange(start, min(start + CHUNK, count))
+        vectors[rows] = halves(rows // IMAGES_A_PERSON, rows % OUTFITS, IMAGE_NOISE, width, seed=1000 + start)
+    return vectors
+
+
+Ask = Callable[[np.ndarray], object]
+
+
+def turns(one: Ask, other: Ask, queries: np.ndarray) -> list[float]:
+    """Median seconds of two ways with a query, which take turns."""
+    seconds: list[list[float]] = [[], []]
+    for query in queries:
+        for ask, taken in zip((one, other), seconds, strict=True):
+            start = time.perf_counter()
+            ask(query)
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in seconds]
+
+
+def recall(found: list[np.ndarray], truth: list[np.ndarray]) -> float:
+    """Share of the true first ten among the first ten found."""
+    return statistics.mean(len(set(one[:TOP]) & set(other)) / TOP for one, other in zip(found, truth, strict=True))
+
+
+def best(vectors: np.ndarray, query: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """The first ten by numpy."""
+    scores = vectors @ query
+    if rows is not None:
+        outside = np.ones(len(vectors), dtype=bool)
+        outside[rows] = False
+        scores[outside] = -np.inf
+    first = np.argpartition(-scores, TOP)[:TOP]
+    return first[np.argsort(-scores[first])]
+
+
+def ranked(store: FaissStore, query: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """The first ten as a gallery ranks them: the store's finds by their exact scores."""
+    found = store.search(query, TOP, rows)
+    return found[np.argsort(-(store.vectors(found) @ query), kind="stable")][:TOP]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--dimensions", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--timed", type=int, default=41, help="queries that are timed")
+    parser.add_argument("--types", nargs="+", choices=["exact", "int8", "hnsw"], default=["exact", "int8", "hnsw"])
+    arguments = parser.parse_args()
+    width = arguments.dimensions // 2
+    vectors = gallery(arguments.count, width)
+    people = np.random.default_rng(1).integers(-(-arguments.count // IMAGES_A_PERSON), size=arguments.queries)
+    neutral = halves(people, people % OUTFITS, QUERY_NOISE, width, seed=2)
+    print(f"{arguments.count} vectors of {arguments.dimensions}, {arguments.queries} queries")
+    truth = {}
+    for beta in (1.0, 0.3, 0.0):
+        queries = neutral * np.repeat(np.array([1, beta], dtype=np.float32), width)
+        truth[beta] = queries, [best(vectors, query) for query in queries]
+    some = np.flatnonzero(np.random.default_rng(3).random(arguments.count) < 0.1)
+    within = [best(vectors, query, some) for query in neutral[: arguments.timed]]
+
+    for index_type in arguments.types:
+        measure(index_type, vectors, truth, some, within, arguments.timed)
+
+
+def measure(
+    index_type: IndexType,
+    vectors: np.ndarray,
+    truth: dict[float, tuple[np.ndarray, list[np.ndarray]]],
+    some: np.ndarray,
+    within: list[np.ndarray],
+    timed: int,
+) -> None:
+    """Builds one index in a folder, and prints what it costs and finds."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start = time.perf_counter()
+        chunks = (vectors[start : start + CHUNK] for start in range(0, len(vectors), CHUNK))
+        FaissStore.write(folder, chunks, vectors.shape[1], index_type)
+        built = time.perf_counter() - start
+        memory = (folder / VECTORS).stat().st_size
+        scanned = memory if index_type == "exact" else (folder / APPROXIMATION).stat().st_size
+        print(f"{index_type}: built in {built:.0f} s; {scanned / memory:.3f} of the vectors' memory is searched")
+        store = FaissStore(folder, index_type)
+        if index_type == "exact":
+            name, other = "numpy's product", lambda query: vectors @ query
+        else:
+            exact = FaissStore(folder, "exact")
+            name, other = "an exact search", lambda query: ranked(exact, query)
+        queries = truth[1.0][0]
+        turns(lambda query: ranked(store, query), other, queries[:3])  # both read their memory once
+        mine, others = turns(lambda query: ranked(store, query), other, queries[:timed])
+        print(f"  a query takes {1000 * mine:.2f} ms, {name} {1000 * others:.2f} ms: ", end="")
+        print(f"ratio {mine / others:.3f}, {others / mine:.1f} times faster")
+        for beta, (weighted, expected) in truth.items():
+            found = recall([ranked(store, query) for query in weighted], expected)
+            print(f"  recall@{TOP} at beta {beta:g}: {found:.4f}")
+        found = recall([ranked(store, query, some) for query in queries[:timed]], within)
+        print(f"  recall@{TOP} within a filter that selects {len(some) / len(vectors):.0%}: {found:.4f}")
+        store.close()
+    gc.collect()
+
+
+if __name__ == "__main__":
+    main()

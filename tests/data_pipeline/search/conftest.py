@@ -1,0 +1,147 @@
+"""A tiny model, a folder of synthetic people and the two kinds of store, for the tests of the search."""
+
+import importlib.util
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_pipeline.search.embedder import Embedder
+from data_pipeline.synthetic import synthetic_row
+from data_pipeline.tokenizer import train_tokenizer
+from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
+from modeling_bdam.processing_bdam import default_image_processor
+
+PEOPLE, OUTFITS, SHOTS = 4, 2, 3
+WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+WORDS = [caption for person in range(8) for caption in synthetic_row(0, person, 0, 0)["captions"]]
+
+
+def make_model(folder: Path, seed: int) -> Path:
+    """Saves a tiny model with new weights, large ones, so that different images score differently."""
+    tokenizer = train_tokenizer(WORDS, vocab_size=600, max_length=32)
+    torch.manual_seed(seed)
+    config = BDAMConfig(
+        vision_config={"model_type": "vit", "image_size": 32, "patch_size": 16, "initializer_range": 0.3, **WIDTH},
+        text_config={
+            "model_type": "bert",
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 32,
+            "pad_token_id": tokenizer.pad_token_id,
+            "initializer_range": 0.3,
+            **WIDTH,
+        },
+        hidden_size=32,
+        projection_dim=16,
+        num_bdam_layers=1,
+        num_bdam_heads=2,
+        fusion_hidden_size=16,
+        num_fusion_layers=1,
+        mamba_state_size=4,
+        initializer_range=0.3,
+    )
+    BDAMModel(config).save_pretrained(folder)
+    BDAMProcessor(default_image_processor(32, 32), tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model on disk."""
+    return make_model(tmp_path_factory.mktemp("model"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with other weights."""
+    return make_model(tmp_path_factory.mktemp("other_model"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def embedder(model_folder: Path) -> Embedder:
+    """The tiny model, loaded, on the CPU."""
+    return Embedder.load(model_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of a few people in two outfits, `camera_N/PERSON_OUTFIT_SHOT.jpg`, and metadata.csv; not to be changed."""
+    folder = tmp_path_factory.mktemp("photos")
+    lines = ["file_name,person_id,camera,time"]
+    for person in range(PEOPLE):
+        for outfit in range(OUTFITS):
+            for shot in range(SHOTS):
+                row = synthetic_row(0, person, outfit, shot, image_size=(64, 32))
+                name = f"camera_{row['camera_id']}/{person}_{outfit}_{shot}.jpg"
+                file = folder / name
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(row["image"]["bytes"])
+                lines.append(f"{name},{person},{row['camera_id']},2026-05-{1 + len(lines):02d}T10:00:00")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def photos(drawn_photos: Path, tmp_path: Path) -> Path:
+    """A copy of the photos that a test may change."""
+    return Path(shutil.copytree(drawn_photos, tmp_path / "photos"))
+
+
+@pytest.fixture
+def write_descriptions(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
+    """Writes a descriptions file of identity descriptions by path."""
+
+    def write(texts: dict[str, str]) -> Path:
+        file = tmp_path / "descriptions.jsonl"
+        lines = [
+            json.dumps({"file_path": path, "identity_description": text, "clothing_description": "a red coat"})
+            for path, text in texts.items()
+        ]
+        file.write_text("\n".join(lines))
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Milvus server on loopback, started for the tests."""
+    for package in ("pymilvus", "milvus_lite"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'pymilvus[milvus-lite]'")
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import MilvusException
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("milvus")
+    options = ["--data-dir", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(["milvus-lite", "server", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                MilvusClient(address, timeout=2).close()
+                break
+            except MilvusException:
+                assert server.poll() is None, "milvus-lite server has ended"
+                assert time.monotonic() < deadline, "milvus-lite server does not answer"
+                time.sleep(0.3)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+@pytest.fixture(params=["faiss", "milvus"])
+def store(request: pytest.FixtureRequest) -> str | None:
+    """Where the vectors lie: in the index folder, or at the address of a Milvus server."""
+    return None if request.param == "faiss" else request.getfixturevalue("milvus_address")

@@ -1,0 +1,346 @@
+"""Building an index and keeping it up to date: incremental, resumable, shared by processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+
+from data_pipeline.images import open_image
+from data_pipeline.schema import PERSON_FEATURES
+from data_pipeline.search import PersonGallery, build_index, indexing
+from data_pipeline.search.embedder import Embedder
+from data_pipeline.synthetic import synthetic_row
+
+ROOT = Path(__file__).parents[3]
+SENTENCE = "a young woman in a red coat and blue jeans"
+
+
+def build(index: Path, images: Any, model: Any, **options: Any) -> indexing.IndexReport:
+    return build_index(index, images, model, show_progress=False, **options)
+
+
+def contents(index: Path) -> dict[str, bytes]:
+    """Every file of an index that a search reads."""
+    return {
+        path.relative_to(index).as_posix(): path.read_bytes()
+        for path in sorted(index.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def vectors_by_name(index: Path, embedder: Embedder) -> dict[str, np.ndarray]:
+    with PersonGallery.open(index, embedder) as gallery:
+        names = [hit.name for hit in sorted(gallery.search_row(0, top_k=10**6), key=lambda hit: hit.row)]
+        return {name: gallery.vector(row) for row, name in enumerate(names)}
+
+
+def test_vectors_are_those_of_the_model(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    build(tmp_path / "index", photos, embedder)
+    for name, vector in vectors_by_name(tmp_path / "index", embedder).items():
+        pixels = embedder.processor(images=open_image(photos / name), return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            expected = embedder.model.get_image_features(pixel_values=pixels).pooler_output[0].numpy()
+        # Halves are of length 1 whatever the precision; bfloat16 turns them a little.
+        np.testing.assert_allclose(np.linalg.norm(vector.reshape(2, -1), axis=1), 1, atol=1e-6)
+        assert vector @ expected > 2 * (0.999 if embedder.in_bfloat16 else 0.999999)
+
+
+def test_only_new_and_changed_images_are_embedded_and_gone_ones_leave(
+    photos: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    assert build(index, photos, embedder).embedded == 24
+    unchanged = contents(index)
+    again = build(index, photos, embedder)
+    assert (again.images, again.embedded, again.removed) == (24, 0, 0)
+    assert contents(index) == unchanged
+
+    files = sorted(photos.rglob("*.jpg"))
+    before = vectors_by_name(index, embedder)
+    files[0].unlink()
+    files[1].write_bytes(synthetic_row(0, 6, 0, 0, image_size=(64, 32))["image"]["bytes"])
+    (photos / "new.png").write_bytes(synthetic_row(0, 7, 0, 0)["image"]["bytes"])
+    report = build(index, photos, embedder)
+    assert (report.images, report.embedded, report.removed) == (24, 2, 2)
+
+    after = vectors_by_name(index, embedder)
+    changed = files[1].relative_to(photos).as_posix()
+    assert after.keys() == before.keys() - {files[0].relative_to(photos).as_posix()} | {"new.png"}
+    assert all(np.array_equal(after[name], before[name]) for name in before.keys() & after.keys() - {changed})
+    build(tmp_path / "fresh", photos, embedder)
+    for name, vector in vectors_by_name(tmp_path / "fresh", embedder).items():
+        np.testing.assert_allclose(after[name], vector, atol=2e-2 if embedder.in_bfloat16 else 1e-5)
+
+
+def test_new_metadata_are_taken_over_without_embedding(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    build(index, photos, embedder)
+    file = photos / "metadata.csv"
+    file.write_text(file.read_text().replace(",2026-05-", ",2027-05-"))
+    assert build(index, photos, embedder).embedded == 0
+    with PersonGallery.open(index, embedder) as gallery:
+        assert len(gallery.search_text(SENTENCE, 100, where="time > '2027-01-01'")) == 24
+
+
+def test_moved_images_keep_their_vectors(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    build(index, photos, embedder)
+    elsewhere = photos.rename(tmp_path / "elsewhere")
+    assert build(index, elsewhere, embedder).embedded == 0
+    with PersonGallery.open(index, embedder) as gallery:
+        assert gallery.path(0).is_relative_to(elsewhere)
+
+
+def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the next runs stop, as on Ctrl-C, when they have written some shards."""
+    write = indexing.Shards.write
+    left = [shards]
+
+    def write_or_stop(self: indexing.Shards, *arguments: Any) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write(self, *arguments)
+
+    monkeypatch.setattr(indexing.Shards, "write", write_or_stop)
+
+
+def count_embedded(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that will hold how many images each later call of the model embeds."""
+    asked: list[int] = []
+    embed_images = embedder.embed_images
+
+    def count(pixels: Any, descriptions: Any) -> np.ndarray:
+        asked.append(len(pixels))
+        return embed_images(pixels, descriptions)
+
+    monkeypatch.setattr(embedder, "embed_images", count)
+    return asked
+
+
+def test_a_stopped_run_embeds_the_rest_and_ends_with_the_same_bits(
+    photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "SHARD_SIZE", 5)
+    build(tmp_path / "unbroken", photos, embedder, batch_size=2)
+    for shards in (1, 2):
+        with monkeypatch.context() as patched:
+            stop_after(shards, patched)
+            with pytest.raises(KeyboardInterrupt):
+                build(tmp_path / "stopped", photos, embedder, batch_size=2)
+    asked = count_embedded(embedder, monkeypatch)
+    build(tmp_path / "stopped", photos, embedder, batch_size=2)
+    assert sum(asked) == 24 - 3 * 5
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "unbroken")
+
+
+def test_images_may_change_while_a_run_is_stopped(
+    photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "SHARD_SIZE", 5)
+    with monkeypatch.context() as patched:
+        stop_after(2, patched)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "index", photos, embedder)
+    (photos / "a_new_first.png").write_bytes(synthetic_row(0, 7, 0, 0)["image"]["bytes"])
+    sorted(photos.rglob("*.jpg"))[0].unlink()
+    asked = count_embedded(embedder, monkeypatch)
+    report = build(tmp_path / "index", photos, embedder)
+    assert report.images == 24
+    assert sum(asked) == 24 - 9  # nine of the ten embedded before are still there
+    build(tmp_path / "fresh", photos, embedder)
+    fresh = vectors_by_name(tmp_path / "fresh", embedder)
+    for name, vector in vectors_by_name(tmp_path / "index", embedder).items():
+        np.testing.assert_allclose(vector, fresh[name], atol=2e-2 if embedder.in_bfloat16 else 1e-5)
+
+
+PROGRAM = """
+import sys
+from accelerate import PartialState
+from data_pipeline.search import build_index, indexing
+indexing.SHARD_SIZE = 5
+index, images, model = sys.argv[1:]
+report = build_index(index, images, model, device="cpu", batch_size=2, workers=1, show_progress=False)
+print(f"{PartialState().num_processes} processes, {report.images} images")
+"""
+
+
+def start(launcher: list[str], tmp_path: Path, *arguments: Path) -> subprocess.Popen:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*launcher, str(program), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bits(
+    photos: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    for number in range(40):  # copies, for a run that is long enough to be killed
+        shutil.copytree(photos / "camera_1", photos / f"copy_{number:02d}", copy_function=shutil.copy2)
+    index = tmp_path / "killed"
+    run = start([sys.executable], tmp_path, index, photos, model_folder)
+    while len(list(index.glob("partial-*/shard-*"))) < 3:
+        assert run.poll() is None, run.communicate()[1]
+        time.sleep(0.001)
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    assert not (index / "manifest.json").exists()
+    for target in (index, tmp_path / "unbroken"):
+        run = start([sys.executable], tmp_path, target, photos, model_folder)
+        assert run.wait() == 0, run.communicate()[1]
+    assert contents(index) == contents(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_two_processes_build_the_same_index_as_one(photos: Path, model_folder: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    runs = [
+        start([sys.executable], tmp_path, tmp_path / "one", photos, model_folder),
+        start(torchrun, tmp_path, tmp_path / "two", photos, model_folder),
+    ]
+    printed = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], printed
+    assert printed[0][0].splitlines() == ["1 processes, 24 images"]
+    assert printed[1][0].splitlines() == ["2 processes, 24 images"] * 2
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_metadata_may_be_json_lines_or_parquet(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    reference = tmp_path / "csv"
+    build(reference, photos, embedder)
+    rows = Dataset.from_csv(str(photos / "metadata.csv"), cache_dir=str(tmp_path / "cache"))
+    (photos / "metadata.csv").unlink()
+    for suffix, write in (("jsonl", rows.to_json), ("parquet", rows.to_parquet)):
+        file = photos / f"metadata.{suffix}"
+        write(str(file))
+        build(tmp_path / suffix, photos, embedder)
+        file.unlink()
+        with PersonGallery.open(tmp_path / suffix, embedder) as one, PersonGallery.open(reference, embedder) as other:
+            for where in ("camera > 3", "person_id == 2 and time > '2026-05-14'"):
+                hits = [gallery.search_text(SENTENCE, 100, where=where) for gallery in (one, other)]
+                assert [hit.name for hit in hits[0]] == [hit.name for hit in hits[1]]
+                assert 0 < len(hits[0]) < 24
+
+
+def test_images_without_metadata_and_metadata_without_images_are_counted(
+    photos: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    file = photos / "metadata.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:-2], "camera_9/gone.jpg,8,9,2026-05-01"]))
+    notes = build(tmp_path / "index", photos, embedder).notes
+    assert len(notes) == 2
+    assert "1 of the images it names are not there: camera_9/gone.jpg" in notes[0]
+    assert "2 of 24 images have no row in it" in notes[1]
+    with PersonGallery.open(tmp_path / "index", embedder) as gallery:
+        assert len(gallery.search_text(SENTENCE, 100, where="person_id is null")) == 2
+
+
+def test_a_description_is_fused_into_the_vector_of_its_image(
+    photos: Path, embedder: Embedder, tmp_path: Path, write_descriptions: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedder, "in_bfloat16", False)
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.jpg"))
+    texts = {name: f"a tall {word} man" for name, word in zip(names[::3], ["slim", "heavy"] * 4, strict=True)}
+    index = tmp_path / "index"
+    build(index, photos, embedder, descriptions=write_descriptions(texts))
+    for name, vector in vectors_by_name(index, embedder).items():
+        inputs = embedder.processor(images=open_image(photos / name), return_tensors="pt")
+        if name in texts:
+            tokens = embedder.processor(text=texts[name], return_tensors="pt")
+            inputs |= {f"identity_{key}": value.reshape(1, -1) for key, value in tokens.items()}
+        with torch.no_grad():
+            expected = embedder.model.get_image_features(**inputs).pooler_output[0].numpy()
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+    texts[names[0]] = "an old short woman"
+    assert build(index, photos, embedder, descriptions=write_descriptions(texts)).embedded == 1
+    assert build(index, photos, embedder).embedded == len(texts)
+
+
+def dataset_of(files: list[Path] | None) -> Dataset:
+    """Six rows of the common schema, the images as bytes or as files."""
+    rows = [synthetic_row(0, person, 0, shot, image_size=(64, 32)) for person in range(3) for shot in range(2)]
+    for row, file in zip(rows, files or [], strict=False):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(row["image"]["bytes"])
+        row["image"] = {"bytes": None, "path": str(file)}
+    dataset = Dataset.from_list(rows, features=PERSON_FEATURES)
+    if files is not None:
+        dataset = dataset.add_column("file_path", [str(file).split("/imgs/")[1] for file in files])
+    return dataset
+
+
+def test_images_of_a_data_set_that_are_no_files_are_written_into_the_index(embedder: Embedder, tmp_path: Path) -> None:
+    index, rows = tmp_path / "index", dataset_of(None)
+    assert build(index, rows, embedder).images == 6
+    index = index.rename(tmp_path / "moved")  # it takes its images along
+    with PersonGallery.open(index, embedder) as gallery:
+        for row, image in enumerate(rows["image"]):
+            assert np.array_equal(np.asarray(gallery.image(row)), np.asarray(image.convert("RGB")))
+        hit = gallery.search_row(5, top_k=1)[0]
+        assert (hit.metadata["person_id"], hit.metadata["captions"]) == (2, rows[5]["captions"])
+    report = build(index, rows.select([1, 4]), embedder)
+    assert (report.images, report.removed) == (2, 6)  # rows 1 and 4 have other numbers now
+    assert len(list((index / "exported-images").iterdir())) == 2
+
+
+def test_images_of_a_data_set_that_are_files_stay_where_they_are(embedder: Embedder, tmp_path: Path) -> None:
+    files = [tmp_path / "set" / "imgs" / f"cam_{number % 2}" / f"{number}.png" for number in range(6)]
+    rows = dataset_of(files)
+    build(tmp_path / "index", rows, embedder)
+    with PersonGallery.open(tmp_path / "index", embedder) as gallery:
+        assert {gallery.path(row) for row in range(6)} == set(files)
+        assert gallery.search_row(0, top_k=1, where="path == 'cam_0/0.png'")[0].path == files[0]
+        assert not (tmp_path / "index" / "exported-images").exists()
+
+
+def test_a_data_sets_own_descriptions_are_fused_when_asked(embedder: Embedder, tmp_path: Path) -> None:
+    rows = dataset_of(None)
+    build(tmp_path / "plain", rows, embedder)
+    build(tmp_path / "fused", rows, embedder, fuse_descriptions=True)
+    plain, fused = (vectors_by_name(tmp_path / name, embedder) for name in ("plain", "fused"))
+    for name in plain:
+        assert plain[name][:16] @ fused[name][:16] < 0.999  # the identity half is another
+        np.testing.assert_allclose(plain[name][16:], fused[name][16:], atol=2e-2)
+
+
+def test_whole_frames_are_counted(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 36)).save(photos / "frame.png")
+    assert build(tmp_path / "index", photos, embedder).wide == 1
+
+
+def test_the_table_says_what_could_not_be_read(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    (photos / "empty.jpg").touch()
+    (photos / "text.png").write_text("no picture")
+    whole = sorted(photos.rglob("*.jpg"))[0].read_bytes()
+    (photos / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "outside.jpg").write_bytes(whole)
+    (photos / "link.jpg").symlink_to(tmp_path / "outside.jpg")
+    index = tmp_path / "index"
+    report = build(index, photos, embedder)
+    assert report.images == 24
+    assert [path for path, _ in report.unreadable] == ["empty.jpg", "half.jpg", "link.jpg", "text.png"]
+    assert dict(report.unreadable)["empty.jpg"] == "zero bytes"
+    assert "leads out of the folder" in dict(report.unreadable)["link.jpg"]
+    stored = json.loads(next(index.glob("generation-*/unreadable.json")).read_text())
+    assert [tuple(entry) for entry in stored] == report.unreadable
