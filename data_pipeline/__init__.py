@@ -1,12 +1,49 @@
-"""Data sets for text-to-image person re-identification, all turned into one table layout."""
+"""Data sets for text-to-image person re-identification, all turned into one table layout.
 
-from .benchmarks.parquet import save_parquet
-from .concatenation import concatenate_person_datasets
-from .contact_sheet import contact_sheet
-from .loading import BENCHMARKS, load_person_dataset
-from .schema import PERSON_FEATURES, check_splits
-from .synthetic import load_synthetic, synthetic_caption_styles
-from .synthetic_people import Outfit, Person, PersonTraits, describe_person
+Importing this package costs nothing: each name is imported from its module at its first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .benchmarks.parquet import save_parquet
+    from .concatenation import concatenate_person_datasets
+    from .images import UnreadableImageError, check_image, open_image, with_image_files
+    from .inspection import inspect_splits
+    from .loading import BENCHMARKS, load_person_dataset
+    from .schema import PERSON_FEATURES, check_splits
+    from .synthetic import load_synthetic, synthetic_caption_styles
+    from .synthetic_people import Outfit, Person, PersonTraits, describe_person
+
+# A name must not be a module's as well: once imported, the module would stand in its place.
+_HOMES = {
+    "BENCHMARKS": "loading",
+    "PERSON_FEATURES": "schema",
+    "Outfit": "synthetic_people",
+    "Person": "synthetic_people",
+    "PersonTraits": "synthetic_people",
+    "UnreadableImageError": "images",
+    "check_image": "images",
+    "check_splits": "schema",
+    "concatenate_person_datasets": "concatenation",
+    "describe_person": "synthetic_people",
+    "inspect_splits": "inspection",
+    "load_person_dataset": "loading",
+    "load_synthetic": "synthetic",
+    "open_image": "images",
+    "save_parquet": "benchmarks.parquet",
+    "synthetic_caption_styles": "synthetic",
+    "with_image_files": "images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name from its module at its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
 
 __all__ = [
     "BENCHMARKS",
@@ -14,12 +51,16 @@ __all__ = [
     "Outfit",
     "Person",
     "PersonTraits",
+    "UnreadableImageError",
+    "check_image",
     "check_splits",
     "concatenate_person_datasets",
-    "contact_sheet",
     "describe_person",
+    "inspect_splits",
     "load_person_dataset",
     "load_synthetic",
+    "open_image",
     "save_parquet",
     "synthetic_caption_styles",
+    "with_image_files",
 ]

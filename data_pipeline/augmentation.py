@@ -12,7 +12,9 @@ class AugmentationConfig:
     `crop_padding` is the border added before the crop, as a share of each side's length. `erase_area` is the largest
     share of the image that is erased. `jitter_strength` s scales brightness, contrast and saturation by a factor from
     [1 - s, 1 + s]; jitter is off by default, because colours are what captions name. `word_mask_probability` holds
-    per token of the caption. Raises `ValueError` on a value outside [0, 1].
+    per token of the caption. `styled_caption_probability` is how often a caption is drawn from the row's
+    `styled_captions`, where it has any, and not from those that people wrote. Raises `ValueError` on a value outside
+    [0, 1].
     """
 
     flip_probability: float = 0.5
@@ -23,6 +25,7 @@ class AugmentationConfig:
     jitter_probability: float = 0.0
     jitter_strength: float = 0.2
     word_mask_probability: float = 0.1
+    styled_caption_probability: float = 0.5
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -57,7 +60,7 @@ def pad_and_crop(pixels: np.ndarray, padding: float, fill: np.ndarray, rng: np.r
     """Pad each side of [H, W, 3] by the share `padding` of its length with `fill`, then crop [H, W, 3] at random."""
     height, width, channels = pixels.shape
     border_y, border_x = round(height * padding), round(width * padding)
-    padded = np.empty((height + 2 * border_y, width + 2 * border_x, channels), dtype=pixels.dtype)
+    padded = np.empty((height + 2 * border_y, channels, width + 2 * border_x), dtype=pixels.dtype).transpose(0, 2, 1)
     padded[:] = fill
     padded[border_y : border_y + height, border_x : border_x + width] = pixels
     top, left = rng.integers(2 * border_y + 1), rng.integers(2 * border_x + 1)
@@ -88,7 +91,7 @@ def erase_rectangle(pixels: np.ndarray, max_area: float, fill: np.ndarray, rng: 
     erased_height = min(height, int(np.sqrt(area * ratio)))
     erased_width = min(width, int(np.sqrt(area / ratio)))
     top, left = rng.integers(height - erased_height + 1), rng.integers(width - erased_width + 1)
-    pixels = pixels.copy()
+    pixels = pixels.copy(order="K")
     pixels[top : top + erased_height, left : left + erased_width] = fill
     return pixels
 

@@ -1,5 +1,7 @@
 """Rows of a data set to batches of tensors, for training and for retrieval."""
 
+import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -8,10 +10,13 @@ import torch
 from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor
 
-from modeling_bdam.processing_bdam import BDAMProcessor, to_rgb
+from modeling_bdam.processing_bdam import BDAMProcessor
 
 from .augmentation import AugmentationConfig, augment_image, mask_words
+from .images import ImageFile, open_image
 
+ImageSource = ImageFile | Image.Image
+_last_batch = threading.local()
 _INTEGER_FIELDS = ("person_ids", "outfit_ids", "index")
 
 
@@ -20,13 +25,20 @@ class TrainCollator:
 
     Returns `pixel_values [B, 3, H, W]`, `input_ids`, `attention_mask` `[B, L]` of one caption a row, the same pair
     for the descriptions with the prefixes `identity_` and `clothing_` (their own L), and `person_ids [B]` int64. The
-    description keys are absent when any row of the batch lacks either description. A row without captions uses its
-    descriptions as its caption; a row with neither raises `ValueError`.
+    description keys are absent when no row of the batch has both descriptions.
+
+    Images may be PIL images or, as of `with_image_files`, files. A row without captions uses its `styled_captions` (a
+    column that a set may have) or else its descriptions.
 
     A row may carry `augmentation_seed` (int): its caption is drawn, its image augmented and its caption's words
     masked with a generator of that seed alone, so a batch is a pure function of rows and seeds, whatever the worker,
     the process or the resume. Without a seed: the first caption, nothing augmented. Descriptions are never masked:
     people are compared by what their descriptions say.
+
+    Raises:
+        ValueError: a row without any text, or a batch of which only some rows have both descriptions: processes with
+            other keys in their batches would wait for each other for ever.
+        UnreadableImageError: an image file that cannot be read; the message names it.
     """
 
     def __init__(self, processor: BDAMProcessor, augmentation: AugmentationConfig | None) -> None:
@@ -43,7 +55,8 @@ class TrainCollator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         seeds = [row.get("augmentation_seed") for row in rows]
         rngs = [None if seed is None else np.random.default_rng(seed) for seed in seeds]
-        captions = [_draw_caption(row, rng) for row, rng in zip(rows, rngs, strict=True)]
+        styled = 0.0 if self.augmentation is None else self.augmentation.styled_caption_probability
+        captions = [_draw_caption(row, rng, styled) for row, rng in zip(rows, rngs, strict=True)]
 
         images = (self._load(row["image"], rng) for row, rng in zip(rows, rngs, strict=True))
         batch = {"pixel_values": self.pixels.normalise(images, len(rows)), **_tokenize(self.processor, captions)}
@@ -51,15 +64,13 @@ class TrainCollator:
             self._mask(input_ids, rng)
         batch["person_ids"] = torch.tensor([row["person_id"] for row in rows], dtype=torch.int64)
 
-        descriptions = {
-            prefix: [row.get(f"{prefix}_description") or "" for row in rows] for prefix in ("identity", "clothing")
-        }
-        if all(text.strip() for texts in descriptions.values() for text in texts):
-            for prefix, texts in descriptions.items():
-                batch |= {f"{prefix}_{key}": value for key, value in _tokenize(self.processor, texts).items()}
+        if _all_described(rows):
+            for prefix in ("identity", "clothing"):
+                texts = _tokenize(self.processor, [row[f"{prefix}_description"] for row in rows])
+                batch |= {f"{prefix}_{key}": value for key, value in texts.items()}
         return batch
 
-    def _load(self, image: Image.Image, rng: np.random.Generator | None) -> np.ndarray:
+    def _load(self, image: ImageSource, rng: np.random.Generator | None) -> np.ndarray:
         """One image, resized and augmented, uint8 [H, W, 3]."""
         pixels = self.pixels.resize(image)
         if self.augmentation is None or rng is None:
@@ -84,9 +95,13 @@ class TrainCollator:
 class RetrievalCollator:
     """Rows of a gallery or of queries to a batch for encoding.
 
-    Rows with `image` (PIL) give `pixel_values [B, 3, H, W]`; rows with `caption` (str) give `input_ids`,
-    `attention_mask` `[B, L]`; `person_ids`, `outfit_ids`, `index` (int) become int64 [B]. Other fields are dropped.
-    Raises `ValueError` when only some rows of the batch have a field.
+    Rows with `image` (a PIL image, or a file as of `with_image_files`) give `pixel_values [B, 3, H, W]`; rows with
+    `caption` (str) give `input_ids`, `attention_mask` `[B, L]`; `person_ids`, `outfit_ids`, `index` (int) become int64
+    [B]. Other fields are dropped.
+
+    Raises:
+        ValueError: only some rows of the batch have a field.
+        UnreadableImageError: an image file that cannot be read; the message names it.
     """
 
     def __init__(self, processor: BDAMProcessor) -> None:
@@ -108,8 +123,9 @@ class RetrievalCollator:
 class PixelBatcher:
     """What an image processor does (resize, rescale, normalise), for a batch at once and much faster.
 
-    The result equals the image processor's own, to 1e-6. Raises `ValueError` for an image processor that does not
-    resize to a fixed height and width, or that crops or pads.
+    The result equals the image processor's own, to 1e-6; for a JPEG of several times the size wanted, see `open_image`,
+    to a few grey levels. Raises `ValueError` for an image processor that does not resize to a fixed height and width,
+    or that crops or pads.
     """
 
     def __init__(self, image_processor: BaseImageProcessor) -> None:
@@ -135,35 +151,78 @@ class PixelBatcher:
         self.factor = (scale / np.array(std, dtype=np.float64)).astype(np.float32).reshape(3, 1, 1)
         self.offset = (np.array(mean, dtype=np.float64) / np.array(std)).astype(np.float32).reshape(3, 1, 1)
 
-    def resize(self, image: Image.Image) -> np.ndarray:
-        """One image of any mode to uint8 [H, W, 3]."""
-        return np.asarray(to_rgb(image).resize((self.width, self.height), self.resample))
+    def resize(self, source: ImageSource) -> np.ndarray:
+        """One image, whatever `open_image` takes, to uint8 [H, W, 3], read-only.
+
+        Raises `UnreadableImageError`.
+        """
+        size = self.width, self.height
+        image = open_image(source, size)
+        if image.size != size:
+            image = image.resize(size, self.resample)
+        # Packed row by row, first its reds, then its greens, then its blues: `normalise` wants the colours apart, and
+        # taking apart the triples that `np.asarray(image)` packs would cost it more than anything else it does.
+        packed = np.frombuffer(image.tobytes("raw", "RGB;L"), dtype=np.uint8)
+        return packed.reshape(self.height, 3, self.width).transpose(0, 2, 1)
 
     def normalise(self, images: Iterable[np.ndarray], count: int) -> torch.Tensor:
         """`count` images, each uint8 [H, W, 3], to float32 [count, 3, H, W].
 
-        A generator of images is best: each is then decoded, converted and scaled while it is in the cache. numpy takes
-        huge pages for the result, which halves the time against `torch.empty`.
+        A generator of images is best: each is then decoded, converted and scaled while it is in the cache.
         """
-        pixels = np.empty((count, 3, self.height, self.width), dtype=np.float32)
+        pixels = _batch_memory((count, 3, self.height, self.width))
         for target, image in zip(pixels, images, strict=True):
-            target[:] = np.ascontiguousarray(image.transpose(2, 0, 1))
+            target[:] = image.transpose(2, 0, 1)
             target *= self.factor
             target -= self.offset
         return torch.from_numpy(pixels)
 
 
-def _draw_caption(row: dict[str, Any], rng: np.random.Generator | None) -> str:
-    captions = [caption for caption in row["captions"] if caption.strip()]
+def _batch_memory(shape: tuple[int, ...]) -> np.ndarray:
+    """Memory for a batch, float32: that of this thread's last batch, if nobody holds that any longer.
+
+    To get fresh memory for a large batch takes a fifth of the time in which its images are decoded.
+    """
+    memory, last_view = getattr(_last_batch, "value", (np.empty(0), lambda: None))
+    if memory.shape != shape or last_view() is not None:
+        memory = np.empty(shape, dtype=np.float32)
+    view = memory.view()  # which lives as long as a tensor or an array that shares its memory
+    _last_batch.value = memory, weakref.ref(view)
+    return view
+
+
+def _draw_caption(row: dict[str, Any], rng: np.random.Generator | None, styled_probability: float) -> str:
+    captions, styled = (
+        [text for text in row.get(column) or [] if text.strip()] for column in ("captions", "styled_captions")
+    )
+    if styled and (not captions or (rng is not None and rng.random() < styled_probability)):
+        captions = styled
     if not captions:
         descriptions = [row.get("identity_description") or "", row.get("clothing_description") or ""]
         captions = [" ".join(text.strip() for text in descriptions if text.strip())]
         if not captions[0]:
             raise ValueError(
-                f"A row of person {row['person_id']} has neither a caption nor a description: drop it, or describe "
-                "its image first."
+                f"{_name(row)} has neither a caption nor a description: drop it, or describe its image first."
             )
     return captions[0 if rng is None else rng.integers(len(captions))]
+
+
+def _all_described(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether the rows have both descriptions: all of them, or none."""
+    described = [
+        all((row.get(f"{part}_description") or "").strip() for part in ("identity", "clothing")) for row in rows
+    ]
+    if any(described) and not all(described):
+        raise ValueError(
+            f"{sum(described)} of {len(rows)} rows of the batch have both descriptions, but "
+            f"{_name(rows[described.index(False)])} has not: train on rows that have them, or on rows without them."
+        )
+    return all(described)
+
+
+def _name(row: dict[str, Any]) -> str:
+    file = row.get("file_path")
+    return f"A row of person {row['person_id']}" + (f" ({file})" if file else "")
 
 
 def _tokenize(processor: BDAMProcessor, texts: list[str]) -> dict[str, torch.Tensor]:

@@ -1,14 +1,20 @@
 """A page of images with their captions: look at a data set before believing it."""
 
-import textwrap
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-_LINE = 11
-_MARGIN = 6
+from .images import UnreadableImageError, open_image, with_image_files
+from .sheet_text import font_for, wrap_text
+
+_FONT_SIZE, _LINE, _MARGIN = 10, 13, 6  # pixels
+_TEXT_LINES = 12  # of one caption
+_NARROW = 4  # pixels of a narrow letter
+_WIDEST = 2  # a cell without captions is at most this many times as wide as high
 
 
 def contact_sheet(
@@ -16,9 +22,11 @@ def contact_sheet(
 ) -> Path:
     """Writes the first `rows * columns` images of a split, each above its captions, as one PNG.
 
+    In the place of an image that cannot be read stands the reason.
+
     Args:
         dataset: a split with the columns of `PERSON_FEATURES`; select or shuffle it before to see other rows.
-        path: the file to write.
+        path: the file to write; it appears complete or not at all.
         captions: whether to print person, camera, outfit and captions below each image.
         image_height: height of an image on the sheet, in pixels.
 
@@ -27,35 +35,65 @@ def contact_sheet(
 
     Raises:
         ValueError: the split is empty.
+        OSError: the file cannot be written.
     """
     if len(dataset) == 0:
         raise ValueError("contact_sheet: the split has no rows to show")
-    shown = [dataset[index] for index in range(min(len(dataset), rows * columns))]
-    font = ImageFont.load_default(10)
-    cell_width = 200 if captions else max(_scaled_width(row["image"], image_height) for row in shown) + 2 * _MARGIN
-    texts = [_lines(row, (cell_width - 2 * _MARGIN) // 5) if captions else [] for row in shown]
-    line_count = max(len(lines) for lines in texts)
-    cell_height = image_height + line_count * _LINE + 3 * _MARGIN
-    used_rows = -(-len(shown) // columns)
-    sheet = Image.new("RGB", (columns * cell_width, used_rows * cell_height), "white")
+    shown = list(with_image_files(dataset.select(range(min(len(dataset), rows * columns)))))
+    inner_width = 200 - 2 * _MARGIN if captions else _WIDEST * image_height
+    pictures = [_picture(row["image"], inner_width, image_height) for row in shown]
+    if not captions:
+        inner_width = max(picture.width for picture in pictures)
+    texts = [_lines(_texts(row), inner_width) if captions else [] for row in shown]
+    cell_width = inner_width + 2 * _MARGIN
+    cell_height = image_height + max(map(len, texts)) * _LINE + 3 * _MARGIN
+    sheet = Image.new("RGB", (columns * cell_width, -(-len(shown) // columns) * cell_height), "white")
     draw = ImageDraw.Draw(sheet)
-    for index, (row, lines) in enumerate(zip(shown, texts, strict=True)):
+    for index, (picture, lines) in enumerate(zip(pictures, texts, strict=True)):
         x, y = index % columns * cell_width + _MARGIN, index // columns * cell_height + _MARGIN
-        image = row["image"].convert("RGB")
-        sheet.paste(image.resize((_scaled_width(image, image_height), image_height), Image.Resampling.LANCZOS), (x, y))
-        draw.multiline_text((x, y + image_height + _MARGIN), "\n".join(lines), fill="black", font=font, spacing=1)
-    path = Path(path)
-    sheet.save(path, format="PNG")
-    return path
+        sheet.paste(picture, (x, y))
+        for number, (line, font) in enumerate(lines):
+            draw.text((x, y + image_height + _MARGIN + number * _LINE), line, fill="black", font=font)
+    return _save(sheet, Path(path))
 
 
-def _scaled_width(image: Image.Image, height: int) -> int:
-    return max(1, round(image.width * height / image.height))
+def _picture(source: Any, width: int, height: int) -> Image.Image:
+    """The image of a row, at most `width` x `height`, or a card that says why there is none."""
+    try:
+        image = open_image(source, (width, height))
+    except UnreadableImageError as error:
+        card = Image.new("RGB", (min(width, height), height), "mistyrose")
+        draw = ImageDraw.Draw(card)
+        for number, (line, font) in enumerate(_lines([str(error)], card.width - 2 * _MARGIN)):
+            draw.text((_MARGIN, _MARGIN + number * _LINE), line, fill="darkred", font=font)
+        return card
+    return ImageOps.contain(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def _lines(row: dict[str, Any], width: int) -> list[str]:
-    lines = [f"person {row['person_id']} · outfit {row['outfit_id']} · camera {row['camera_id']}"]
-    for text in [*row["captions"], row["identity_description"], row["clothing_description"]]:
-        if text:
-            lines += textwrap.wrap(text, width, initial_indent="- ")
+def _texts(row: dict[str, Any]) -> list[str]:
+    """What is written below the image of a row."""
+    who = f"person {row['person_id']} · outfit {row['outfit_id']} · camera {row['camera_id']}"
+    described = [row["identity_description"], row["clothing_description"]]
+    return [who, *(f"- {text}" for text in [*row["captions"], *described] if text)]
+
+
+def _lines(texts: Sequence[str], width: int) -> list[tuple[str, ImageFont.FreeTypeFont]]:
+    """Texts as lines of at most some pixels, each with a font that has its letters."""
+    lines = []
+    for text in texts:
+        font = ImageFont.truetype(str(font_for(text)), _FONT_SIZE)
+        letters = width // _NARROW
+        while any(font.getlength(line) > width for line in wrap_text(text, letters, _TEXT_LINES)):
+            letters -= 1
+        lines += [(line, font) for line in wrap_text(text, letters, _TEXT_LINES)]
     return lines
+
+
+def _save(sheet: Image.Image, path: Path) -> Path:
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        sheet.save(unfinished, format="PNG")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path

@@ -1,7 +1,6 @@
 """A picture of a search: every query in words, beside the images it found first, right and wrong ones told apart."""
 
 import os
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
+
+from .sheet_text import font_families_for, wrap_text
 
 RIGHT, WRONG, QUIET = "#15803d", "#dc2626", "#6b7280"
 # Inches.
@@ -68,7 +69,7 @@ def retrieval_sheet(
         top = _HEADER + row * row_height
         page.plot([_MARGIN, width - _MARGIN], [top - 0.03] * 2, color="#e5e7eb", linewidth=0.8)
         image_top = top + _LABEL
-        lines = textwrap.wrap(caption, _CAPTION_CHARACTERS, max_lines=_CAPTION_LINES, placeholder=" …")
+        lines = wrap_text(caption, _CAPTION_CHARACTERS, _CAPTION_LINES)
         _write(page, _MARGIN, image_top, "\n".join(lines), size=8.5, vertical="top")
         if query_images is not None:
             left = _MARGIN + _CAPTION_WIDTH
@@ -134,6 +135,7 @@ def _write(
         fontsize=size,
         color=color,
         fontweight=weight,
+        fontfamily=font_families_for(text),
         horizontalalignment=align,
         verticalalignment=vertical,
         linespacing=1.25,

@@ -1,7 +1,7 @@
 """Configuration of the BDAM model for text-to-image person re-identification."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -13,6 +13,7 @@ from transformers.configuration_utils import SubConfigSpec
 _COMMON_ARGUMENTS = {
     "attn_implementation",
     "auto_map",
+    "custom_pipelines",
     "experts_implementation",
     "model_type",
     "name_or_path",
@@ -42,6 +43,8 @@ _AT_LEAST_ZERO = (
     "clothing_weight",
     "initializer_range",
 )
+_MOST_LAYERS = 1000
+_LARGEST_SIZE = 2**24
 
 
 @strict
@@ -67,6 +70,8 @@ class BDAMConfig(PreTrainedConfig):
         use_fusion: without it (table 2's baseline) the final representation is one projection of each feature.
         fusion_hidden_size: d, the width shared by image and text in the fusion head.
         num_fusion_layers: residual state-space layers.
+        fusion_block: what those layers are: `"mamba"`, the state space; `"transformer"`, `"attention"` or `"mlp"` for
+            comparison (figure 5).
         fusion_alignment: the align MLPs; without them, one linear map each.
         fusion_gate: the softmax gate over the two modalities; without it each weighs 1/2.
         fusion_mamba: the state-space layers.
@@ -87,6 +92,7 @@ class BDAMConfig(PreTrainedConfig):
     """
 
     model_type = "bdam"
+    _auto_class = "AutoConfig"  # what is saved carries this code, for AutoConfig(trust_remote_code=True)
     sub_configs_defaults = {  # noqa: RUF012 - transformers reads a plain dict
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vit"),
@@ -112,6 +118,7 @@ class BDAMConfig(PreTrainedConfig):
     fusion_alignment: bool = True
     fusion_gate: bool = True
     fusion_mamba: bool = True
+    fusion_block: Literal["mamba", "transformer", "attention", "mlp"] = "mamba"
     fusion_sequence: Literal["global", "token"] = "global"
     mamba_state_size: int = 16
     mamba_conv_size: int = 4
@@ -144,6 +151,9 @@ class BDAMConfig(PreTrainedConfig):
             for name in names:
                 if getattr(self, name) < least:
                     raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name, value, most in _bounded(self):
+            if value > most:
+                raise ValueError(f"{name} must be at most {most}, got {value}")
         if self.dropout >= 1:
             raise ValueError(f"dropout must be below 1, got {self.dropout}")
         if self.use_bdam and self.hidden_size % self.num_bdam_heads:
@@ -152,6 +162,19 @@ class BDAMConfig(PreTrainedConfig):
             )
         if self.fusion_sequence == "token" and not self.use_fusion:
             raise ValueError("fusion_sequence='token' needs use_fusion=True")
+
+
+def _bounded(config: BDAMConfig) -> Iterator[tuple[str, float, int]]:
+    """Name, value and bound of every size and number of layers: what a mad file must not make a process build."""
+    for prefix, part in (
+        ("", config),
+        *((f"{tower}.", getattr(config, tower)) for tower in config.sub_configs_defaults),
+    ):
+        for name, value in vars(part).items():
+            most = _MOST_LAYERS if "layers" in name or name == "depths" else _LARGEST_SIZE
+            if most == _MOST_LAYERS or name.endswith(("_size", "_sizes", "_dim", "_embeddings", "_ratio", "_expand")):
+                values = value if isinstance(value, (list, tuple)) else [value]
+                yield from ((prefix + name, number, most) for number in values if isinstance(number, (int, float)))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

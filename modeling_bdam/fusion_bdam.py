@@ -1,9 +1,11 @@
 """The gated state-space fusion of image and text (section 3.4 of the paper), for any subset of the two."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_bdam import BDAMConfig
+from .fusion_blocks import FUSION_BLOCKS
 from .mamba_bdam import MambaBlock
 
 
@@ -21,8 +23,7 @@ class FusionHead(nn.Module):
         self.text_align = _alignment(text_width, config)
         self.gate = nn.Linear(2 * config.fusion_hidden_size, 2) if config.fusion_gate else None
         self.layers = nn.ModuleList(
-            MambaBlock(config.fusion_hidden_size, config.mamba_state_size, config.mamba_conv_size, config.mamba_expand)
-            for _ in range(config.num_fusion_layers if config.fusion_mamba else 0)
+            _fusion_layer(config) for _ in range(config.num_fusion_layers if config.fusion_mamba else 0)
         )
         self.projection = nn.Linear(config.fusion_hidden_size, config.projection_dim)
 
@@ -54,8 +55,11 @@ class FusionHead(nn.Module):
             sequence = torch.cat([image, text], dim=1) if self.token_sequence else image + text
         else:
             sequence = image if image is not None else text
+        readable = None if text_mask is None else _readable(sequence, text_mask)
         for layer in self.layers:
-            sequence = sequence + layer(sequence)
+            # A state space reads no later token, so nothing before the padding, which is last, depends on it.
+            update = layer(sequence) if isinstance(layer, MambaBlock) else layer(sequence, readable)
+            sequence = sequence + update
         return self.projection(_last_state(sequence, text_mask)), weights
 
     def _modality_weights(self, image: Tensor, text: Tensor) -> Tensor:
@@ -86,6 +90,19 @@ class LinearFusion(nn.Module):
         return torch.stack(projected).mean(dim=0), None
 
 
+def _fusion_layer(config: BDAMConfig) -> nn.Module:
+    width = config.fusion_hidden_size
+    if config.fusion_block == "mamba":
+        return MambaBlock(width, config.mamba_state_size, config.mamba_conv_size, config.mamba_expand)
+    return FUSION_BLOCKS[config.fusion_block](width, config.dropout)
+
+
+def _readable(sequence: Tensor, text_mask: Tensor) -> Tensor:
+    """Which tokens of [B, L, d] are no padding, [B, L], bool: the text, whose mask is [B, T], ends the sequence."""
+    image_tokens = sequence.shape[1] - text_mask.shape[1]
+    return F.pad(text_mask.bool(), (image_tokens, 0), value=True)
+
+
 def _alignment(width: int, config: BDAMConfig) -> nn.Module:
     if not config.fusion_alignment:
         return nn.Linear(width, config.fusion_hidden_size)
@@ -110,4 +127,5 @@ def _last_state(sequence: Tensor, text_mask: Tensor | None) -> Tensor:
     if text_mask is None:
         return sequence[:, -1]
     padding = text_mask.shape[1] - text_mask.sum(dim=1)  # [B]
-    return sequence[torch.arange(len(sequence), device=sequence.device), sequence.shape[1] - 1 - padding]
+    rows = torch.arange(sequence.shape[0], device=sequence.device)  # len() would fix the batch of an exported model
+    return sequence[rows, sequence.shape[1] - 1 - padding]

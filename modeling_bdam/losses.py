@@ -84,6 +84,17 @@ def info_nce(
     Raises:
         ValueError: shapes do not fit, a mask is not bool, or there are no rows or columns.
     """
+    return info_nce_of_rows(queries, keys, logit_scale, positives, ignored).mean()
+
+
+def info_nce_of_rows(
+    queries: Tensor,
+    keys: Tensor,
+    logit_scale: Tensor | float,
+    positives: Tensor,
+    ignored: Tensor | None = None,
+) -> Tensor:
+    """`info_nce` before the mean over rows, [N]."""
     similarity = _scaled_similarity(queries, keys, logit_scale)  # [N, M]
     _check_mask("positives", positives, similarity)
     negatives = ~positives
@@ -92,7 +103,7 @@ def info_nce(
         positives, negatives = positives & ~ignored, negatives & ~ignored
     deficit = _masked_logsumexp(similarity, negatives)[:, None] - similarity  # [N, M], above 0: negatives outweigh
     per_pair = torch.where(positives, F.softplus(deficit), 0.0)
-    return (per_pair.sum(dim=1) / positives.sum(dim=1).clamp(min=1)).mean()
+    return per_pair.sum(dim=1) / positives.sum(dim=1).clamp(min=1)
 
 
 def triplet(

@@ -1,8 +1,9 @@
 """BDAM: decoupled identity and clothing embeddings of person images and sentences, in one space for retrieval."""
 
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
@@ -23,11 +24,15 @@ from .towers_bdam import (
     check_image_size,
     check_text_length,
     drop_idle_parameters,
+    interpolates,
     load_tower,
+    longest_text,
     takes_one_size,
     tower_width,
     vision_tokens,
 )
+
+Model = TypeVar("Model", bound="BDAMPreTrainedModel")
 
 
 class BDAMPreTrainedModel(PreTrainedModel):
@@ -52,6 +57,44 @@ class BDAMPreTrainedModel(PreTrainedModel):
         own, which is where CLIP and SigLIP towers initialise their layers. Ours writes through `initialization`."""
         return False
 
+    @classmethod
+    def from_pretrained(cls: type[Model], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Model:
+        """As in transformers, but from safetensors alone: a pickle can run any code when it is read.
+
+        Raises:
+            OSError: there are no safetensors, or they are damaged.
+            ValueError: they do not fit the config.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs | {"use_safetensors": True})
+        except SafetensorError as error:
+            raise OSError(
+                f"{pretrained_model_name_or_path}: the safetensors are damaged or cut off ({error}); get them anew"
+            ) from None
+        except OSError as error:
+            if "safetensors" not in str(error):
+                raise
+            raise OSError(f"{error} Weights in a pickle (pytorch_model.bin) are not read: it could run code") from None
+
+    @staticmethod
+    def _finalize_model_loading(model: PreTrainedModel, load_config: Any, loading_info: Any) -> Any:
+        """As in transformers, which here makes room for what the file did not give; a mismatch is told before that."""
+        mismatched = sorted(loading_info.mismatched_keys)
+        if mismatched and not load_config.ignore_mismatched_sizes:
+            name, found, expected = mismatched[0]
+            raise ValueError(
+                f"{load_config.pretrained_model_name_or_path}: the weights do not fit the config: `{name}` is "
+                f"{list(found)} in the file and {list(expected)} by the config ({len(mismatched)} weights differ)"
+            )
+        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        missing = sum(sizes.get(name, 0) for name in loading_info.missing_keys)
+        if missing > sum(sizes.values()) - missing:
+            raise ValueError(
+                f"{load_config.pretrained_model_name_or_path}: the weights do not fit the config: of its "
+                f"{sum(sizes.values()):,} parameters, the file lacks {missing:,}"
+            )
+        return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -72,6 +115,8 @@ class BDAMModel(BDAMPreTrainedModel):
         ```
     """
 
+    _auto_class = "AutoModel"  # type: ignore[assignment]  # what is saved carries this code
+
     def __init__(
         self,
         config: BDAMConfig,
@@ -89,6 +134,7 @@ class BDAMModel(BDAMPreTrainedModel):
         self.vision_model.config, self.text_model.config = vision_config, text_config
         drop_idle_parameters(self.vision_model, self.text_model)
         self.vision_takes_one_size = takes_one_size(self.vision_model)
+        self.longest_text = longest_text(self.text_model)
 
         vision_width, text_width = tower_width(vision_config), tower_width(text_config)
         width = config.hidden_size
@@ -262,6 +308,7 @@ class BDAMModel(BDAMPreTrainedModel):
         """The vision tower's tokens at width D, [B, L, D], and its whole output."""
         interpolate = self.vision_takes_one_size and self.config.interpolate_pos_encoding
         check_image_size(pixel_values, self.vision_model.config, self.vision_takes_one_size and not interpolate)
+        interpolate = interpolate and interpolates(pixel_values, self.vision_model)
         arguments = {"interpolate_pos_encoding": True} if interpolate else {}
         tower = self.vision_model(pixel_values=pixel_values, **arguments, **kwargs)
         return self.vision_projection(vision_tokens(self.vision_model, tower)), tower
@@ -270,7 +317,7 @@ class BDAMModel(BDAMPreTrainedModel):
         self, input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[Tensor, BaseModelOutput]:
         """The text tower's tokens at width D, [B, T, D], and its whole output."""
-        check_text_length(input_ids, self.text_model.config)
+        check_text_length(input_ids, self.longest_text)
         tower = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         return self.text_projection(tower.last_hidden_state), tower
 

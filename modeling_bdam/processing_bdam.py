@@ -54,6 +54,7 @@ class BDAMProcessor(ProcessorMixin):
     (see `to_rgb`).
     """
 
+    _auto_class = "AutoProcessor"  # type: ignore[assignment]  # what is saved carries this code
     text_kwargs: ClassVar[TextKwargs] = {  # type: ignore[misc]  # lowest-priority defaults
         "padding": True,
         "truncation": True,

@@ -5,8 +5,10 @@ from typing import Any, cast
 
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, CLIPVisionConfig, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
+
+from .clip_grid_bdam import GridEmbeddings, square
 
 _NOT_IN_AUTO_MODEL = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
 
@@ -16,6 +18,10 @@ _NORM_OF_POOLED_VECTOR = {"clip_vision_model": "post_layernorm", "convnext": "la
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """A tower of this configuration with new weights."""
+    if config.model_type == "clip_vision_model" and not isinstance(config.image_size, int):
+        tower = _tower_class(config)._from_config(square(cast(CLIPVisionConfig, config)))
+        tower.embeddings = GridEmbeddings(cast(CLIPVisionConfig, config))
+        return tower
     return _tower_class(config)._from_config(config, **_without_pooler(config))
 
 
@@ -78,13 +84,42 @@ def check_image_size(pixel_values: Tensor, config: PreTrainedConfig, one_size: b
         )
 
 
-def check_text_length(input_ids: Tensor, config: PreTrainedConfig) -> None:
-    """Refuses texts [B, T] that have more tokens than the tower has positions.
+def interpolates(pixel_values: Tensor, vision_model: PreTrainedModel) -> bool:
+    """Whether images [B, 3, H, W] have another size than the tower has positions for.
+
+    Raises:
+        ValueError: they have, and the tower's own grid is no square, which transformers cannot interpolate.
+    """
+    own, size = _pair(getattr(vision_model.config, "image_size", None)), tuple(pixel_values.shape[-2:])
+    if own in (None, size):
+        return False
+    if own[0] != own[1] and vision_model.config.model_type != "clip_vision_model":
+        raise ValueError(
+            f"images are {size[0]}x{size[1]}, but the vision tower has positions for {own[0]}x{own[1]}, which can be "
+            "interpolated for a square or for a CLIP tower alone: resize the images"
+        )
+    return True
+
+
+def longest_text(text_model: PreTrainedModel) -> int | None:
+    """How many tokens a text may have; None where the tower sets no limit.
+
+    RoBERTa and its kin number positions from behind the padding's, so that fewer are left for tokens.
+    """
+    limit = getattr(text_model.config, "max_position_embeddings", None)
+    for name, module in text_model.named_modules():
+        if limit is not None and name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            limit -= 0 if module.padding_idx is None else module.padding_idx + 1
+    return limit
+
+
+def check_text_length(input_ids: Tensor, limit: int | None) -> None:
+    """Refuses texts [B, T] that have more tokens than `longest_text`.
 
     Raises:
         ValueError: naming both lengths.
     """
-    limit, length = getattr(config, "max_position_embeddings", None), input_ids.shape[1]
+    length = input_ids.shape[1]
     if limit is not None and length > limit:
         raise ValueError(
             f"texts are {length} tokens long, but the text tower takes {limit}: truncate them, as the processor does "

@@ -2,8 +2,10 @@
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,13 +18,20 @@ from .evaluation import EncodedSplit, encode_split, protocol_metrics
 from .gathering import gather_labels, gather_outputs, whole_batch_norms
 from .gradnorm import GradNorm, shared_gradient_norms
 from .losses import gate_regularisation
+from .model_card import CardData, SplitSize, write_model_card
 from .modeling_bdam import BDAMModel
-from .objective_bdam import plain_losses, task_losses
+from .noisy_pairs import PairFilter, row_losses
+from .objective_bdam import PairLabels, plain_losses, task_losses
 from .outputs_bdam import BDAMOutput
 from .sampler import IdentityBalancedSampler, KeyedDataset
+from .similarity_distribution_matching import sdm_losses
 from .training_args import BDAMTrainingArguments
+from .uncertainty_weighting import UncertaintyWeighting
 
 GRADNORM_FILE = "gradnorm.pt"
+UNCERTAINTY_FILE = "uncertainty.pt"
+PAIR_FILTER_FILE = "pair_filter.pt"
+BASELINES = {"plain": plain_losses, "sdm": sdm_losses}
 
 
 class NonFiniteLossError(RuntimeError):
@@ -43,6 +52,9 @@ class BDAMTrainer(Trainer):
         retrieval_collator: rows with `image` and/or `caption` to tensors, for evaluation.
         processing_class: saved beside the model.
         callbacks: as in `Trainer`.
+
+    Attributes:
+        card_data: what the data sets are called; for the model card.
     """
 
     args: BDAMTrainingArguments
@@ -61,6 +73,10 @@ class BDAMTrainer(Trainer):
         self.retrieval_collator = retrieval_collator
         self.train_sampler: IdentityBalancedSampler | None = None
         self.gradnorm: GradNorm | None = None
+        self.uncertainty: UncertaintyWeighting | None = None
+        self.pair_filter = PairFilter()
+        self.card_data = CardData()
+        self.scored: dict[str, SplitSize] = {}  # by prefix of the figures
         self._micro_batches: list[tuple[Tensor, Tensor]] = []  # losses and gradient norms, since the last step
         self._noted: dict[str, tuple[Tensor, int]] = {}  # sums and counts for the next log entry
         if train_dataset is not None:
@@ -106,15 +122,17 @@ class BDAMTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """This process's weighted task losses (eq. 6), whose gradients DDP averages; GradNorm moves once a step."""
-        if self.args.objective == "plain":
+        if self.args.objective in BASELINES:
             inputs = {name: inputs[name] for name in ("pixel_values", "input_ids", "attention_mask", "person_ids")}
         texts = {name: value for name, value in inputs.items() if name != "person_ids"}
         output: BDAMOutput = model(**texts)
         everyone = gather_outputs(output, self.accelerator)
         labels = gather_labels(inputs["person_ids"], inputs, self.accelerator)
-        if self.args.objective == "plain":
-            losses = plain_losses(output, everyone, labels)
+        if self.args.objective in BASELINES:
+            losses = BASELINES[self.args.objective](output, everyone, labels)
         else:
+            if self.args.robust_pairs:
+                labels = self._without_doubtful_pairs(labels, row_losses(output, everyone, labels))
             losses = task_losses(output, everyone, labels, self.args.triplet_margin)
             losses = {task: loss for task, loss in losses.items() if task not in self.args.left_out_tasks}
         self._check_finite(losses)
@@ -141,6 +159,8 @@ class BDAMTrainer(Trainer):
     def _gradnorm_weights(self, losses: dict[str, Tensor], output: BDAMOutput) -> Tensor:
         """The weights of this step's losses, [K]; at the last micro-batch of a step, GradNorm moves on for the next."""
         values = torch.stack([loss.detach() for loss in losses.values()])
+        if self.args.uncertainty_weighting:
+            return self._uncertainty_weights(list(losses), values)
         if not self.args.gradnorm or len(losses) == 1:
             return torch.ones_like(values)
         if self.gradnorm is None:
@@ -155,6 +175,30 @@ class BDAMTrainer(Trainer):
             self.gradnorm.update(mean_values, mean_norms)
             self._micro_batches.clear()
         return weights
+
+    def _uncertainty_weights(self, tasks: list[str], losses: Tensor) -> Tensor:
+        """As `_gradnorm_weights`, by learned uncertainty; `losses` [K]."""
+        if self.uncertainty is None:
+            self.uncertainty = self._new_uncertainty(tasks)
+        weights = self.uncertainty.weights
+        self._micro_batches.append((self.accelerator.reduce(losses, "mean"), losses))
+        if self.accelerator.sync_gradients:
+            self.uncertainty.update(torch.stack([values for values, _ in self._micro_batches]).mean(dim=0))
+            self._micro_batches.clear()
+        return weights
+
+    def _new_uncertainty(self, tasks: list[str]) -> UncertaintyWeighting:
+        return UncertaintyWeighting(tasks, self.args.gradnorm_learning_rate, device=self.args.device)
+
+    def _without_doubtful_pairs(self, labels: PairLabels, losses: Tensor) -> PairLabels:
+        """The labels without positive pairs whose texts are probably not theirs; `losses` [N] of this process."""
+        losses = self.accelerator.gather(losses)
+        self.pair_filter.remember(losses)
+        if self.state.global_step < self.args.robust_pairs_warmup * self.state.max_steps:
+            return labels
+        plausible = self.pair_filter.plausible(losses)
+        self._note({"plausible_rows": plausible.float().mean()})
+        return labels.doubting(plausible)
 
     def _new_gradnorm(self, tasks: list[str]) -> GradNorm:
         return GradNorm(
@@ -236,6 +280,9 @@ class BDAMTrainer(Trainer):
     def score(self, split: EncodedSplit, metric_key_prefix: str = "eval") -> dict[str, float]:
         """The figures of an encoded split at the model's own β."""
         beta = self.accelerator.unwrap_model(self.model).config.clothing_weight
+        self.scored[metric_key_prefix] = SplitSize(
+            people=len(split.gallery_ids.unique()), images=len(split.gallery), captions=len(split.queries)
+        )
         return {f"{metric_key_prefix}_{name}": value for name, value in protocol_metrics(split, beta).items()}
 
     def encode(self, rows: Any) -> EncodedSplit:
@@ -249,7 +296,7 @@ class BDAMTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
             show_progress=not self.args.disable_tqdm,
         )
-        if self.args.objective == "plain":
+        if self.args.objective in BASELINES:
             split.described_gallery = None  # nothing has trained the fusion with a description
         return split
 
@@ -269,14 +316,63 @@ class BDAMTrainer(Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.gradnorm is not None and self.args.should_save:
             torch.save(self.gradnorm.state_dict(), os.path.join(output_dir, GRADNORM_FILE))
+        if self.uncertainty is not None and self.args.should_save:
+            torch.save(self.uncertainty.state_dict(), os.path.join(output_dir, UNCERTAINTY_FILE))
+        if self.args.robust_pairs and self.args.should_save:
+            torch.save(self.pair_filter.state_dict(), os.path.join(output_dir, PAIR_FILTER_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        path = None if checkpoint is None else os.path.join(checkpoint, GRADNORM_FILE)
-        if path is not None and os.path.isfile(path) and self.args.gradnorm:
-            state = torch.load(path, map_location=self.args.device, weights_only=True)
+        if checkpoint is None:
+            return
+
+        def saved(name: str) -> dict[str, Any] | None:
+            path = os.path.join(checkpoint, name)
+            exists = os.path.isfile(path)
+            return torch.load(path, map_location=self.args.device, weights_only=True) if exists else None
+
+        if self.args.gradnorm and (state := saved(GRADNORM_FILE)) is not None:
             self.gradnorm = self._new_gradnorm(state["tasks"])
             self.gradnorm.load_state_dict(state)
+        if self.args.uncertainty_weighting and (state := saved(UNCERTAINTY_FILE)) is not None:
+            self.uncertainty = self._new_uncertainty(state["tasks"])
+            self.uncertainty.load_state_dict(state)
+        if self.args.robust_pairs and (state := saved(PAIR_FILTER_FILE)) is not None:
+            self.pair_filter.load_state_dict(state)
+
+    # Hub
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Writes `README.md` from what this run measured, see `write_model_card`.
+
+        Args:
+            license: as the Hub spells it; by default by the data trained on.
+            tags: beside those of every card.
+            model_name: by default the last part of the repository's name.
+            language, finetuned_from, tasks, dataset_tags, dataset, dataset_args: unused; of `Trainer`'s signature.
+                What the data sets are called is `card_data`.
+        """
+        if self.is_world_process_zero():
+            write_model_card(self, model_name, license, [tags] if isinstance(tags, str) else tags)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """As in `Trainer`, with the code that the model needs where this package is not, and with a card."""
+        if self.is_world_process_zero():
+            for path in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(path, self.args.output_dir)
+        self.create_model_card()
+        super()._push_from_checkpoint(checkpoint_folder)
 
 
 def _adam_arguments(args: BDAMTrainingArguments) -> dict[str, Any]:

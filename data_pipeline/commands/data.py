@@ -1,5 +1,223 @@
 """`bdam data`: look at a data set before training on it."""
 
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from .describe import one_line_errors
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from ..inspection import BadImage, SplitInspection, Spread
+
 app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")
+
+LISTED = 10  # unreadable images that are named
+SHEET_IMAGES, SHEET_COLUMNS = 24, 8
+
+Name = Annotated[str, typer.Argument(help="A data set, see `bdam data list`.")]
+DataDir = Annotated[Path | None, typer.Option(help="The folder of the data set.")]
+Descriptions = Annotated[Path | None, typer.Option(help="A JSON-lines file of descriptions.")]
+Outfits = Annotated[Path | None, typer.Option(help="A JSON file {file_path: outfit}.")]
+SplitFile = Annotated[Path | None, typer.Option(help="A JSON file that says who is in which split.")]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out images that are missing or cannot be read.")
+]
+CacheDir = Annotated[str | None, typer.Option(help="Where what was read is kept. [default: the cache of `datasets`]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command()
+def inspect(
+    name: Name,
+    data_dir: DataDir = None,
+    descriptions: Descriptions = None,
+    outfits: Outfits = None,
+    split_file: SplitFile = None,
+    skip_unreadable: SkipUnreadable = False,
+    sheet: Annotated[Path | None, typer.Option(help="A PNG to draw, of some images with their captions.")] = None,
+    cache_dir: CacheDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Counts people, images, captions and descriptions of each split, and decodes every image.
+
+    The exit status is 1 if images are missing or cannot be read, unless --skip-unreadable leaves them out.
+    """
+    import json
+
+    from rich.console import Console
+
+    with one_line_errors():
+        from ..inspection import inspect_splits, left_out_images, loader_notes
+
+        with loader_notes() as notes:
+            try:
+                splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, cache_dir)
+            except FileNotFoundError:
+                # Images that are missing, perhaps: what is wrong with a set must not keep it from being looked at.
+                splits = _load(name, data_dir, descriptions, outfits, split_file, True, cache_dir)
+        found, unreadable = inspect_splits(splits, progress=Console(stderr=True).is_terminal)
+        unreadable += left_out_images(splits)
+        if sheet is not None:
+            _draw(splits, sheet)
+    if as_json:
+        document = {
+            "name": name,
+            "splits": {split: asdict(inspection) for split, inspection in found.items()},
+            "unreadable": [asdict(image) for image in unreadable],
+            "notes": notes,
+        }
+        typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        _print(name, found, unreadable, notes)
+        if sheet is not None:
+            typer.echo(f"contact sheet: {sheet}")
+    if unreadable and not skip_unreadable:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_data_sets(as_json: AsJson = False) -> None:
+    """Names the data sets, where each is given out and what its folder holds."""
+    import json
+
+    from ..loading import BENCHMARKS
+
+    known = {
+        name: {"title": benchmark.title, "origin": benchmark.origin, "layout": benchmark.layout}
+        for name, benchmark in BENCHMARKS.items()
+    }
+    known["parquet"] = {
+        "title": "Parquet folder",
+        "origin": "`bdam data convert`",
+        "layout": "data/*.parquet, images included",
+    }
+    nothing = "nothing: it needs no folder"
+    known["hub:OWNER/NAME"] = {"title": "data set of the Hub", "origin": "its owner", "layout": nothing}
+    known["synthetic"] = {"title": "synthetic pedestrians", "origin": "this package", "layout": nothing}
+    if as_json:
+        typer.echo(json.dumps(known, indent=1, ensure_ascii=False))
+        return
+    for name, entry in known.items():
+        typer.echo(f"{name}: {entry['title']}, from {entry['origin']}\n    its folder holds {entry['layout']}")
+
+
+@app.command()
+def convert(
+    name: Name,
+    to_parquet: Annotated[Path, typer.Option(help="A new folder, for `load_dataset` and for the name `parquet`.")],
+    data_dir: DataDir = None,
+    descriptions: Descriptions = None,
+    outfits: Outfits = None,
+    split_file: SplitFile = None,
+    skip_unreadable: SkipUnreadable = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Writes a data set as Parquet files, with images, captions and descriptions."""
+    with one_line_errors():
+        from ..benchmarks.parquet import save_parquet
+
+        splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, cache_dir)
+        save_parquet(splits, to_parquet)
+    images = ", ".join(f"{len(split)} {split_name}" for split_name, split in splits.items())
+    typer.echo(f"{to_parquet}: {images} images; load them as `parquet` with --data-dir {to_parquet}")
+
+
+def _load(
+    name: str,
+    data_dir: Path | None,
+    descriptions: Path | None,
+    outfits: Path | None,
+    split_file: Path | None,
+    skip_unreadable: bool,
+    cache_dir: str | None,
+) -> "DatasetDict":
+    if name == "synthetic":
+        from ..synthetic import load_synthetic
+
+        return load_synthetic(cache_dir=cache_dir)
+    from ..loading import load_person_dataset
+
+    return load_person_dataset(
+        name,
+        data_dir,
+        descriptions=descriptions,
+        outfits=outfits,
+        split_file=split_file,
+        skip_unreadable=skip_unreadable,
+        cache_dir=cache_dir,
+    )
+
+
+def _draw(splits: "DatasetDict", file: Path) -> None:
+    """Images from all over the first split that has any, in order."""
+    from ..contact_sheet import contact_sheet
+
+    split = next(split for split in splits.values() if len(split))
+    count = min(len(split), SHEET_IMAGES)
+    chosen = split.select([position * len(split) // count for position in range(count)])
+    contact_sheet(chosen, file, rows=-(-count // SHEET_COLUMNS), columns=SHEET_COLUMNS)
+
+
+def _print(name: str, found: "dict[str, SplitInspection]", unreadable: "list[BadImage]", notes: list[str]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table("", *found, title=name, caption="a … b … c: least, median and most")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = [_cells(inspection) for inspection in found.values()]
+    for label in rows[0]:
+        table.add_row(label, *(cells[label] for cells in rows))
+    console.print(table)
+    for note in notes:
+        console.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    if not unreadable:
+        console.print("every image can be read")
+        return
+    console.print(f"[red]{len(unreadable)} images cannot be read[/], a run leaves them out with --skip-unreadable:")
+    for image in unreadable[:LISTED]:
+        console.print(f"  {escape(image.file)}: {escape(image.reason)}", soft_wrap=True)
+    if len(unreadable) > LISTED:
+        console.print(f"  … {len(unreadable) - LISTED} more; --json lists them all")
+
+
+def _cells(split: "SplitInspection") -> dict[str, str]:
+    """The column of a split."""
+
+    def share(count: int) -> str:
+        return f"{count} ({count / split.images:.1%})"
+
+    def known(count: int, images_without: int) -> str:
+        return "unknown" if not count else f"{count}, {images_without} images without" if images_without else str(count)
+
+    return {
+        "people": str(split.ids),
+        "images": str(split.images),
+        "images a person": _spread(split.images_a_person),
+        "captions": str(split.captions),
+        "images with captions": share(split.captioned_images),
+        "words a caption": _spread(split.words),
+        "width": _spread(split.width),
+        "height": _spread(split.height),
+        "cameras": known(split.cameras, split.without_camera),
+        "outfits of people": known(split.outfits, split.without_outfit),
+        "captions shared by people": str(split.shared_captions),
+        "images with such a one": share(split.images_with_shared_captions),
+        "images with descriptions": share(split.described_images),
+        "images with styled captions": share(split.styled_images),
+        "unreadable images": str(split.unreadable),
+    }
+
+
+def _spread(spread: "Spread | None") -> str:
+    if spread is None:
+        return "-"
+    if spread.smallest == spread.largest:
+        return f"{spread.median:g}"
+    return f"{spread.smallest:g} … {spread.median:g} … {spread.largest:g}"

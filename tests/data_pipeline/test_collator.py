@@ -1,19 +1,24 @@
 """Batches are pure functions of rows and seeds, and hold what the processor itself would give."""
 
-import io
 import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from datasets import Image as ImageFeature
 from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
 from data_pipeline.augmentation import AugmentationConfig
 from data_pipeline.collator import PixelBatcher, RetrievalCollator, TrainCollator
+from data_pipeline.images import UnreadableImageError, with_image_files
 from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam.processing_bdam import BDAMProcessor, default_image_processor
 
@@ -94,6 +99,39 @@ def test_pixels_equal_the_image_processors(image_processor: Any) -> None:
     assert ours.is_contiguous()
 
 
+HOLDERS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "tensor": lambda batch: batch,
+    "part of it": lambda batch: batch[1:, 0],
+    "array": lambda batch: batch.numpy(),
+    "shared between processes": lambda batch: batch.share_memory_(),
+    "detached twice": lambda batch: batch.detach().view(-1).unflatten(0, batch.shape),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_batch_that_somebody_holds_is_never_written_over(holder: str) -> None:
+    pixels = PixelBatcher(default_image_processor(8, 4))
+    white, black = np.full((8, 4, 3), 255, dtype=np.uint8), np.zeros((8, 4, 3), dtype=np.uint8)
+    held = HOLDERS[holder](pixels.normalise([white] * 3, 3))
+    for _ in range(3):
+        pixels.normalise([black] * 3, 3)
+    assert (held == 1).all()
+
+
+def test_the_memory_of_a_batch_that_nobody_holds_is_used_again_by_the_same_thread() -> None:
+    pixels = PixelBatcher(default_image_processor(8, 4))
+    images = [np.zeros((8, 4, 3), dtype=np.uint8)] * 3
+
+    def address() -> int:
+        return pixels.normalise(images, 3).data_ptr()
+
+    here = address()
+    assert address() == here
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(address).result() != here
+    assert pixels.normalise(images[:2], 2).shape == (2, 3, 8, 4)
+
+
 def test_a_row_depends_on_its_seed_and_on_nothing_else(processor: BDAMProcessor) -> None:
     collate = TrainCollator(processor, AugmentationConfig(jitter_probability=0.5))
     seeds = [2**62 + 1, 22, 33, 44]
@@ -164,13 +202,56 @@ def test_erased_pixels_are_zero_after_normalisation_with_imagenet_statistics() -
 
 @pytest.mark.parametrize("part", ["identity_description", "clothing_description"])
 @pytest.mark.parametrize("missing", [None, "", "  "])
-def test_one_missing_description_drops_the_description_keys(
+def test_rows_with_and_without_descriptions_do_not_mix(
     processor: BDAMProcessor, part: str, missing: str | None
 ) -> None:
     data = rows()
     data[1][part] = missing
-    batch = TrainCollator(processor, None)(data)
-    assert batch.keys() == {"pixel_values", "input_ids", "attention_mask", "person_ids"}
+    data[1]["file_path"] = "a/b.jpg"
+    with pytest.raises(ValueError, match=r"3 of 4 rows .* but A row of person 11 \(a/b\.jpg\) has not"):
+        TrainCollator(processor, None)(data)
+
+
+@pytest.mark.parametrize("absent", [("identity_description", "clothing_description"), ("clothing_description",)])
+def test_without_descriptions_their_keys_are_absent(processor: BDAMProcessor, absent: tuple[str, ...]) -> None:
+    data = [row | dict.fromkeys(absent) for row in rows()]
+    assert TrainCollator(processor, None)(data).keys() == {
+        "pixel_values",
+        "input_ids",
+        "attention_mask",
+        "person_ids",
+    }
+
+
+def drawn_captions(processor: BDAMProcessor, probability: float, row: dict[str, Any], draws: int = 200) -> list[str]:
+    """The captions of one row under many seeds."""
+    collate = TrainCollator(processor, replace(NO_AUGMENTATION, styled_caption_probability=probability))
+    ids = collate([row | {"augmentation_seed": seed} for seed in range(draws)])["input_ids"]
+    return processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def test_captions_are_drawn_from_the_styled_ones_as_often_as_asked(processor: BDAMProcessor) -> None:
+    row = rows()[0] | {"styled_captions": ["young woman", " ", "old man"]}
+    for probability, low, high in ((0.0, 0, 0), (0.3, 34, 86), (1.0, 200, 200)):  # 60 +- 4 standard deviations
+        drawn = drawn_captions(processor, probability, row)
+        styled = [caption for caption in drawn if caption in ("young woman", "old man")]
+        assert low <= len(styled) <= high
+        assert set(drawn) - set(styled) == (set(CAPTIONS[0]) if probability < 1 else set())
+        assert not styled or len(set(styled)) == 2
+    assert TrainCollator(processor, None)([row])["input_ids"].tolist() == processor(text=[CAPTIONS[0][0]])["input_ids"]
+
+
+@pytest.mark.parametrize("styled", [None, [], ["  "]])
+def test_without_styled_captions_the_draw_is_as_if_there_were_no_such_column(
+    processor: BDAMProcessor, styled: list[str] | None
+) -> None:
+    plain = drawn_captions(processor, 0.5, rows()[0], draws=20)
+    assert drawn_captions(processor, 0.5, rows()[0] | {"styled_captions": styled}, draws=20) == plain
+
+
+def test_styled_captions_stand_in_for_captions_that_nobody_wrote(processor: BDAMProcessor) -> None:
+    row = rows()[0] | {"captions": [], "styled_captions": ["old man"]}
+    assert set(drawn_captions(processor, 0.0, row, draws=5)) == {"old man"}
 
 
 def test_a_row_without_captions_uses_its_descriptions(processor: BDAMProcessor) -> None:
@@ -222,9 +303,24 @@ def test_a_field_that_only_some_rows_have_is_an_error(processor: BDAMProcessor) 
         RetrievalCollator(processor)([{"caption": "a man", "index": 0}, {"caption": "a woman"}])
 
 
-def test_decoding_reads_lazily_opened_files(processor: BDAMProcessor) -> None:
-    file = io.BytesIO()
-    rows()[0]["image"].save(file, "PNG")
-    opened = [{"image": Image.open(file), "index": 0}]
-    decoded = [{"image": rows()[0]["image"], "index": 0}]
-    assert_same(RetrievalCollator(processor)(opened), RetrievalCollator(processor)(decoded))
+def test_images_may_be_files_of_a_data_set(processor: BDAMProcessor, tmp_path: Path) -> None:
+    data = rows([1, 2, 3, 4])
+    for position, row in enumerate(data):
+        row["image"].save(tmp_path / f"{position}.png")
+    files = [row | {"image": str(tmp_path / f"{position}.png")} for position, row in enumerate(data)]
+    decoded = Dataset.from_list(files).cast_column("image", ImageFeature())
+    as_files = with_image_files(decoded)
+    assert as_files[0]["image"] == {"bytes": None, "path": str(tmp_path / "0.png")}
+    train, retrieval = TrainCollator(processor, AugmentationConfig()), RetrievalCollator(processor)
+    for split in (decoded, as_files):
+        assert_same(train([split[position] for position in range(4)]), train(data))
+        assert_same(retrieval([{"image": split[0]["image"]}]), retrieval([{"image": data[0]["image"]}]))
+
+
+def test_a_file_that_turns_unreadable_is_named(processor: BDAMProcessor, tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(b"")
+    broken = {"path": str(tmp_path / "cut.jpg"), "bytes": None}
+    data = [*rows()[:3], rows()[3] | {"image": broken}]
+    for collate in (TrainCollator(processor, None), RetrievalCollator(processor)):
+        with pytest.raises(UnreadableImageError, match=r"cut\.jpg: zero bytes$"):
+            collate(data)

@@ -13,10 +13,12 @@ from transformers import TrainerCallback, set_seed
 from modeling_bdam import BDAMConfig, BDAMModel
 from modeling_bdam.gradnorm import GradNorm
 from modeling_bdam.losses import gate_regularisation
+from modeling_bdam.noisy_pairs import PairFilter
 from modeling_bdam.objective_bdam import TASKS, PairLabels, task_losses
 from modeling_bdam.sampler import KeyedDataset
 from modeling_bdam.trainer import BDAMTrainer, NonFiniteLossError
 from modeling_bdam.training_args import BDAMTrainingArguments
+from modeling_bdam.uncertainty_weighting import UncertaintyWeighting
 
 
 class Rows(Dataset[dict[str, Tensor]]):
@@ -142,7 +144,7 @@ def test_gradnorm_moves_once_a_step_by_the_means_of_the_micro_batches(
     assert logs[1]["weight_info"] != 1.0
 
 
-@pytest.mark.parametrize("objective", ["decoupled", "plain"])
+@pytest.mark.parametrize("objective", ["decoupled", "plain", "sdm"])
 def test_loss_falls_on_a_batch_seen_again_and_again(make_trainer: MakeTrainer, objective: str) -> None:
     trainer, _ = make_trainer(
         objective=objective,
@@ -174,7 +176,12 @@ def test_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(make_tra
 
 def test_adam_l2_adds_the_weight_decay_to_the_gradient(make_trainer: MakeTrainer) -> None:
     trainer, recorder = make_trainer(
-        adam_l2=True, learning_rate=1e-3, weight_decay=0.5, adam_beta1=0.8, adam_epsilon=1e-4, lr_scheduler_type="constant"
+        adam_l2=True,
+        learning_rate=1e-3,
+        weight_decay=0.5,
+        adam_beta1=0.8,
+        adam_epsilon=1e-4,
+        lr_scheduler_type="constant",
     )
     before = {name: value.detach().clone() for name, value in model_of(trainer).named_parameters()}
     trainer.train()
@@ -202,3 +209,44 @@ def test_checkpoint_is_read_back_whole(make_trainer: MakeTrainer, tmp_path: Path
 def test_batch_size_that_does_not_fit_is_refused_before_training(make_trainer: MakeTrainer) -> None:
     with pytest.raises(ValueError, match="must be a multiple of images_per_person"):
         make_trainer(per_device_train_batch_size=5)
+
+
+def test_uncertainty_takes_the_place_of_gradnorm_and_moves_once_a_step(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(ValueError, match="takes the place of gradnorm"):
+        make_trainer(uncertainty_weighting=True)
+    arguments = {"gradnorm": False, "uncertainty_weighting": True, "gradient_accumulation_steps": 2, "max_steps": 3}
+    trainer, _ = make_trainer(**arguments, save_strategy="steps", save_steps=3)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "weight_info" in entry]
+    expected = UncertaintyWeighting(TASKS)
+    for entry in logs:
+        assert [entry[f"weight_{task}"] for task in TASKS] == pytest.approx(expected.weights.tolist())
+        expected.update(torch.tensor([entry[f"loss_{task}"] for task in TASKS]))
+    assert trainer.uncertainty is not None
+    torch.testing.assert_close(trainer.uncertainty.weights, expected.weights)
+
+    resumed, _ = make_trainer(**{**arguments, "max_steps": 4})
+    resumed.train(resume_from_checkpoint=str(Path(trainer.args.output_dir) / "checkpoint-3"))
+    weights = [entry["weight_info"] for entry in resumed.state.log_history if "weight_info" in entry]
+    assert weights[3] == pytest.approx(expected.weights[0].item())
+
+
+def test_robust_pairs_judge_after_the_warm_up_and_remember_over_a_resume(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def plausible(self: PairFilter, losses: Tensor) -> Tensor:
+        seen.append(len(self._recent))
+        return torch.arange(len(losses)) > 0
+
+    monkeypatch.setattr(PairFilter, "plausible", plausible)
+    arguments = {"robust_pairs": True, "robust_pairs_warmup": 0.5, "save_strategy": "steps", "save_steps": 2}
+    trainer, _ = make_trainer(**arguments, max_steps=4)
+    trainer.train()
+    assert seen == [12, 16]  # steps 3 and 4; each batch of 4 is remembered first
+    logs = [entry for entry in trainer.state.log_history if "loss_info" in entry]
+    assert [entry.get("plausible_rows") for entry in logs] == [None, None, 0.75, 0.75]
+    resumed, _ = make_trainer(**arguments, max_steps=4)
+    resumed.train(resume_from_checkpoint=str(Path(trainer.args.output_dir) / "checkpoint-2"))
+    assert seen == [12, 16, 12, 16]

@@ -1,0 +1,234 @@
+"""The model card: `hub_cards/model_card.md`, filled from what a run measured and from nothing else."""
+
+import json
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from transformers.trainer_utils import IntervalStrategy
+
+from .licences import licence_of
+from .objective_bdam import TASKS
+from .sampler import KeyedDataset
+
+if TYPE_CHECKING:
+    from .trainer import BDAMTrainer
+
+TEMPLATE = Path(__file__).parents[1] / "hub_cards" / "model_card.md"
+TAGS = ["bdam", "person-re-identification", "text-to-image-retrieval"]
+PROTOCOLS = {"": "standard", "described": "described gallery", "clothes_changing": "clothes-changing"}
+FIGURES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
+COUNT = "unmatched_queries"
+
+
+@dataclass
+class CardData:
+    """What a trainer cannot know of its data: what they are called.
+
+    Attributes:
+        trained_on: data sets of the training split, as `--dataset_name` names them.
+        evaluated_on: data set of each test split, by the prefix of its figures: `{"eval": "synthetic"}`.
+        base_models: the pretrained towers, as Hub ids.
+    """
+
+    trained_on: list[str] = field(default_factory=list)
+    evaluated_on: dict[str, str] = field(default_factory=dict)
+    base_models: list[str] = field(default_factory=list)
+
+
+@dataclass
+class SplitSize:
+    """How much a split holds."""
+
+    people: int
+    images: int
+    captions: int
+
+
+def write_model_card(
+    trainer: "BDAMTrainer", name: str | None = None, licence: str | None = None, tags: list[str] | None = None
+) -> None:
+    """Writes `README.md` into the output folder, from the results, the picture and the arguments of the run.
+
+    Figures of data sets of the Hub also go to `.eval_results/bdam.yaml`, where the Hub's leaderboards look for them.
+
+    Args:
+        name: of the model; by default the last part of the repository's name or of the folder.
+        licence: as the Hub spells it; by default Apache-2.0 of a model that has seen nothing but the synthetic data
+            set, and none where it is for others to say.
+        tags: beside those that every card has.
+    """
+    args, data = trainer.args, trainer.card_data
+    folder = Path(args.output_dir)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    repository = args.hub_model_id or folder.absolute().name
+    results = eval_results(
+        _read(folder / "eval_results.json"), data.evaluated_on, model.config.clothing_weight, args.seed
+    )
+    if licence is None and data.trained_on == ["synthetic"] and not data.base_models:
+        licence = "apache-2.0"
+    name = name or repository.rpartition("/")[2]
+    card_data = ModelCardData(
+        language="en",
+        license=licence,
+        library_name="transformers",
+        pipeline_tag="zero-shot-image-classification",
+        tags=[*TAGS, *(tag for tag in tags or [] if tag not in TAGS)],
+        base_model=data.base_models or None,
+        datasets=[name for name in {*data.trained_on, *data.evaluated_on.values()} if "/" in name] or None,
+        model_name=name,
+        eval_results=results or None,
+    )
+    card = ModelCard.from_template(
+        card_data,
+        template_str=TEMPLATE.read_text(encoding="utf-8"),
+        name=name,
+        repository=repository,
+        config=model.config,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        rows=_rows(results),
+        sizes={data.evaluated_on.get(prefix, prefix): size for prefix, size in trainer.scored.items()},
+        groups=_read(folder / "group_results.json"),
+        base_models=data.base_models,
+        pictures=sorted(path.name for path in folder.glob("retrieval*.png")),
+        trained_on=[(name, licence_of(name)) for name in data.trained_on],
+        training=_training(trainer) if args.do_train else None,
+        selection=_selection(trainer),
+    )
+    _write(folder / "README.md", str(card))
+    on_hub = [result for result in results if "/" in result.dataset_type and result.metric_type == "rank1"]
+    if on_hub:
+        entries = [
+            EvalResultEntry(result.dataset_type, task_id="default", value=result.metric_value, notes=result.metric_name)
+            for result in on_hub
+        ]
+        (folder / ".eval_results").mkdir(exist_ok=True)
+        _write(folder / ".eval_results" / "bdam.yaml", yaml.safe_dump(eval_result_entries_to_yaml(entries)))
+
+
+def eval_results(
+    metrics: dict[str, float], evaluated_on: dict[str, str], clothing_weight: float, seed: int
+) -> list[EvalResult]:
+    """The figures of `eval_results.json` as the Hub writes them: one a data set, protocol and figure.
+
+    Args:
+        metrics: `eval_rank1`, `eval_described_mAP`, ...; of several test splits, `eval_NAME_rank1`. Values of other
+            names, such as running times, are no results.
+        evaluated_on: see `CardData`.
+        clothing_weight: β of the standard protocol and the described gallery.
+        seed: of the run.
+    """
+    results = []
+    for key, value in metrics.items():
+        figure = next((figure for figure in [*FIGURES, COUNT] if key.endswith(f"_{figure}")), None)
+        if figure is None:
+            continue
+        start = key.removesuffix(f"_{figure}")
+        short = next((short for short in PROTOCOLS if short and start.endswith(f"_{short}")), "")
+        prefix, protocol = start.removesuffix(f"_{short}") if short else start, PROTOCOLS[short]
+        name = evaluated_on.get(prefix, prefix.removeprefix("eval_"))
+        results.append(
+            EvalResult(
+                task_type="zero-shot-image-classification",
+                task_name="Text-to-image person re-identification",
+                dataset_type=name.removeprefix("hub:"),
+                dataset_name=name.removeprefix("hub:"),
+                dataset_config=protocol,
+                dataset_split="test",
+                metric_type=figure,
+                metric_name=f"{FIGURES.get(figure, 'Queries without a match')}, {protocol}",
+                metric_value=value,
+                metric_args={
+                    "clothing_weight": 0.0 if protocol == "clothes-changing" else clothing_weight,
+                    "seed": seed,
+                },
+            )
+        )
+    return results
+
+
+def _rows(results: list[EvalResult]) -> list[dict[str, Any]]:
+    """A row a data set and protocol, per cent."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for result in results:
+        assert result.dataset_config is not None and result.metric_args is not None
+        row = rows.setdefault(
+            (result.dataset_name, result.dataset_config),
+            {
+                "data": result.dataset_name,
+                "protocol": result.dataset_config,
+                "beta": f"{result.metric_args['clothing_weight']:g}",
+                "seed": result.metric_args["seed"],
+                "figures": dict.fromkeys(FIGURES.values(), ""),
+            },
+        )
+        if result.metric_type in FIGURES:
+            row["figures"][FIGURES[result.metric_type]] = f"{100 * result.metric_value:.2f}"
+    order = list(PROTOCOLS.values())
+    return sorted(rows.values(), key=lambda row: (row["data"], order.index(row["protocol"])))
+
+
+def _training(trainer: "BDAMTrainer") -> dict[str, Any]:
+    """What a training run was: data, settings, hardware and time."""
+    args = trainer.args
+    assert isinstance(trainer.train_dataset, KeyedDataset)
+    rows = trainer.train_dataset.rows
+    captions = sum(len(texts) for texts in rows["captions"])
+    results = _read(Path(args.output_dir) / "train_results.json")
+    tasks = [task for task in TASKS if task not in args.left_out_tasks] if args.objective == "decoupled" else ["info"]
+    balance = "GradNorm" if args.gradnorm else "learned uncertainty" if args.uncertainty_weighting else "fixed weights"
+    seconds = results.get("train_runtime")
+    return {
+        "size": SplitSize(len(set(rows["person_id"])), len(rows), captions),
+        "settings": {
+            "objective": args.objective,
+            "tasks": ", ".join(tasks),
+            "task weights": f"{args.task_weights}, {balance}" if args.task_weights else balance,
+            "batch": f"{args.train_batch_size * args.world_size * args.gradient_accumulation_steps} images, "
+            f"{args.images_per_person} a person",
+            "steps": trainer.state.global_step,
+            "learning rate": f"{args.learning_rate:g}, {str(args.lr_scheduler_type).rpartition('.')[2].lower()}",
+            "weight decay": f"{args.weight_decay:g}",
+            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+            "seed": args.seed,
+        },
+        "hardware": _hardware(args.world_size, args.device),
+        "time": None if seconds is None else f"{seconds:.0f} seconds",
+        "software": f"torch {torch.__version__}, transformers {transformers.__version__}",
+    }
+
+
+def _selection(trainer: "BDAMTrainer") -> str | None:
+    """Which checkpoint this is, in words."""
+    state, args = trainer.state, trainer.args
+    if state.best_metric is None or args.eval_strategy == IntervalStrategy.NO or not args.load_best_model_at_end:
+        return None
+    figure = str(args.metric_for_best_model).removeprefix("eval_")
+    best = f"{100 * state.best_metric:.2f}"
+    return f"step {state.best_global_step}, whose {figure} on the validation split was best ({best} per cent)"
+
+
+def _hardware(processes: int, device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{processes} x {torch.cuda.get_device_name(device)}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} {platform.machine()} CPU cores, {processes} process{'es' * (processes > 1)}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+__all__ = ["CardData", "SplitSize", "eval_results", "write_model_card"]

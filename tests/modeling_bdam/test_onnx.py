@@ -1,0 +1,68 @@
+"""Exported sides give torch's vectors, for any batch; in 8 bits nearly so."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from modeling_bdam import BDAMModel
+from modeling_bdam.export_bdam import OnnxEmbedder, export_onnx, quantize_int8
+
+pytest.importorskip("onnxscript", reason="needs the extra onnx")
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+
+TOWERS = ["vit", *(pytest.param(towers, marks=pytest.mark.slow) for towers in ("clip", "siglip", "dinov2", "convnext"))]
+
+
+def text_batch(size: int, length: int) -> tuple[Tensor, Tensor]:
+    """Ids and mask [size, length], padded on the right by up to all but one token."""
+    generator = torch.Generator().manual_seed(length)
+    ids = torch.randint(3, 99, (size, length), generator=generator)
+    mask = (torch.arange(length) < torch.randint(1, length + 1, (size, 1), generator=generator)).long()
+    return ids * mask, mask
+
+
+def vectors(model: BDAMModel, pixels: Tensor, ids: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    with torch.no_grad():
+        images, texts = model.get_image_features(pixels), model.get_text_features(ids, mask)
+    return images.pooler_output.numpy(), texts.pooler_output.numpy()
+
+
+@pytest.mark.parametrize("towers", TOWERS)
+def test_both_sides_agree_with_torch_on_100_images_in_batches_of_any_size(
+    towers: str, tiny_config: Callable[..., Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = BDAMModel(tiny_config(towers, initializer_range=0.2)).eval()
+    files = export_onnx(model, tmp_path, image_size=(32, 32))
+    assert {path.name for path in tmp_path.iterdir()} == {"image.onnx", "text.onnx"}
+    embedder, small = OnnxEmbedder(files.image, files.text), OnnxEmbedder(quantize_int8(files.image), files.text)
+    generator = torch.Generator().manual_seed(0)
+    seen = 0
+    for size, length in ((1, 1), (2, 8), (97, 24)):
+        pixels, (ids, mask) = torch.randn(size, 3, 32, 32, generator=generator), text_batch(size, length)
+        images, texts = vectors(model, pixels, ids, mask)
+        np.testing.assert_allclose(embedder.images(pixels.numpy()), images, atol=1e-4)
+        np.testing.assert_allclose(embedder.texts(ids.numpy(), mask.numpy()), texts, atol=1e-4)
+        cosines = (small.images(pixels.numpy()) * images).sum(axis=1) / 2  # the two halves have length 1 each
+        assert cosines.mean() > 0.99
+        seen += size
+    assert seen == 100
+    assert (tmp_path / "image_int8.onnx").stat().st_size < files.image.stat().st_size
+
+
+def test_fused_tokens_have_texts_of_one_length(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = BDAMModel(tiny_config(fusion_sequence="token")).eval()
+    with pytest.raises(ValueError, match="give text_length, such as the tokenizer's model_max_length"):
+        export_onnx(model, tmp_path, image_size=(32, 32))
+    files = export_onnx(model, tmp_path, image_size=(32, 32), text_length=12)
+    pixels, (ids, mask) = torch.randn(3, 3, 32, 32), text_batch(3, 12)
+    images, texts = vectors(model, pixels, ids, mask)
+    embedder = OnnxEmbedder(files.image, files.text)
+    np.testing.assert_allclose(embedder.images(pixels.numpy()), images, atol=1e-4)
+    np.testing.assert_allclose(embedder.texts(ids.numpy(), mask.numpy()), texts, atol=1e-4)
