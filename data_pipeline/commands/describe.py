@@ -44,17 +44,23 @@ class Structured(enum.Enum):
 
 
 ALL_ATTRIBUTES = "gender,age,build,height,hair,skin"
+_TEXTS, _SERVER, _BATCH, _LOCAL = "The texts", "The server", "The Batch API", "A local model"
+_COST, _AGAIN = "Cost", "What was described before"
 Attributes = Annotated[
     str,
     typer.Option(
         help="What the identity text names, some of gender,age,build,height,hair,skin. A deployment may want fewer: "
         "skin tone or race guessed from a photo is often wrong, is specially protected by many laws, and makes people "
-        "searchable by it; hair changes from photo to photo."
+        "searchable by it; hair changes from photo to photo.",
+        rich_help_panel=_TEXTS,
     ),
 ]
-MinWords = Annotated[int, typer.Option(help="Fewest words of either text.")]
-MaxWords = Annotated[int, typer.Option(help="Most words of either text.")]
-MinCoverage = Annotated[float, typer.Option(help="Share of the asked attributes that a text must name, 0 to 1.")]
+MinWords = Annotated[int, typer.Option(help="Fewest words of either text.", rich_help_panel=_TEXTS)]
+MaxWords = Annotated[int, typer.Option(help="Most words of either text.", rich_help_panel=_TEXTS)]
+MinCoverage = Annotated[
+    float,
+    typer.Option(help="Share of the asked attributes that a text must name, 0 to 1.", rich_help_panel=_TEXTS),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 DescriptionsFile = Annotated[Path, typer.Argument(help="A descriptions file, JSON lines.")]
 
@@ -65,7 +71,7 @@ def run(
     model: Annotated[str, typer.Option(help="Its name at the server; a folder or Hub id with --backend transformers.")],
     data_dir: Annotated[Path | None, typer.Option(help="The folder of the data set.")] = None,
     split: Annotated[
-        list[str] | None, typer.Option(help="A split to describe; may be repeated. [default: all]")
+        list[str] | None, typer.Option(help="A split to describe; may be repeated.", show_default="all")
     ] = None,
     output: Annotated[Path, typer.Option(help="JSON lines to append to; a stopped run goes on.")] = Path(
         "descriptions.jsonl"
@@ -73,48 +79,108 @@ def run(
     backend: Annotated[BackendName, typer.Option(help="A server that speaks the OpenAI API, or a local model.")] = (
         BackendName.openai
     ),
-    base_url: Annotated[
-        str | None,
-        typer.Option(help="The server, like http://localhost:8000/v1. Its key is taken from $OPENAI_API_KEY."),
-    ] = None,
-    batch: Annotated[bool, typer.Option("--batch", help="Use the server's Batch API: within a day, cheaper.")] = False,
-    poll_seconds: Annotated[float, typer.Option(help="How often to look at batches under way.")] = 30.0,
-    styles: Annotated[
-        Path | None,
-        typer.Option(help="What `bdam describe styles` wrote: asks for a caption in one of these styles too."),
-    ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A folder of prompt files of your own.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Describe so many images, then stop.")] = None,
+    sheet: Annotated[bool, typer.Option(help="Draw a contact sheet of images with their texts.")] = True,
+    as_json: AsJson = False,
     attributes: Attributes = ALL_ATTRIBUTES,
     min_words: MinWords = 8,
     max_words: MaxWords = 80,
     min_coverage: MinCoverage = 0.75,
-    attempts: Annotated[int, typer.Option(help="How many answers an image may take.")] = 3,
-    max_duplicates: Annotated[int, typer.Option(help="How many images may have the same two texts.")] = 20,
-    temperature: Annotated[float, typer.Option(help="Of sampling; below 0 leaves it to the server.")] = 0.7,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer; 0 leaves it to the server.")] = 600,
-    structured: Annotated[Structured, typer.Option(help="How the server is asked for JSON.")] = Structured.schema,
-    extra_body: Annotated[str | None, typer.Option(help="A JSON object to merge into every request.")] = None,
-    in_flight: Annotated[int, typer.Option(help="Most requests at once.")] = 32,
-    timeout: Annotated[float, typer.Option(help="Seconds until a request is sent again.")] = 120.0,
-    requests_per_minute: Annotated[float | None, typer.Option(help="The server's limit, if any.")] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option(help="The server's limit, if any.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images at once with --backend transformers.")] = 8,
-    device: Annotated[str | None, typer.Option(help="Where a local model computes.")] = None,
-    max_side: Annotated[int, typer.Option(help="Images are scaled down to so many pixels.")] = 768,
-    max_bytes: Annotated[int, typer.Option(help="Image files beyond this are made smaller.")] = 200_000,
-    limit: Annotated[int | None, typer.Option(help="Describe so many images, then stop.")] = None,
+    attempts: Annotated[int, typer.Option(help="How many answers an image may take.", rich_help_panel=_TEXTS)] = 3,
+    max_duplicates: Annotated[
+        int, typer.Option(help="How many images may have the same two texts.", rich_help_panel=_TEXTS)
+    ] = 20,
+    styles: Annotated[
+        Path | None,
+        typer.Option(
+            help="What `bdam describe styles` wrote: asks for a caption in one of these styles too.",
+            rich_help_panel=_TEXTS,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws other styles.", rich_help_panel=_TEXTS)] = 0,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of prompt files of your own: `bdam describe prompts` copies the package's.",
+            rich_help_panel=_TEXTS,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Of sampling; below 0 leaves it to the server.", rich_help_panel=_TEXTS)
+    ] = 0.7,
+    max_tokens: Annotated[
+        int, typer.Option(help="Most tokens of an answer; 0 leaves it to the server.", rich_help_panel=_TEXTS)
+    ] = 600,
+    max_side: Annotated[
+        int, typer.Option(help="Images are scaled down to so many pixels.", rich_help_panel=_TEXTS)
+    ] = 768,
+    max_bytes: Annotated[
+        int, typer.Option(help="Image files beyond this are made smaller.", rich_help_panel=_TEXTS)
+    ] = 200_000,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Its address, like http://localhost:8000/v1. Its key is taken from $OPENAI_API_KEY.",
+            show_default="the service of OpenAI",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
+    in_flight: Annotated[int, typer.Option(help="Most requests at once.", rich_help_panel=_SERVER)] = 32,
+    timeout: Annotated[float, typer.Option(help="Seconds until a request is sent again.", rich_help_panel=_SERVER)] = (
+        120.0
+    ),
+    requests_per_minute: Annotated[
+        float | None, typer.Option(help="The server's limit, if any.", rich_help_panel=_SERVER)
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, typer.Option(help="The server's limit, if any.", rich_help_panel=_SERVER)
+    ] = None,
+    structured: Annotated[
+        Structured, typer.Option(help="How the server is asked for JSON.", rich_help_panel=_SERVER)
+    ] = Structured.schema,
+    extra_body: Annotated[
+        str | None, typer.Option(help="A JSON object to merge into every request.", rich_help_panel=_SERVER)
+    ] = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Use it: within a day, cheaper.", rich_help_panel=_BATCH)
+    ] = False,
+    batch_requests: Annotated[
+        int,
+        typer.Option(
+            help="Most requests of a batch; fewer where the server queues few tokens.", rich_help_panel=_BATCH
+        ),
+    ] = 50_000,
+    poll_seconds: Annotated[
+        float, typer.Option(help="How often to look at batches under way.", rich_help_panel=_BATCH)
+    ] = 30.0,
+    batch_size: Annotated[int, typer.Option(help="Images at once.", rich_help_panel=_LOCAL)] = 8,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where it computes.", show_default="cuda if there is one", rich_help_panel=_LOCAL),
+    ] = None,
     prices: Annotated[
-        Path | None, typer.Option(help='Price table, for a million tokens: {"MODEL": {"input": 2.5, "output": 10}}.')
+        Path | None,
+        typer.Option(
+            help='Price table, for a million tokens: {"MODEL": {"input": 2.5, "output": 10}}.', rich_help_panel=_COST
+        ),
     ] = None,
-    max_cost: Annotated[float | None, typer.Option(help="Stop before all answers of this output cost more.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; print counts, tokens, cost.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send failed images again.")] = False,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Stop before all answers of this output cost more.", rich_help_panel=_COST)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Send nothing; print counts, tokens, cost.", rich_help_panel=_COST)
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Send failed images again.", rich_help_panel=_AGAIN)
+    ] = False,
     others: Annotated[
-        Others | None, typer.Option(help="Keep or replace descriptions made under other settings.")
+        Others | None,
+        typer.Option(
+            help="Keep or replace descriptions made under other settings.",
+            show_default="refuse to run",
+            rich_help_panel=_AGAIN,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws other styles.")] = 0,
-    sheet: Annotated[bool, typer.Option(help="Draw a contact sheet of images with their texts.")] = True,
-    as_json: AsJson = False,
 ) -> None:
     """Describes every image of a data set in two texts: who the person is, and what they wear.
 
@@ -136,6 +202,7 @@ def run(
             base_url=base_url,
             local=backend is BackendName.transformers,
             batch=batch,
+            batch_requests=batch_requests,
             requirements=_requirements(attributes, min_words, max_words, min_coverage, caption=styles is not None),
             prompts=prompts,
             draw_style=_draw_style(styles) if styles is not None else None,

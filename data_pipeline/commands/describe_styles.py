@@ -59,7 +59,8 @@ Encoder = Annotated[
 ]
 Clusters = Annotated[int, typer.Option(help="How many, for kmeans, gmm, agglomerative and random.")]
 MinCluster = Annotated[
-    int | None, typer.Option(help="Clusters of fewer captions merge into the nearest. [default: 1 % of the captions]")
+    int | None,
+    typer.Option(help="Clusters of fewer captions merge into the nearest.", show_default="1 % of the captions"),
 ]
 BatchSize = Annotated[int, typer.Option(help="Captions embedded at once.")]
 Device = Annotated[str | None, typer.Option(help="Where the encoder computes.")]
@@ -81,13 +82,15 @@ def styles(
     in_flight: InFlight = 32,
     answers: Annotated[
         Path | None,
-        typer.Option(help="Where a model's answers are kept, to ask none twice. [default: OUTPUT's .answers.jsonl]"),
+        typer.Option(
+            help="Where a model's answers are kept, to ask none twice.", show_default="OUTPUT's .answers.jsonl"
+        ),
     ] = None,
     style_encoder: Encoder = _ENCODER,
     method: Annotated[Method, typer.Option(help="How captions are clustered.")] = Method.dbscan,
     clusters: Clusters = 10,
     eps: Annotated[
-        float | None, typer.Option(help="DBSCAN's radius. [default: the knee of the k-distance curve]")
+        float | None, typer.Option(help="DBSCAN's radius.", show_default="the knee of the k-distance curve")
     ] = None,
     min_samples: Annotated[int, typer.Option(help="DBSCAN: how many captions make a place dense.")] = 4,
     min_cluster: MinCluster = None,

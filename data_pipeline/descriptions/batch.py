@@ -27,6 +27,7 @@ from .prompts import Style
 from .run import Budget, Outcome
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
+_QUEUE_IS_FULL = "token_limit_exceeded"
 
 
 @dataclass
@@ -48,12 +49,13 @@ class BatchRun:
         client: the server.
         limit: how many images to send; all by default.
         budget: nothing is submitted that might exceed it.
-        max_requests, max_bytes: bounds on a file of requests; the service of OpenAI takes 50,000 and 200 MB.
+        max_requests, max_bytes: bounds on a file of requests; the service of OpenAI takes 50,000 and 200 MB. Batches
+            that do not fit into its queue wait until others have ended.
         poll_seconds: how long to wait between two looks at what is under way.
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: requests under other settings are under way for this output.
+        ValueError: requests under other settings are under way for this output, or a bound is not positive.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class BatchRun:
         poll_seconds: float = 30.0,
         progress: bool = True,
     ) -> None:
+        if max_requests < 1:
+            raise ValueError(f"requests of a batch must be at least 1, got {max_requests}")
         self._describer = describer
         self._store = describer.store
         self._client = client
@@ -106,10 +110,8 @@ class BatchRun:
                 stopped = self._write_chunks(items)
                 if not self._chunks:
                     break
-                for chunk in self._chunks:
-                    await self._submit(chunk)
                 settled = self._store.answers + len(self._store.failures)
-                await self._collect_all()
+                await self._submit_and_collect()
                 idle_rounds = idle_rounds + 1 if self._store.answers + len(self._store.failures) == settled else 0
                 if idle_rounds == 3:
                     raise ServerRefuses("no request of three rounds of batches was answered")
@@ -189,50 +191,95 @@ class BatchRun:
         self._chunks.append(chunk)
         self._save()
 
-    async def _submit(self, chunk: Chunk) -> None:
-        """Uploads and submits a chunk, each once: what an earlier process submitted is found again."""
-        if chunk.batch_id is not None:
+    async def _find_submitted(self) -> None:
+        """Finds the batches of chunks whose submission was never confirmed, by the chunk's name in their metadata."""
+        unconfirmed = {chunk.name: chunk for chunk in self._chunks if chunk.batch_id is None}
+        if not unconfirmed:
             return
+        earliest = min(chunk.written_at for chunk in unconfirmed.values()) - 3600  # clocks differ
         async for batch in self._api.batches.list(limit=100):
-            if (batch.metadata or {}).get("bdam_chunk") == chunk.name:
+            chunk = unconfirmed.get((batch.metadata or {}).get("bdam_chunk", ""))
+            if chunk is not None and batch.status != "failed":
                 chunk.batch_id = batch.id
-                self._save()
-                return
-            if batch.created_at < chunk.written_at - 3600:
+            if batch.created_at < earliest:
                 break  # the newest come first
+        self._save()
+
+    async def _submit(self, chunk: Chunk) -> bool:
+        """Uploads and submits a chunk; returns whether the server has room for it."""
         if chunk.file_id is None:
             uploaded = await self._api.files.create(file=self._path(chunk, "requests"), purpose="batch")
             chunk.file_id = uploaded.id
             self._save()
-        batch = await self._api.batches.create(
-            input_file_id=chunk.file_id,
-            endpoint="/v1/chat/completions",
-            completion_window="24h",
-            metadata={"bdam_chunk": chunk.name},
-        )
-        chunk.batch_id = batch.id
-        self._save()
+        for seconds in (1, 2, 4, 8, None):
+            try:
+                # Without the client's own retries: a batch whose confirmation was lost would be paid twice.
+                batch = await self._client.api.batches.create(
+                    input_file_id=chunk.file_id,
+                    endpoint="/v1/chat/completions",
+                    completion_window="24h",
+                    metadata={"bdam_chunk": chunk.name},
+                )
+                chunk.batch_id = batch.id
+                self._save()
+            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
+                if isinstance(error, openai.APIStatusError) and error.code == _QUEUE_IS_FULL:
+                    return False
+                if seconds is None:
+                    raise
+                await asyncio.sleep(seconds)
+                await self._find_submitted()
+            if chunk.batch_id is not None:
+                break
         self._path(chunk, "requests").unlink(missing_ok=True)
+        return True
 
-    async def _collect_all(self) -> None:
-        total = sum(chunk.requests for chunk in self._chunks)
+    async def _submit_and_collect(self) -> None:
+        """Submits every chunk, waits for the answers and keeps them.
+
+        Raises:
+            ServerRefuses: a batch failed, or there is no room for a single one.
+        """
+        await self._find_submitted()
+        collected, total = 0, sum(chunk.requests for chunk in self._chunks)
+        has_room = True
         with tqdm(total=total, unit=" answers", disable=not self._progress) as bar:
-            collected = 0
             while self._chunks:
-                done = 0
+                answered, ended, waiting = 0, False, 0
                 for chunk in list(self._chunks):
+                    if chunk.batch_id is None and not (has_room and await self._submit(chunk)):
+                        waiting += 1
+                        continue
                     assert chunk.batch_id is not None
                     batch = await self._api.batches.retrieve(chunk.batch_id)
-                    if batch.status in _ENDED:
+                    if batch.status == "failed" and any(error.code == _QUEUE_IS_FULL for error in _errors(batch)):
+                        chunk.batch_id = None
+                        self._save()
+                        waiting += 1
+                    elif batch.status in _ENDED:
                         await self._collect(chunk, batch)
-                        collected += chunk.requests
+                        collected, ended = collected + chunk.requests, True
                     elif batch.request_counts is not None:
-                        done += batch.request_counts.completed + batch.request_counts.failed
-                bar.n = collected + done
-                bar.set_postfix_str(f"{len(self._chunks)} batches under way, {len(self._store.failures)} images failed")
+                        answered += batch.request_counts.completed + batch.request_counts.failed
+                has_room = ended or not waiting
+                bar.n = collected + answered
+                bar.set_postfix_str(self._how_it_stands(waiting))
                 bar.refresh()
+                if waiting and waiting == len(self._chunks) and not ended:
+                    for chunk in list(self._chunks):
+                        self._forget(chunk)  # nothing of them was submitted; they can be written smaller
+                    raise ServerRefuses(
+                        "the server's queue has no room for a batch: wait until others have ended, or write smaller "
+                        "ones (--batch-requests)"
+                    )
                 if self._chunks:
                     await asyncio.sleep(self._poll_seconds)
+
+    def _how_it_stands(self, waiting: int) -> str:
+        tokens = sum(self._store.prompt_tokens.values()) + sum(self._store.completion_tokens.values())
+        batches = f"{len(self._chunks) - waiting} batches under way" + (f", {waiting} waiting" if waiting else "")
+        cost = f", cost {self._budget.spent():.2f}" if self._budget else ""
+        return f"{batches}, {len(self._store.failures)} images failed, {tokens} tokens{cost}"
 
     async def _collect(self, chunk: Chunk, batch: Any) -> None:
         """Keeps the answers of a batch that has ended, then forgets it. What has no answer is sent again."""
@@ -249,8 +296,7 @@ class BatchRun:
                         self._record(*jobs[line["custom_id"]], line)
         self._store.sync()
         if batch.status == "failed":
-            errors = batch.errors.data if batch.errors and batch.errors.data else []
-            reason = "; ".join(error.message or "" for error in errors) or "no reason given"
+            reason = "; ".join(error.message or "" for error in _errors(batch)) or "no reason given"
             self._forget(chunk)
             raise ServerRefuses(self._client.redact(f"batch {batch.id} failed: {reason}"))
         self._forget(chunk)
@@ -292,6 +338,10 @@ class BatchRun:
     def _save(self) -> None:
         state = {"settings": self._settings, "chunks": [asdict(chunk) for chunk in self._chunks]}
         _write(self._state, json.dumps(state, indent=1).encode())
+
+
+def _errors(batch: Any) -> list[Any]:
+    return batch.errors.data if batch.errors and batch.errors.data else []
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -27,7 +27,7 @@ class DescribeOptions:
         model: its name at the server, or a folder or Hub id for `local`.
         base_url: the server's address; the service of OpenAI by default.
         local: a model of transformers in this process answers instead of a server.
-        batch: the server's Batch API answers.
+        batch: the server's Batch API answers, for batches of at most `batch_requests`.
         prompts: a folder of prompt files, see `DescriptionPrompt`.
         draw_style: draws the style of each image's caption, see `Describer`.
         max_cost: needs `prices`, a file, see `read_prices`.
@@ -41,6 +41,7 @@ class DescribeOptions:
     base_url: str | None = None
     local: bool = False
     batch: bool = False
+    batch_requests: int = 50_000
     requirements: Requirements = field(default_factory=Requirements)
     prompts: Path | None = None
     draw_style: Callable[[random.Random], Style] | None = None
@@ -149,6 +150,7 @@ async def _run(describer: Describer, items: ImageItems, budget: Budget | None, o
                 client,
                 limit=options.limit,
                 budget=budget,
+                max_requests=options.batch_requests,
                 poll_seconds=options.poll_seconds,
                 progress=options.progress,
             )

@@ -134,8 +134,19 @@ class Server:
             "request_counts": {"total": len(lines), "completed": 0, "failed": 0},
             "ready_at": time.time() + self.options.batch_seconds,
         }
+        queued = sum(batch["request_counts"]["total"] for batch in self.batches.values() if "ready_at" in batch)
+        if queued > self.options.batch_queue:
+            self.batches[batch_id].pop("ready_at")
+            error = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached for m."}
+            self.batches[batch_id] |= {"status": "failed", "errors": {"object": "list", "data": [error]}}
+            self.note(event="no room", id=batch_id)
+            return web.json_response(self.shown(batch_id))
         for line in lines:
             self.note(event="batched", request=_hash(line["body"]), id=batch_id)
+        if self.options.reset_batch_reply and len(self.batches) == 1:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()  # to nobody
         if self.options.drop_batch_reply and len(self.batches) == 1:
             assert request.transport is not None
             self.note(event="dropped reply")
@@ -152,6 +163,7 @@ class Server:
     def shown(self, batch_id: str) -> dict[str, Any]:
         batch = self.batches[batch_id]
         if batch["status"] == "in_progress" and time.time() >= batch["ready_at"]:
+            batch.pop("ready_at")
             self.finish(batch)
         return {key: value for key, value in batch.items() if key != "ready_at"}
 
@@ -267,6 +279,8 @@ def main() -> None:
     parser.add_argument("--stall", type=float, default=30.0)
     parser.add_argument("--retry_after", default="1")
     parser.add_argument("--batch_seconds", type=float, default=0.2)
+    parser.add_argument("--batch_queue", type=int, default=50_000, help="requests that wait in batches at once")
+    parser.add_argument("--reset_batch_reply", action="store_true", help="the connection breaks after the first batch")
     parser.add_argument("--drop_batch_reply", action="store_true", help="the first batch is created but not confirmed")
     parser.add_argument("--key", default="", help="the only key that is let in")
     parser.add_argument("--echo_key", action="store_true", help="puts the key it is sent into errors and answers")

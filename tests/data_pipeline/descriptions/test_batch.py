@@ -108,6 +108,34 @@ def test_a_batch_whose_confirmation_was_lost_is_found_again(
     assert len(events(log, "batched")) == 10
 
 
+def test_a_batch_whose_connection_broke_is_not_submitted_again(
+    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    server = start_server("--reset_batch_reply", "--log", str(log))
+    assert run_batches(write_images(10), tmp_path / "d.jsonl", server) == Outcome(10, 0)
+    assert len(events(log, "batched")) == 10
+
+
+def test_batches_wait_until_the_queue_has_room(
+    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    server = start_server("--batch_queue", "8", "--batch_seconds", "0.5", "--log", str(log))
+    assert run_batches(write_images(20), tmp_path / "d.jsonl", server, max_requests=4) == Outcome(20, 0)
+    assert len(events(log, "batched")) == 20 and len(events(log, "uploaded")) == 5
+    assert events(log, "no room")
+
+
+def test_batches_beyond_the_queue_can_be_written_smaller(
+    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
+) -> None:
+    folder, output, server = write_images(9), tmp_path / "d.jsonl", start_server("--batch_queue", "4")
+    outcome = run_batches(folder, output, server)
+    assert outcome.refused and outcome.stopped is not None and "(--batch-requests)" in outcome.stopped
+    assert run_batches(folder, output, server, max_requests=3) == Outcome(9, 0)
+
+
 def test_answers_that_were_recorded_before_a_kill_are_not_recorded_twice(
     start_server: Callable[..., str],
     write_images: Callable[[int], Path],
@@ -147,7 +175,7 @@ def test_other_settings_wait_until_what_is_under_way_is_collected(
     async def dies(run: BatchRun) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(BatchRun, "_collect_all", dies)
+    monkeypatch.setattr(BatchRun, "_submit_and_collect", dies)
     with pytest.raises(KeyboardInterrupt):
         run_batches(folder, output, server)
     monkeypatch.undo()
