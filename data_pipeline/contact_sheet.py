@@ -27,7 +27,8 @@ def contact_sheet(
     Args:
         dataset: a split with the columns of `PERSON_FEATURES`; select or shuffle it before to see other rows.
         path: the file to write; it appears complete or not at all.
-        captions: whether to print person, camera, outfit and captions below each image.
+        captions: whether to print person, camera, outfit, captions and descriptions below each image, and the
+            `file_path` where the split has that column.
         image_height: height of an image on the sheet, in pixels.
 
     Returns:
@@ -71,10 +72,11 @@ def _picture(source: Any, width: int, height: int) -> Image.Image:
 
 
 def _texts(row: dict[str, Any]) -> list[str]:
-    """What is written below the image of a row."""
-    who = f"person {row['person_id']} · outfit {row['outfit_id']} · camera {row['camera_id']}"
-    described = [row["identity_description"], row["clothing_description"]]
-    return [who, *(f"- {text}" for text in [*row["captions"], *described] if text)]
+    """What is written below the image of a row; what is not known is left out."""
+    who = " · ".join(f"{what} {row[f'{what}_id']}" for what in ("person", "outfit", "camera") if row[f"{what}_id"] >= 0)
+    described = [(half, row[f"{half}_description"]) for half in ("identity", "clothing")]
+    texts = [row.get("file_path"), who, *(f"- {text}" for text in row["captions"] if text)]
+    return [text for text in texts if text] + [f"{half}: {text}" for half, text in described if text]
 
 
 def _lines(texts: Sequence[str], width: int) -> list[tuple[str, ImageFont.FreeTypeFont]]:

@@ -290,14 +290,14 @@ def validate(
 
 @app.command()
 def prompts(folder: Annotated[Path, typer.Argument(help="Where to copy them to; must not exist yet.")]) -> None:
-    """Copies the prompt files into a folder, to be changed and given to `run --prompts`."""
+    """Copies the prompt files into a folder, to be changed and given to `run --prompts` and `styles --prompts`."""
     import shutil
 
     with one_line_errors():
         from ..descriptions.prompts import PACKAGED, PLACEHOLDERS
 
         folder.mkdir(parents=True)
-        for name, placeholders in PLACEHOLDERS.items():
+        for name, placeholders in {**PLACEHOLDERS, **dict.fromkeys(describe_styles.PROMPTS, ())}.items():
             shutil.copy(PACKAGED / name, folder / name)
             allowed = ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
             typer.echo(f"{folder / name}" + (f" may hold {allowed}" if allowed else ""))
@@ -343,6 +343,12 @@ def _draw_style(file: Path) -> "Callable[[random.Random], Style]":
     return StyleBook.load(file).draw
 
 
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "unknown, for want of --prices"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+
+
 def _print(values: dict[str, Any], as_json: bool) -> None:
     """A report or an estimate as a table, or as one JSON document."""
     import json
@@ -355,7 +361,7 @@ def _print(values: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
         return
-    rows = report_rows(values) if "file" in values else [(key.replace("_", " "), str(v)) for key, v in values.items()]
+    rows = report_rows(values) if "file" in values else [(key.replace("_", " "), _shown(values[key])) for key in values]
     table = Table(show_header=False)
     for key, value in rows:
         table.add_row(key, value)

@@ -66,7 +66,7 @@ BatchSize = Annotated[int, typer.Option(help="Captions embedded at once.")]
 Device = Annotated[str | None, typer.Option(help="Where the encoder computes.")]
 Seed = Annotated[int, typer.Option(help="Of whatever is drawn.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-_NEUTRALIZE, _NAME = _PROMPTS = ("neutralize_captions.txt", "name_style.txt")
+_NEUTRALIZE, _NAME = PROMPTS = ("neutralize_captions.txt", "name_style.txt")
 _ENCODER = "openai/clip-vit-base-patch32"
 
 
@@ -242,8 +242,8 @@ def _tasks(
     from ..descriptions.text_tasks import text_tasks
     from ..text_files import read_text
 
-    if prompts is not None and not any((prompts / file).is_file() for file in _PROMPTS):
-        raise FileNotFoundError(f"{prompts}: holds none of {', '.join(_PROMPTS)}")
+    if prompts is not None and not any((prompts / file).is_file() for file in PROMPTS):
+        raise FileNotFoundError(f"{prompts}: holds none of {', '.join(PROMPTS)}")
     sampling = Sampling(temperature=0.0)
 
     def task(prompt_file: str) -> "TextTask":

@@ -81,8 +81,8 @@ _ACCESSORY = (
     r"accessor(?:y|ies)|(?:hand|shoulder)?bags?|backpacks?|rucksacks?|purses?|satchels?|totes?|suitcases?|luggage"
     r"|briefcases?|(?:base-?ball\s)?caps?|hats?|beanies?|hoods?|helmets?|scar(?:f|ves)|headscar(?:f|ves)|hijabs?"
     r"|turbans?|bandanas?|gloves?|mittens?|(?:neck|bow\s)?ties?|belts?|(?:wrist)?watch(?:es)?|bracelets?|necklaces?"
-    r"|earrings?|jewell?e?ry|(?:eye|sun)?glasses|goggles|umbrellas?|(?:face\s)?masks?|headphones|earphones|lanyards?"
-    r"|socks?|headbands?|hairbands?|hair\s(?:tie|clip|band|pin)s?"
+    r"|bangles?|wristbands?|armbands?|pendants?|earrings?|jewell?e?ry|(?:eye|sun)?glasses|goggles|umbrellas?"
+    r"|(?:face\s)?masks?|headphones|earphones|lanyards?|socks?|headbands?|hairbands?|hair\s(?:tie|clip|band|pin)s?"
 )
 
 CLOTHING_ATTRIBUTES: dict[str, Attribute] = {
@@ -92,8 +92,8 @@ CLOTHING_ATTRIBUTES: dict[str, Attribute] = {
         "its pattern (say plain where there is none)",
         _words(
             r"plain|solid|pattern(?:ed|s)?|strip(?:e|es|ed|y)|check(?:s|ed|ered)?|plaid|tartan|dot(?:s|ted)|polka|floral"
-            r"|flower(?:s|ed)|print(?:s|ed)?|graphics?|logos?|lettering|text|camouflage|spotted|leopard|uni(?:colou?r|form)"
-            r"|single-colou?red|embroidered|textured|unpatterned"
+            r"|flower(?:s|ed)|print(?:s|ed)?|graphics?|logos?|lettering|text|numbers?|camouflage|spotted|leopard"
+            r"|uni(?:colou?r|form)|single-colou?red|embroider(?:ed|y)|textured|unpatterned"
         ),
     ),
     "material": Attribute(

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,10 +100,14 @@ def estimate_run(items: ImageItems, options: DescribeOptions) -> dict[str, Any]:
     Raises:
         ValueError, OSError: as `describe_images`.
     """
-    is_new = not options.output.exists()
-    with DescriptionStore(options.output) as store:
-        if is_new:
-            options.output.unlink()  # nothing is left of an estimate
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        DescriptionStore(
+            options.output
+            if options.output.exists()
+            else Path(empty) / options.output.name  # an estimate leaves no file
+        ) as store,
+    ):
         describer = _describer(store, options)
         price = _price(options)
         survey = describer.survey(items, progress=options.progress)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 
 from ..contact_sheet import contact_sheet
 from ..schema import PERSON_FEATURES
@@ -137,9 +137,10 @@ def contact_sheet_of(file: Path, items: ImageItems, path: Path, count: int = 24)
             captions = [record["caption"]] if record.get("caption") else []
             image = {"bytes": item.read(), "path": None}
             unknown = {"person_id": -1, "camera_id": -1, "outfit_id": -1}
-            rows.append({"image": image, "captions": captions, **unknown, **texts})
+            rows.append({"file_path": item.file_path, "image": image, "captions": captions, **unknown, **texts})
     if rows:
-        contact_sheet(Dataset.from_list(rows, features=PERSON_FEATURES), path, rows=-(-len(rows) // 8))
+        features = Features({"file_path": Value("string"), **PERSON_FEATURES})
+        contact_sheet(Dataset.from_list(rows, features=features), path, rows=-(-len(rows) // 8))
 
 
 def report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -81,3 +81,15 @@ def test_the_sheet_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         contact_sheet(split, sheet)
     assert sheet.read_bytes() == before
     assert {file.name for file in tmp_path.iterdir()} == {"image.png", "sheet.png"}
+
+
+def test_what_is_not_known_of_an_image_is_not_written(tmp_path: Path) -> None:
+    image = write(tmp_path / "image.png", (40, 100), "white")
+    known = split_of([image])
+    unknown = known.remove_columns("person_id").add_column("person_id", [-1])
+    named = unknown.add_column("file_path", ["a/b.jpg"])
+    ink = [
+        (pixels(contact_sheet(split, tmp_path / "sheet.png", rows=1, columns=1)) < 128).sum()
+        for split in (unknown, known, named)
+    ]
+    assert ink[0] == 0 < min(ink[1:])

@@ -79,9 +79,11 @@ def test_a_dry_run_prints_counts_tokens_and_cost(write_images: Callable[[int], P
     Path("prices.json").write_text(json.dumps({"m": {"input": 2.5, "output": 10}}))
     result = run(write_images(7), "http://127.0.0.1:9/v1", "--dry-run", "--prices", "prices.json", "--json")
     estimate = json.loads(result.stdout)
-    assert estimate["to_send"] == 7 and estimate["cost"] > 0 and not Path("d.jsonl").exists()
+    assert estimate["to_send"] == 7 and estimate["cost"] > 0 and not list(Path().glob("d*.*"))
     batch = run(Path("images"), "http://127.0.0.1:9/v1", "--dry-run", "--prices", "prices.json", "--json", "--batch")
     assert json.loads(batch.stdout)["cost"] == pytest.approx(estimate["cost"] / 2)
+    without = run(Path("images"), "http://127.0.0.1:9/v1", "--dry-run")
+    assert f"{estimate['prompt_tokens']:,} " in without.stdout and "unknown, for want of --prices" in without.stdout
 
 
 def test_the_batch_api_is_one_flag(start_server: Callable[..., str], write_images: Callable[[int], Path]) -> None:
@@ -190,5 +192,6 @@ def test_prompts_are_copied_to_be_changed(
 ) -> None:
     assert "my/describe_system.txt may hold {identity_attributes}" in bdam("prompts", "my").stdout
     assert run(write_images(1), start_server(), "--prompts", "my").exit_code == 0
+    assert Path("my/neutralize_captions.txt").is_file() and Path("my/name_style.txt").is_file()
     again = bdam("prompts", "my")
     assert again.exit_code == 1 and again.stderr.startswith("error: ")
