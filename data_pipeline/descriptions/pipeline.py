@@ -100,32 +100,30 @@ def estimate_run(items: ImageItems, options: DescribeOptions) -> dict[str, Any]:
     Raises:
         ValueError, OSError: as `describe_images`.
     """
-    with (
-        tempfile.TemporaryDirectory() as empty,
-        DescriptionStore(
-            options.output
-            if options.output.exists()
-            else Path(empty) / options.output.name  # an estimate leaves no file
-        ) as store,
-    ):
-        describer = _describer(store, options)
-        price = _price(options)
-        survey = describer.survey(items, progress=options.progress)
-        send = survey.pending + (survey.failed if options.retry_failed else 0)
-        send += len(survey.changed) if options.others == "replace" else 0
-        send = send if options.limit is None else min(send, options.limit)
-        prompt_tokens, completion_tokens = _tokens_of_an_answer(describer, price)
-        return {
-            "images": survey.images,
-            "described": survey.described,
-            "under_other_settings": len(survey.changed),
-            "failed": survey.failed,
-            "to_send": send,
-            "prompt_tokens": round(send * prompt_tokens),
-            "completion_tokens": round(send * completion_tokens),
-            "cost": price.cost(send * prompt_tokens, send * completion_tokens, options.batch) if price else None,
-            "cost_so_far": cost_so_far(store, read_prices(options.prices)) if options.prices else None,
-        }
+    with tempfile.TemporaryDirectory() as empty:
+        output = options.output if options.output.exists() else Path(empty) / "none.jsonl"  # an estimate leaves no file
+        with DescriptionStore(output) as store:
+            return _estimate(_describer(store, options), items, options)
+
+
+def _estimate(describer: Describer, items: ImageItems, options: DescribeOptions) -> dict[str, Any]:
+    price = _price(options)
+    survey = describer.survey(items, progress=options.progress)
+    send = survey.pending + (survey.failed if options.retry_failed else 0)
+    send += len(survey.changed) if options.others == "replace" else 0
+    send = send if options.limit is None else min(send, options.limit)
+    prompt_tokens, completion_tokens = _tokens_of_an_answer(describer, price)
+    return {
+        "images": survey.images,
+        "described": survey.described,
+        "under_other_settings": len(survey.changed),
+        "failed": survey.failed,
+        "to_send": send,
+        "prompt_tokens": round(send * prompt_tokens),
+        "completion_tokens": round(send * completion_tokens),
+        "cost": price.cost(send * prompt_tokens, send * completion_tokens, options.batch) if price else None,
+        "cost_so_far": cost_so_far(describer.store, read_prices(options.prices)) if options.prices else None,
+    }
 
 
 async def _run(describer: Describer, items: ImageItems, budget: Budget | None, options: DescribeOptions) -> Outcome:
