@@ -2,8 +2,9 @@
 
 import enum
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -146,6 +147,40 @@ def search(
         _print_hits(hits, same_person, as_json)
 
 
+@app.command()
+def demo(
+    index: IndexFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 for a free one.")] = 7860,
+    auth: Annotated[
+        str | None,
+        typer.Option(help="Ask for USER:PASSWORD.", envvar="BDAM_DEMO_AUTH", show_envvar=True),
+    ] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Answer other machines as well, which needs --auth.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="The model, where it lies elsewhere than when the index was built.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Shows an index in the browser: a page to search it, for this machine alone unless told otherwise."""
+    with _errors():
+        from ..search.demo_server import serve_demo
+        from ..search.gallery import PersonGallery
+
+        user, colon, password = (auth or "").partition(":")
+        if auth is not None and not (user and colon and password):
+            raise ValueError("--auth wants USER:PASSWORD")
+        _quiet()
+        with (
+            PersonGallery.open(index, model, device) as gallery,
+            serve_demo(gallery, port, None if auth is None else (user, password), allow_remote) as address,
+        ):
+            typer.echo(f"{index}: {len(gallery)} images at {address} (Ctrl-C ends)")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     """One line for what the user can set right, a missing extra among it."""
@@ -153,9 +188,10 @@ def _errors() -> Iterator[None]:
         try:
             yield
         except ModuleNotFoundError as error:
-            if error.name not in ("faiss", "duckdb"):
+            extra = {"faiss": "search", "duckdb": "search", "gradio": "demo"}.get(error.name or "")
+            if extra is None:
                 raise
-            raise ValueError(f"{error.name} is not installed: pip install 'bdam-reid[search]'") from None
+            raise ValueError(f"{error.name} is not installed: pip install 'bdam-reid[{extra}]'") from None
 
 
 def _quiet() -> None:
