@@ -1,24 +1,37 @@
 """`bdam describe`: annotator styles, and descriptions by a multimodal LLM."""
 
 import enum
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import describe_styles
+from . import describe_results, describe_styles
+from .describe_results import (
+    ALL_ATTRIBUTES,
+    TEXTS,
+    AsJson,
+    Attributes,
+    MaxWords,
+    MinCoverage,
+    MinWords,
+    print_values,
+    requirements_of,
+)
+from .errors import one_line_errors
 
 if TYPE_CHECKING:
     import random
 
     from ..descriptions.prompts import Style
-    from ..descriptions.validation import Requirements
 
 app = typer.Typer(no_args_is_help=True, help="Annotator styles, and descriptions by a multimodal LLM.")
 app.command()(describe_styles.styles)
 app.command()(describe_styles.compare_clusterings)
+
+_SERVER, _BATCH, _LOCAL = "The server", "The Batch API", "A local model"
+_COST, _AGAIN = "Cost", "What was described before"
 
 
 class BackendName(enum.Enum):
@@ -43,28 +56,6 @@ class Structured(enum.Enum):
     none = "none"
 
 
-ALL_ATTRIBUTES = "gender,age,build,height,hair,skin"
-_TEXTS, _SERVER, _BATCH, _LOCAL = "The texts", "The server", "The Batch API", "A local model"
-_COST, _AGAIN = "Cost", "What was described before"
-Attributes = Annotated[
-    str,
-    typer.Option(
-        help="What the identity text names, some of gender,age,build,height,hair,skin. A deployment may want fewer: "
-        "skin tone or race guessed from a photo is often wrong, is specially protected by many laws, and makes people "
-        "searchable by it; hair changes from photo to photo.",
-        rich_help_panel=_TEXTS,
-    ),
-]
-MinWords = Annotated[int, typer.Option(help="Fewest words of either text.", rich_help_panel=_TEXTS)]
-MaxWords = Annotated[int, typer.Option(help="Most words of either text.", rich_help_panel=_TEXTS)]
-MinCoverage = Annotated[
-    float,
-    typer.Option(help="Share of the asked attributes that a text must name, 0 to 1.", rich_help_panel=_TEXTS),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-DescriptionsFile = Annotated[Path, typer.Argument(help="A descriptions file, JSON lines.")]
-
-
 @app.command()
 def run(
     name: Annotated[str, typer.Argument(help="A data set, `folder` for images of your own, or `synthetic`.")],
@@ -86,36 +77,36 @@ def run(
     min_words: MinWords = 8,
     max_words: MaxWords = 80,
     min_coverage: MinCoverage = 0.75,
-    attempts: Annotated[int, typer.Option(help="How many answers an image may take.", rich_help_panel=_TEXTS)] = 3,
+    attempts: Annotated[int, typer.Option(help="How many answers an image may take.", rich_help_panel=TEXTS)] = 3,
     max_duplicates: Annotated[
-        int, typer.Option(help="How many images may have the same two texts.", rich_help_panel=_TEXTS)
+        int, typer.Option(help="How many images may have the same two texts.", rich_help_panel=TEXTS)
     ] = 20,
     styles: Annotated[
         Path | None,
         typer.Option(
             help="What `bdam describe styles` wrote: asks for a caption in one of these styles too.",
-            rich_help_panel=_TEXTS,
+            rich_help_panel=TEXTS,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws other styles.", rich_help_panel=_TEXTS)] = 0,
+    seed: Annotated[int, typer.Option(help="Draws other styles.", rich_help_panel=TEXTS)] = 0,
     prompts: Annotated[
         Path | None,
         typer.Option(
             help="A folder of prompt files of your own: `bdam describe prompts` copies the package's.",
-            rich_help_panel=_TEXTS,
+            rich_help_panel=TEXTS,
         ),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(help="Of sampling; below 0 leaves it to the server.", rich_help_panel=_TEXTS)
+        float, typer.Option(help="Of sampling; below 0 leaves it to the server.", rich_help_panel=TEXTS)
     ] = 0.7,
     max_tokens: Annotated[
-        int, typer.Option(help="Most tokens of an answer; 0 leaves it to the server.", rich_help_panel=_TEXTS)
+        int, typer.Option(help="Most tokens of an answer; 0 leaves it to the server.", rich_help_panel=TEXTS)
     ] = 600,
     max_side: Annotated[
-        int, typer.Option(help="Images are scaled down to so many pixels.", rich_help_panel=_TEXTS)
+        int, typer.Option(help="Images are scaled down to so many pixels.", rich_help_panel=TEXTS)
     ] = 768,
     max_bytes: Annotated[
-        int, typer.Option(help="Image files beyond this are made smaller.", rich_help_panel=_TEXTS)
+        int, typer.Option(help="Image files beyond this are made smaller.", rich_help_panel=TEXTS)
     ] = 200_000,
     base_url: Annotated[
         str | None,
@@ -203,7 +194,7 @@ def run(
             local=backend is BackendName.transformers,
             batch=batch,
             batch_requests=batch_requests,
-            requirements=_requirements(attributes, min_words, max_words, min_coverage, caption=styles is not None),
+            requirements=requirements_of(attributes, min_words, max_words, min_coverage, caption=styles is not None),
             prompts=prompts,
             draw_style=_draw_style(styles) if styles is not None else None,
             sampling=Sampling(temperature if temperature >= 0 else None, max_tokens or None, structured.value, extra),
@@ -227,7 +218,7 @@ def run(
         )
         items = ImageItems(load_splits(name, data_dir), split)
         if dry_run:
-            _print(estimate_run(items, options), as_json)
+            print_values(estimate_run(items, options), as_json)
             return
         outcome = describe_images(items, options)
         if outcome.stopped:
@@ -238,91 +229,14 @@ def run(
         )
         if sheet and report["images"]:
             contact_sheet_of(output, items, output.with_suffix(".png"))
-        _print(report, as_json)
+        print_values(report, as_json)
         if outcome.refused or outcome.stopped == "interrupted" or failed_images(output, items):
             raise typer.Exit(1)
 
 
-@app.command()
-def report(
-    file: DescriptionsFile,
-    attributes: Attributes = ALL_ATTRIBUTES,
-    min_words: MinWords = 8,
-    max_words: MaxWords = 80,
-    min_coverage: MinCoverage = 0.75,
-    prices: Annotated[Path | None, typer.Option(help="Price table, for the cost.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Prints coverage, leaks, lengths, duplicates, styles, failures and tokens of a descriptions file."""
-    with one_line_errors():
-        from ..descriptions.report import describe_report
-
-        requirements = _requirements(attributes, min_words, max_words, min_coverage)
-        _print(describe_report(file, requirements, prices), as_json)
-
-
-@app.command()
-def validate(
-    file: DescriptionsFile,
-    attributes: Attributes = ALL_ATTRIBUTES,
-    min_words: MinWords = 8,
-    max_words: MaxWords = 80,
-    min_coverage: MinCoverage = 0.75,
-    as_json: AsJson = False,
-) -> None:
-    """Lists the images whose texts a run would not keep, with what is wrong. The exit status is 1 if there are any."""
-    import json
-
-    with one_line_errors():
-        from ..descriptions.report import check_file
-
-        requirements = _requirements(attributes, min_words, max_words, min_coverage)
-        bad = {path: [problem.detail for problem in problems] for path, problems in check_file(file, requirements)}
-        if as_json:
-            typer.echo(json.dumps(bad, indent=1, ensure_ascii=False))
-        else:
-            for path, details in bad.items():
-                typer.echo(f"{path}: {'; '.join(details)}")
-            typer.echo(f"{len(bad)} images with problems", err=True)
-        if bad:
-            raise typer.Exit(1)
-
-
-@app.command()
-def prompts(folder: Annotated[Path, typer.Argument(help="Where to copy them to; must not exist yet.")]) -> None:
-    """Copies the prompt files into a folder, to be changed and given to `run --prompts` and `styles --prompts`."""
-    import shutil
-
-    with one_line_errors():
-        from ..descriptions.prompts import PACKAGED, PLACEHOLDERS
-
-        folder.mkdir(parents=True)
-        for name, placeholders in {**PLACEHOLDERS, **dict.fromkeys(describe_styles.PROMPTS, ())}.items():
-            shutil.copy(PACKAGED / name, folder / name)
-            allowed = ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
-            typer.echo(f"{folder / name}" + (f" may hold {allowed}" if allowed else ""))
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turns errors of input and of files into one line and exit status 1."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run again to go on", err=True)
-        raise typer.Exit(130) from None
-
-
-def _requirements(
-    attributes: str, min_words: int, max_words: int, min_coverage: float, caption: bool = False
-) -> "Requirements":
-    from ..descriptions.validation import Requirements
-
-    names = tuple(dict.fromkeys(name.strip() for name in attributes.split(",") if name.strip()))
-    return Requirements(names, min_words, max_words, min_coverage, caption)
+app.command()(describe_results.report)
+app.command()(describe_results.validate)
+app.command()(describe_results.prompts)
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -341,28 +255,3 @@ def _draw_style(file: Path) -> "Callable[[random.Random], Style]":
     from ..descriptions.styles import StyleBook  # takes seconds, and most runs do without
 
     return StyleBook.load(file).draw
-
-
-def _shown(value: float | None) -> str:
-    if value is None:
-        return "unknown, for want of --prices"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
-
-
-def _print(values: dict[str, Any], as_json: bool) -> None:
-    """A report or an estimate as a table, or as one JSON document."""
-    import json
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from ..descriptions.report import report_rows
-
-    if as_json:
-        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
-        return
-    rows = report_rows(values) if "file" in values else [(key.replace("_", " "), _shown(values[key])) for key in values]
-    table = Table(show_header=False)
-    for key, value in rows:
-        table.add_row(key, value)
-    Console().print(table)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .errors import one_line_errors
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -102,8 +104,6 @@ def styles(
     as_json: AsJson = False,
 ) -> None:
     """Finds the styles in which captions are written, and writes exemplars and a name of each to a JSON file."""
-    from .describe import one_line_errors
-
     with one_line_errors():
         from ..descriptions.clustering import cluster
         from ..descriptions.style_names import names_by_model, names_by_rules
@@ -179,8 +179,6 @@ def compare_clusterings(
     """
     import json
     from dataclasses import asdict
-
-    from .describe import one_line_errors
 
     with one_line_errors():
         from ..descriptions.captions import true_styles_of_synthetic

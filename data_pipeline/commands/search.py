@@ -2,6 +2,7 @@
 
 import enum
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .describe import one_line_errors
+from .errors import one_line_errors
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -177,6 +178,7 @@ def demo(
             serve_demo(gallery, port, None if auth is None else (user, password), allow_remote) as address,
         ):
             typer.echo(f"{index}: {len(gallery)} images at {address} (Ctrl-C ends)")
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was sent here is removed then, too
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
 
@@ -220,7 +222,8 @@ def _dataset(name: str, data_dir: Path | None, split: str, descriptions: str | N
             raise ValueError("synthetic: its descriptions are its own; give --descriptions own")
         splits = load_synthetic()
     else:
-        splits = load_person_dataset(name, data_dir, descriptions=None if descriptions == "own" else descriptions)
+        given = None if descriptions == "own" else descriptions
+        splits = load_person_dataset(name, data_dir, descriptions=given, check_images=False)  # the index tells of them
     if split not in splits:
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(splits)}")
     return splits[split]

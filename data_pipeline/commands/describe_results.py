@@ -1,0 +1,123 @@
+"""`bdam describe report`, `validate` and `prompts`: what a run leaves behind, and what it asks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import describe_styles
+from .errors import one_line_errors
+
+if TYPE_CHECKING:
+    from ..descriptions.validation import Requirements
+
+ALL_ATTRIBUTES = "gender,age,build,height,hair,skin"
+TEXTS = "The texts"
+Attributes = Annotated[
+    str,
+    typer.Option(
+        help="What the identity text names, some of gender,age,build,height,hair,skin. A deployment may want fewer: "
+        "skin tone or race guessed from a photo is often wrong, is specially protected by many laws, and makes people "
+        "searchable by it; hair changes from photo to photo.",
+        rich_help_panel=TEXTS,
+    ),
+]
+MinWords = Annotated[int, typer.Option(help="Fewest words of either text.", rich_help_panel=TEXTS)]
+MaxWords = Annotated[int, typer.Option(help="Most words of either text.", rich_help_panel=TEXTS)]
+MinCoverage = Annotated[
+    float,
+    typer.Option(help="Share of the asked attributes that a text must name, 0 to 1.", rich_help_panel=TEXTS),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+DescriptionsFile = Annotated[Path, typer.Argument(help="A descriptions file, JSON lines.")]
+
+
+def report(
+    file: DescriptionsFile,
+    attributes: Attributes = ALL_ATTRIBUTES,
+    min_words: MinWords = 8,
+    max_words: MaxWords = 80,
+    min_coverage: MinCoverage = 0.75,
+    prices: Annotated[Path | None, typer.Option(help="Price table, for the cost.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prints coverage, leaks, lengths, duplicates, styles, failures and tokens of a descriptions file."""
+    with one_line_errors():
+        from ..descriptions.report import describe_report
+
+        requirements = requirements_of(attributes, min_words, max_words, min_coverage)
+        print_values(describe_report(file, requirements, prices), as_json)
+
+
+def validate(
+    file: DescriptionsFile,
+    attributes: Attributes = ALL_ATTRIBUTES,
+    min_words: MinWords = 8,
+    max_words: MaxWords = 80,
+    min_coverage: MinCoverage = 0.75,
+    as_json: AsJson = False,
+) -> None:
+    """Lists the images whose texts a run would not keep, with what is wrong. The exit status is 1 if there are any."""
+    import json
+
+    with one_line_errors():
+        from ..descriptions.report import check_file
+
+        requirements = requirements_of(attributes, min_words, max_words, min_coverage)
+        bad = {path: [problem.detail for problem in problems] for path, problems in check_file(file, requirements)}
+        if as_json:
+            typer.echo(json.dumps(bad, indent=1, ensure_ascii=False))
+        else:
+            for path, details in bad.items():
+                typer.echo(f"{path}: {'; '.join(details)}")
+            typer.echo(f"{len(bad)} images with problems", err=True)
+        if bad:
+            raise typer.Exit(1)
+
+
+def prompts(folder: Annotated[Path, typer.Argument(help="Where to copy them to; must not exist yet.")]) -> None:
+    """Copies the prompt files into a folder, to be changed and given to `run --prompts` and `styles --prompts`."""
+    import shutil
+
+    with one_line_errors():
+        from ..descriptions.prompts import PACKAGED, PLACEHOLDERS
+
+        folder.mkdir(parents=True)
+        for name, placeholders in {**PLACEHOLDERS, **dict.fromkeys(describe_styles.PROMPTS, ())}.items():
+            shutil.copy(PACKAGED / name, folder / name)
+            allowed = ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
+            typer.echo(f"{folder / name}" + (f" may hold {allowed}" if allowed else ""))
+
+
+def requirements_of(
+    attributes: str, min_words: int, max_words: int, min_coverage: float, caption: bool = False
+) -> "Requirements":
+    from ..descriptions.validation import Requirements
+
+    names = tuple(dict.fromkeys(name.strip() for name in attributes.split(",") if name.strip()))
+    return Requirements(names, min_words, max_words, min_coverage, caption)
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "unknown, for want of --prices"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+
+
+def print_values(values: dict[str, Any], as_json: bool) -> None:
+    """A report or an estimate as a table, or as one JSON document."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..descriptions.report import report_rows
+
+    if as_json:
+        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
+        return
+    rows = report_rows(values) if "file" in values else [(key.replace("_", " "), _shown(values[key])) for key in values]
+    table = Table(show_header=False)
+    for key, value in rows:
+        table.add_row(key, value)
+    Console().print(table)
