@@ -9,3 +9,6 @@ app.add_typer(data.app, name="data")
 app.add_typer(describe.app, name="describe")
 app.add_typer(search.app)
 app.add_typer(experiment.app, name="experiment")
+
+if __name__ == "__main__":  # for torchrun -m
+    app()
