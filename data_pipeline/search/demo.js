@@ -1,6 +1,6 @@
 // The keyboard: "/" to the sentence, arrows from card to card, Escape closes the large image, left and right turn it over.
 () => {
-    const visible = (element) => element && element.offsetParent !== null;
+    const visible = (element) => element && element.getClientRects().length > 0;
     let opener = null;
 
     const cards = () => [...document.querySelectorAll('#hits .card')];

@@ -118,13 +118,13 @@ def _card(hit: PersonHit, rank: int, pictures: Pictures, widest: float) -> str:
 
 
 def _scores(hit: PersonHit, widest: float) -> str:
-    """Two bars, and the numbers that they stand for; less than 0 is hatched."""
+    """Two bars, and the numbers that they stand for, without -0.00; less than 0 is hatched."""
     parts = (("body", hit.identity_score), ("clothes", hit.clothing_score))
     bars = "".join(
         f"<span class='{name}{' minus' if score < 0 else ''}' style='width:{100 * abs(score) / widest:.1f}%'></span>"
         for name, score in parts
     )
-    numbers = "".join(f"<span class='{name}-number'>{name} {score:.2f}</span>" for name, score in parts)
+    numbers = "".join(f"<span class='{name}-number'>{name} {round(score, 2) + 0.0:.2f}</span>" for name, score in parts)
     return f"<span class='bar' aria-hidden='true'>{bars}</span><span class='numbers'>{numbers}</span>"
 
 

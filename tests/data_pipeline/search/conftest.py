@@ -2,23 +2,29 @@
 
 import importlib.util
 import json
+import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_pipeline.search import build_index
 from data_pipeline.search.embedder import Embedder
 from data_pipeline.synthetic import synthetic_row
 from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
 from modeling_bdam.processing_bdam import default_image_processor
 
+ROOT = Path(__file__).parents[3]
 PEOPLE, OUTFITS, SHOTS = 4, 2, 3
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 WORDS = [caption for person in range(8) for caption in synthetic_row(0, person, 0, 0)["captions"]]
@@ -147,3 +153,60 @@ def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def store(request: pytest.FixtureRequest) -> str | None:
     """Where the vectors lie: in the index folder, or at the address of a Milvus server."""
     return None if request.param == "faiss" else request.getfixturevalue("milvus_address")
+
+
+@dataclass
+class ServedDemo:
+    """A demo that serves, as a process of its own.
+
+    Attributes:
+        address: of its page.
+        index: the index it shows.
+        photos: the folder of images that was indexed.
+        folder: where gradio keeps what it gives out.
+    """
+
+    address: str
+    index: Path
+    photos: Path
+    folder: Path
+
+
+@contextmanager
+def serve(index: Path, photos: Path, folder: Path, *options: str) -> Iterator[ServedDemo]:
+    """`bdam demo`, until the context ends; what it prints otherwise than its address lies in `folder`/demo.log."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "data_pipeline.commands.main", "demo", "--index", str(index), "--device", "cpu"]
+    log = folder / "demo.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--port", "0", *options], env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not (told := re.search(r"at (http://\S+:\d+)", log.read_text())):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield ServedDemo(told[1], index, photos, folder)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def demo(drawn_photos: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedDemo]:
+    """A demo over the photos, and one with a hostile name among them."""
+    pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'bdam-reid[demo]'")
+    folder = tmp_path_factory.mktemp("demo")
+    photos = Path(shutil.copytree(drawn_photos, folder / "photos"))
+    shutil.copy(next(photos.rglob("*.jpg")), photos / "${window.hit=1}<img src=x onerror='window.hit=1'>{{7*7}}.jpg")
+    build_index(folder / "index", photos, model_folder, device="cpu", show_progress=False)
+    with serve(folder / "index", photos, folder) as served:
+        yield served
+    assert not list(folder.glob("bdam-demo-*")), "what was sent is left on the disk"
+
+
+@pytest.fixture
+def serve_demo() -> Callable[..., AbstractContextManager[ServedDemo]]:
+    """`serve`, for a demo with other options."""
+    return serve
