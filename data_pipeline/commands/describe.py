@@ -185,6 +185,7 @@ def run(
         from ..descriptions.images import ImageItems, load_splits
         from ..descriptions.pipeline import DescribeOptions, describe_images, estimate_run
         from ..descriptions.report import contact_sheet_of, describe_report, failed_images
+        from ..descriptions.whole_file import write_whole
 
         extra = _json_object(extra_body) if extra_body else None
         options = DescribeOptions(
@@ -224,9 +225,7 @@ def run(
         if outcome.stopped:
             typer.echo(f"stopped: {outcome.stopped}; run again to go on", err=True)
         report = describe_report(output, options.requirements, prices)
-        output.with_suffix(".report.json").write_text(
-            json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8"
-        )
+        write_whole(output.with_suffix(".report.json"), json.dumps(report, indent=1, ensure_ascii=False).encode())
         if sheet and report["images"]:
             contact_sheet_of(output, items, output.with_suffix(".png"))
         print_values(report, as_json)

@@ -7,38 +7,21 @@ moment: the next one finds every batch that was submitted, by the chunk's name i
 
 import asyncio
 import json
-import os
-import shutil
-import time
-import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import openai
 from tqdm.auto import tqdm
 
+from .batch_files import BatchFiles, Chunk
 from .client import ChatClient, ServerRefuses
 from .describer import Describer, Job
 from .images import ImageItem
-from .jsonl import read_json_lines
-from .prompts import Style
 from .run import Budget, Outcome
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _QUEUE_IS_FULL = "token_limit_exceeded"
-
-
-@dataclass
-class Chunk:
-    """A file of requests and how far it is: written, then uploaded (`file_id`), then submitted (`batch_id`)."""
-
-    name: str
-    requests: int
-    written_at: float
-    file_id: str | None = None
-    batch_id: str | None = None
 
 
 class BatchRun:
@@ -83,19 +66,9 @@ class BatchRun:
         self._poll_seconds = poll_seconds
         self._progress = progress
         self._sent = 0
-        self._folder = self._store.output.with_suffix(".batch")
-        self._folder.mkdir(exist_ok=True)
-        self._state = self._folder / "state.json"
-        self._settings = {"model": describer.model, "prompt": describer.prompt.version}
-        self._chunks: list[Chunk] = []
-        if self._state.is_file():
-            state = json.loads(self._state.read_text(encoding="utf-8"))
-            if state["chunks"] and state["settings"] != self._settings:
-                raise ValueError(
-                    f"{self._folder}: batches of model {state['settings']['model']!r} and prompt "
-                    f"{state['settings']['prompt']} are under way; run with these until they are collected"
-                )
-            self._chunks = [Chunk(**chunk) for chunk in state["chunks"]]
+        settings = {"model": describer.model, "prompt": describer.prompt.version}
+        self._files = BatchFiles(self._store.output.with_suffix(".batch"), settings)
+        self._chunks = self._files.chunks
 
     async def run(self, items: Iterable[ImageItem]) -> Outcome:
         """Settles the images, in as many rounds as the attempts need.
@@ -120,15 +93,14 @@ class BatchRun:
         except openai.OpenAIError as error:
             stopped, refused = self._client.redact(f"the Batch API: {error}"), True
         self._store.sync()
-        if not self._chunks:
-            shutil.rmtree(self._folder)
+        self._files.close()
         return Outcome(len(self._store) - described, len(self._store.failures) - failed, stopped, refused)
 
     def _write_chunks(self, items: Iterable[ImageItem]) -> str | None:
         """Writes requests for all images neither settled nor under way; returns why it stopped early, if so."""
-        under_way = {job.key for chunk in self._chunks for job in self._jobs(chunk)}
+        under_way = {job.key for chunk in self._chunks for job, _ in self._files.jobs(chunk)}
         lines: list[bytes] = []
-        jobs: list[Job] = []
+        jobs: list[tuple[Job, int]] = []
         size = 0
         stopped = None
         bar = tqdm(items, unit=" images", desc="reading", disable=not self._progress, leave=False)
@@ -145,22 +117,22 @@ class BatchRun:
             messages = self._describer.messages(job)
             if messages is None:
                 continue
-            first = self._store.rejected(job.key)[0] == 0
-            if stopped := self._reason_to_stop(len(under_way), first):
+            attempt = self._store.rejected(job.key)[0] + 1
+            if stopped := self._reason_to_stop(len(under_way), first=attempt == 1):
                 break
-            self._sent += first
+            self._sent += attempt == 1
             body = self._client.sampling.body(self._client.model, messages, self._describer.prompt.response_format)
             request = {"custom_id": job.key, "method": "POST", "url": "/v1/chat/completions", "body": body}
             line = json.dumps(request, ensure_ascii=False).encode() + b"\n"
             if lines and (size + len(line) > self._max_bytes or len(lines) == self._max_requests):
-                self._add_chunk(lines, jobs)
+                self._files.add(lines, jobs)
                 lines, jobs, size = [], [], 0
             lines.append(line)
-            jobs.append(job)
+            jobs.append((replace(job, image_url=""), attempt))
             size += len(line)
             under_way.add(job.key)
         if lines:
-            self._add_chunk(lines, jobs)
+            self._files.add(lines, jobs)
         return stopped
 
     def _reason_to_stop(self, under_way: int, first: bool) -> str | None:
@@ -172,24 +144,6 @@ class BatchRun:
         ):
             return f"the next answer might exceed the most that may be spent, {self._budget.most:g}"
         return None
-
-    def _add_chunk(self, lines: list[bytes], jobs: list[Job]) -> None:
-        chunk = Chunk(uuid.uuid4().hex, len(lines), time.time())
-        _write(self._path(chunk, "requests"), b"".join(lines))
-        named = [
-            {
-                "file_path": job.file_path,
-                "key": job.key,
-                "style": job.style.name if job.style else None,
-                "attempt": self._store.rejected(job.key)[0] + 1,
-            }
-            for job in jobs
-        ]
-        _write(
-            self._path(chunk, "jobs"), b"".join(json.dumps(job, ensure_ascii=False).encode() + b"\n" for job in named)
-        )
-        self._chunks.append(chunk)
-        self._save()
 
     async def _find_submitted(self) -> None:
         """Finds the batches of chunks whose submission was never confirmed, by the chunk's name in their metadata."""
@@ -203,14 +157,14 @@ class BatchRun:
                 chunk.batch_id = batch.id
             if batch.created_at < earliest:
                 break  # the newest come first
-        self._save()
+        self._files.save()
 
     async def _submit(self, chunk: Chunk) -> bool:
         """Uploads and submits a chunk; returns whether the server has room for it."""
         if chunk.file_id is None:
-            uploaded = await self._api.files.create(file=self._path(chunk, "requests"), purpose="batch")
+            uploaded = await self._api.files.create(file=self._files.path(chunk, "requests"), purpose="batch")
             chunk.file_id = uploaded.id
-            self._save()
+            self._files.save()
         for seconds in (1, 2, 4, 8, None):
             try:
                 # Without the client's own retries: a batch whose confirmation was lost would be paid twice.
@@ -221,7 +175,7 @@ class BatchRun:
                     metadata={"bdam_chunk": chunk.name},
                 )
                 chunk.batch_id = batch.id
-                self._save()
+                self._files.save()
             except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
                 if isinstance(error, openai.APIStatusError) and error.code == _QUEUE_IS_FULL:
                     return False
@@ -231,7 +185,7 @@ class BatchRun:
                 await self._find_submitted()
             if chunk.batch_id is not None:
                 break
-        self._path(chunk, "requests").unlink(missing_ok=True)
+        self._files.path(chunk, "requests").unlink(missing_ok=True)
         return True
 
     async def _submit_and_collect(self) -> None:
@@ -254,7 +208,7 @@ class BatchRun:
                     batch = await self._api.batches.retrieve(chunk.batch_id)
                     if batch.status == "failed" and any(error.code == _QUEUE_IS_FULL for error in _errors(batch)):
                         chunk.batch_id = None
-                        self._save()
+                        self._files.save()
                         waiting += 1
                     elif batch.status in _ENDED:
                         await self._collect(chunk, batch)
@@ -267,7 +221,7 @@ class BatchRun:
                 bar.refresh()
                 if waiting and waiting == len(self._chunks) and not ended:
                     for chunk in list(self._chunks):
-                        self._forget(chunk)  # nothing of them was submitted; they can be written smaller
+                        self._files.forget(chunk)  # nothing of them was submitted; they can be written smaller
                     raise ServerRefuses(
                         "the server's queue has no room for a batch: wait until others have ended, or write smaller "
                         "ones (--batch-requests)"
@@ -283,11 +237,11 @@ class BatchRun:
 
     async def _collect(self, chunk: Chunk, batch: Any) -> None:
         """Keeps the answers of a batch that has ended, then forgets it. What has no answer is sent again."""
-        jobs = {job.key: (job, attempt) for job, attempt in self._jobs_and_attempts(chunk)}
+        jobs = {job.key: (job, attempt) for job, attempt in self._files.jobs(chunk)}
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id is None:
                 continue
-            path = self._path(chunk, "answers")
+            path = self._files.path(chunk, "answers")
             async with self._api.files.with_streaming_response.content(file_id) as response:
                 await response.stream_to_file(path)
             with path.open("rb") as answers:
@@ -297,9 +251,9 @@ class BatchRun:
         self._store.sync()
         if batch.status == "failed":
             reason = "; ".join(error.message or "" for error in _errors(batch)) or "no reason given"
-            self._forget(chunk)
+            self._files.forget(chunk)
             raise ServerRefuses(self._client.redact(f"batch {batch.id} failed: {reason}"))
-        self._forget(chunk)
+        self._files.forget(chunk)
 
     def _record(self, job: Job, attempt: int, line: dict[str, Any]) -> None:
         """Keeps one answer. One that was recorded before, by a process that was then killed, is passed over."""
@@ -318,36 +272,6 @@ class BatchRun:
             detail = self._client.redact(json.dumps(response.get("body"), ensure_ascii=False)[:300])
             self._describer.fail(job, f"status {status}: {detail}", attempt - 1, ["server"])
 
-    def _jobs(self, chunk: Chunk) -> Iterator[Job]:
-        return (job for job, _ in self._jobs_and_attempts(chunk))
-
-    def _jobs_and_attempts(self, chunk: Chunk) -> Iterator[tuple[Job, int]]:
-        for _, line in read_json_lines(self._path(chunk, "jobs")):
-            style = Style(line["style"], ()) if line["style"] is not None else None
-            yield Job(line["file_path"], line["key"], style, image_url=""), line["attempt"]
-
-    def _forget(self, chunk: Chunk) -> None:
-        self._chunks.remove(chunk)
-        self._save()
-        for part in ("requests", "jobs", "answers"):
-            self._path(chunk, part).unlink(missing_ok=True)
-
-    def _path(self, chunk: Chunk, part: str) -> Path:
-        return self._folder / f"{chunk.name}.{part}.jsonl"
-
-    def _save(self) -> None:
-        state = {"settings": self._settings, "chunks": [asdict(chunk) for chunk in self._chunks]}
-        _write(self._state, json.dumps(state, indent=1).encode())
-
 
 def _errors(batch: Any) -> list[Any]:
     return batch.errors.data if batch.errors and batch.errors.data else []
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -1,7 +1,6 @@
 """The styles in which captions are written, each shown by captions near its centre: what `--styles` draws from."""
 
 import json
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ..text_files import check_integer, check_string, read_json
 from .clustering import Clustering
 from .prompts import Style
 from .style_names import StyleNamer
+from .whole_file import write_whole
 
 _FORMAT = "bdam-styles-1"
 
@@ -42,19 +42,12 @@ class StyleBook:
         Raises:
             OSError: it cannot be written.
         """
-        file = Path(file)
         entries = [
             {"name": style.name, "captions": size, "exemplars": list(style.exemplars)}
             for style, size in zip(self.styles, self.sizes, strict=True)
         ]
         text = json.dumps({"format": _FORMAT, "made_by": self.made_by, "styles": entries}, indent=2, ensure_ascii=False)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            draft.write_text(text + "\n", encoding="utf-8")
-            os.replace(draft, file)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_whole(Path(file), f"{text}\n".encode())
 
     @classmethod
     def load(cls, file: str | Path) -> "StyleBook":
