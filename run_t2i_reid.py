@@ -6,13 +6,16 @@
 
 `--config` names a preset (tiny, paper, clip) or a JSON file; the command line overrides what it says. Without
 `--do_train` and `--do_eval`, both are done. The output folder gets the model and its processor, `eval_results.json`,
-`all_results.json` and `retrieval.png`; a run that was stopped goes on from its last checkpoint.
+`all_results.json`, `retrieval.png` and a model card, `README.md`; with `--push_to_hub` they go to the Hub as well. A
+run that was stopped goes on from its last checkpoint.
 """
 
 import copy
+import json
 import os
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +27,23 @@ from transformers import AutoTokenizer, ViTImageProcessorPil, set_seed
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
-from data_pipeline import PERSON_FEATURES, concatenate_person_datasets, load_person_dataset, load_synthetic
+from data_pipeline import (
+    PERSON_FEATURES,
+    UnreadableImageError,
+    concatenate_person_datasets,
+    load_person_dataset,
+    load_synthetic,
+)
 from data_pipeline.augmentation import AugmentationConfig
 from data_pipeline.collator import RetrievalCollator, TrainCollator
 from data_pipeline.retrieval_sheet import retrieval_sheet
+from data_pipeline.synthetic_people import describe_person
 from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
 from modeling_bdam.evaluation import EncodedSplit, chance_metrics
+from modeling_bdam.group_metrics import Groups, rank1_by_group
+from modeling_bdam.logged_pictures import log_picture
+from modeling_bdam.model_card import CardData
 from modeling_bdam.run_arguments import DataArguments, ModelArguments, parse_arguments
 from modeling_bdam.towers_bdam import check_image_size
 from modeling_bdam.trainer import BDAMTrainer, NonFiniteLossError
@@ -51,20 +64,28 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError("--compare_plain trains the plain dual encoder beside the model: add --do_train")
         checkpoint = find_checkpoint(args) if args.do_train else None
         use_every_core(args)
+        args.run_name = args.run_name or Path(args.output_dir).name  # loggers that are opened again find the same run
         set_seed(args.seed)
         splits = load_splits(data_args, args)
         model, processor = build_model(model_args, data_args, model_fields, splits)
         trainer = new_trainer(model, args, processor, data_args, splits)
+        trainer.card_data = name_data(model_args, data_args, args, splits)
     except (ValueError, OSError, StrictDataclassError) as error:
         sys.exit(f"run_t2i_reid.py: {' '.join(str(error).split())}")
 
     metrics: dict[str, Any] = {}
-    if args.do_train:
-        metrics |= train(trainer, checkpoint)
-    if args.do_eval:
-        metrics |= evaluate(trainer, model_args, data_args, splits)
+    try:
+        if args.do_train:
+            metrics |= train(trainer, checkpoint)
+        if args.do_eval:
+            metrics |= evaluate(trainer, model_args, data_args, splits)
+    except (NonFiniteLossError, UnreadableImageError) as error:
+        sys.exit(f"run_t2i_reid.py: {error}")
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics, combined=False)
+    trainer.create_model_card()
+    if args.push_to_hub:
+        trainer.push_to_hub()
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # gloo's threads must not outlive the interpreter
 
@@ -80,6 +101,7 @@ def evaluate(
         assert isinstance(trainer.processing_class, BDAMProcessor)
         plain = train_plain(model.config, args, trainer.processing_class, data_args, splits)
     metrics: dict[str, float] = {}
+    groups: dict[str, Groups] = {}
     tables: list[str] = []
     for name in test_splits(splits):
         key = name.replace("test", "eval", 1)
@@ -91,13 +113,34 @@ def evaluate(
             metrics |= {f"plain_{figure}": value for figure, value in rows[1][1].items()}
         rows.append(("chance", {f"{key}_{figure}": value for figure, value in chance_metrics(split).items()}))
         tables.append(results_table(rows, key, model.config.clothing_weight, split))
+        data = trainer.card_data.evaluated_on[key]
+        if data == "synthetic":  # the one set that says who is shown
+            traits = {person: asdict(describe_person(0, person).traits) for person in split.gallery_ids.tolist()}
+            groups[data] = rank1_by_group(split, model.config.clothing_weight, traits)
+        trainer.log(rows[0][1])
         if trainer.is_world_process_zero():
-            picture = Path(args.output_dir) / name.replace("test", "retrieval", 1)
-            draw_retrieval(split, splits[name], model.config.clothing_weight, picture.with_suffix(".png"))
+            picture = Path(args.output_dir) / f"{name.replace('test', 'retrieval', 1)}.png"
+            draw_retrieval(split, splits[name], model.config.clothing_weight, picture)
+            log_picture(trainer, picture.stem, picture)
     trainer.save_metrics("eval", {name: value for name, value in metrics.items() if not name.startswith("plain")})
     if trainer.is_world_process_zero():
+        Path(args.output_dir, "group_results.json").write_text(json.dumps(groups, indent=2), encoding="utf-8")
         print(*tables, sep="\n")
     return metrics
+
+
+def name_data(
+    model_args: ModelArguments, data_args: DataArguments, args: BDAMTrainingArguments, splits: DatasetDict
+) -> CardData:
+    """What the data sets and the pretrained towers are called, for the model card."""
+    evaluated = data_args.eval_dataset_name or data_args.dataset_name
+    prefixes = [name.replace("test", "eval", 1) for name in test_splits(splits)]  # in the order of their names
+    bases = [model_args.model_name_or_path, model_args.vision_model_name_or_path, model_args.text_model_name_or_path]
+    return CardData(
+        trained_on=list(data_args.dataset_name) if args.do_train else [],
+        evaluated_on=dict(zip(prefixes, evaluated, strict=False)),  # without --do_eval there are no prefixes
+        base_models=list(dict.fromkeys(base for base in bases if base is not None and not Path(base).is_dir())),
+    )
 
 
 def test_splits(splits: DatasetDict) -> list[str]:
@@ -332,10 +375,7 @@ def new_trainer(
 
 def train(trainer: BDAMTrainer, checkpoint: str | None) -> dict[str, float]:
     """Trains, and saves the checkpoint that was best on the validation split."""
-    try:
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-    except NonFiniteLossError as error:
-        sys.exit(f"run_t2i_reid.py: {error}")
+    result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics, combined=False)
     trainer.save_state()
@@ -356,6 +396,7 @@ def train_plain(
     args.do_train, args.objective, args.images_per_person, args.gradnorm = True, "plain", 1, False
     args.ddp_find_unused_parameters = True
     args.output_dir = str(Path(args.output_dir) / "plain")
+    args.push_to_hub = False
     set_seed(args.seed)
     model = BDAMModel(config)
     model.set_attn_implementation(kernels)
