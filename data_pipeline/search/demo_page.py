@@ -125,14 +125,18 @@ class SearchPage:
                 with gr.Row():
                     typed = gr.Textbox(
                         label="Expression",
-                        placeholder="camera_id == 3 and person_id != 7",
+                        placeholder=" and ".join(f"{menu.column} != '{menu.values[0]}'" for menu in self._menus[:2]),
                         info="Columns: " + ", ".join(gallery.columns),
                         scale=3,
+                        min_width=240,
                         elem_id="where",
                     )
                     count = gr.Dropdown(list(RESULTS), value=RESULTS[1], label="Images", min_width=96, elem_id="count")
                     grouped = gr.Checkbox(
-                        label="Person by person", visible="person_id" in gallery.columns, elem_id="grouped"
+                        label="Person by person",
+                        visible="person_id" in gallery.columns,
+                        min_width=160,
+                        elem_id="grouped",
                     )
             status = gr.HTML(elem_id="status")
             grid = gr.HTML(cards.welcome(len(gallery)), js_on_load=_OPEN, elem_id="hits")
