@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
 
 import run_t2i_reid
@@ -52,7 +51,6 @@ def annotate(folder: Path) -> list[str]:
     return captions
 
 
-@pytest.mark.slow
 def test_annotate_style_describe_train(start_server: Callable[..., str], tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "OPENAI_API_KEY": "sk-test"}
     environment["HF_DATASETS_CACHE"] = str(tmp_path / "cache")

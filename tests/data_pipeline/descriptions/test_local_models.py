@@ -81,7 +81,6 @@ def assert_all_failed(run: subprocess.CompletedProcess[str], output: Path, image
     assert (report["images"], report["failed"], report["answers"]) == (0, images, 2 * images)
 
 
-@pytest.mark.slow
 def test_garbage_of_a_real_server_is_reported_as_failures(
     transformers_server: str, model: Path, write_images: Callable[[int], Path], tmp_path: Path
 ) -> None:
@@ -92,7 +91,6 @@ def test_garbage_of_a_real_server_is_reported_as_failures(
     assert_all_failed(run, output, 3)
 
 
-@pytest.mark.slow
 def test_garbage_of_a_local_model_is_reported_as_failures(
     model: Path, write_images: Callable[[int], Path], tmp_path: Path
 ) -> None:
