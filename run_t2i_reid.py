@@ -33,6 +33,7 @@ from data_pipeline import (
     concatenate_person_datasets,
     load_person_dataset,
     load_synthetic,
+    with_image_files,
 )
 from data_pipeline.augmentation import AugmentationConfig
 from data_pipeline.collator import RetrievalCollator, TrainCollator
@@ -105,11 +106,12 @@ def evaluate(
     tables: list[str] = []
     for name in test_splits(splits):
         key = name.replace("test", "eval", 1)
-        split = trainer.encode(splits[name])
+        test_rows = with_image_files(splits[name])
+        split = trainer.encode(test_rows)
         rows = [("plain" if args.objective == "plain" else "BDAM", trainer.score(split, key))]
         metrics |= rows[0][1]
         if plain is not None:
-            rows.append(("plain", plain.score(plain.encode(splits[name]), key)))
+            rows.append(("plain", plain.score(plain.encode(test_rows), key)))
             metrics |= {f"plain_{figure}": value for figure, value in rows[1][1].items()}
         rows.append(("chance", {f"{key}_{figure}": value for figure, value in chance_metrics(split).items()}))
         tables.append(results_table(rows, key, model.config.clothing_weight, split))
@@ -367,8 +369,8 @@ def new_trainer(
         args=args,
         data_collator=TrainCollator(processor, augmentation),
         retrieval_collator=RetrievalCollator(processor),
-        train_dataset=splits["train"] if args.do_train else None,
-        eval_dataset=splits.get("validation"),
+        train_dataset=with_image_files(splits["train"]) if args.do_train else None,
+        eval_dataset=with_image_files(splits["validation"]) if args.do_train else None,
         processing_class=processor,
     )
 

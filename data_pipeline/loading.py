@@ -59,6 +59,7 @@ def load_person_dataset(
     val_people: int | None = None,
     seed: int = 0,
     skip_unreadable: bool = False,
+    check_images: bool = True,
     cache_dir: PathLike | None = None,
 ) -> DatasetDict:
     """Loads a person data set from the disk or the Hub into the one table layout of this project.
@@ -76,8 +77,10 @@ def load_person_dataset(
         split_file: a JSON file that says who is in which split, in the place of the annotation, see `read_split_file`.
         val_people: how many people of train to hold out where a set has no validation split; 5 % by default.
         seed: of the people held out or, in a `folder` without splits, divided.
-        skip_unreadable: images that are missing or cannot be decoded are left out and listed, instead of an error for
-            missing ones. Every image is decoded once for it. Not for `parquet` and `hub:`.
+        skip_unreadable: images that are missing or cannot be decoded are left out and listed, instead of an error. Not
+            for `parquet` and `hub:`.
+        check_images: the first load decodes every image once, so that a broken one is found then and not in the midst
+            of a training. False leaves that to the reader; with `skip_unreadable` they are decoded in any case.
         cache_dir: the cache of `datasets` by default.
 
     Returns:
@@ -87,7 +90,8 @@ def load_person_dataset(
 
     Raises:
         ValueError: an unknown name, or an annotation that cannot be used; the message names file and entry.
-        OSError: a folder, a file or images are missing; the message says where the set is given out.
+        FileNotFoundError: a folder, a file or images are missing; the message says where the set is given out.
+        OSError: images cannot be decoded; the message names some of them.
     """
     kind = name.lower().replace("_", "-")
     options = Options(
@@ -97,6 +101,7 @@ def load_person_dataset(
         val_people=val_people,
         seed=seed,
         skip_unreadable=skip_unreadable,
+        check_images=check_images,
     )
     if kind == "parquet" or kind.startswith("hub:"):
         splits, notes = _load_tables(name, data_dir, options, cache_dir)
@@ -128,7 +133,7 @@ def _load_images(
         "folder": str(source.folder.resolve()),
         "images": source.images.fingerprint(with_contents=options.skip_unreadable),
         "files": {what: [str(file), file_digest(file)] for what, file in files.items() if file is not None},
-        "options": [options.val_people, options.seed, options.skip_unreadable],
+        "options": [options.val_people, options.seed, options.skip_unreadable, options.check_images],
     }
     folder = cache_folder(cache_dir, kind, made_of)
     cached = read_cached(folder)

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from .benchmarks.benchmark import Benchmark, PersonImage, Source
 from .image_listing import safe_path
+from .images import check_image
 from .people_splits import hold_out
 from .schema import PERSON_FEATURES, check_splits
 from .side_files import join, read_split_file
@@ -29,6 +30,7 @@ TABLE_FEATURES = Features(
 """
 LEFT_OUT = "left_out.jsonl"
 MISSING = "there is no such file"
+_LEAVE_OUT = "leave them out with --skip_unreadable (skip_unreadable=True)"
 
 
 def build_tables(
@@ -50,7 +52,9 @@ def build_tables(
     if options.split_file is not None:
         _apply_split_file(images, options.split_file)
     paths = [safe_path(image.file_path, str(source.annotation or source.folder)) for image in images]
-    left_out = _left_out(benchmark, source, images, paths)
+    left_out = dict.fromkeys(_missing(benchmark, source, images, paths), MISSING)
+    if options.skip_unreadable:
+        left_out |= _unreadable(source.images.root, [path for path in paths if path not in left_out])
     if left_out:
         counts = Counter("missing" if reason == MISSING else "unreadable" for reason in left_out.values())
         counted = " and ".join(f"{count} {what}" for what, count in counts.items())
@@ -96,6 +100,8 @@ def build_tables(
         check_splits(DatasetDict({name: Dataset(part) for name, part in tables.items()}))
     except ValueError as error:
         raise ValueError(f"{source.annotation or source.folder}: {error}") from None
+    if options.check_images and not options.skip_unreadable:
+        _refuse_unreadable(source, paths)  # last, since it takes longest
     listed = "".join(
         json.dumps({"file_path": path, "reason": reason}, ensure_ascii=False) + "\n"
         for path, reason in left_out.items()
@@ -113,10 +119,8 @@ def _apply_split_file(images: Sequence[PersonImage], file: Path) -> None:
         image.split = split_of[image.person_id]
 
 
-def _left_out(
-    benchmark: Benchmark, source: Source, images: Sequence[PersonImage], paths: Sequence[str]
-) -> dict[str, str]:
-    """The paths that cannot be used, with the reason; only with `skip_unreadable`.
+def _missing(benchmark: Benchmark, source: Source, images: Sequence[PersonImage], paths: Sequence[str]) -> list[str]:
+    """The paths of images that are not there; without `skip_unreadable` they are an error.
 
     Raises:
         ValueError: a path leads out of the data folder.
@@ -134,24 +138,32 @@ def _left_out(
                 f"{listing.root}, or nowhere; put the image itself into the folder"
             )
         missing.append(path)
-    if not source.options.skip_unreadable:
-        if missing:
-            raise FileNotFoundError(
-                f"{source.annotation}: {len(missing)} of its {len(paths)} images are not in {listing.root}: "
-                f"{first_of(missing, 3)}.{_absent_parts(benchmark, source)} Get them, or leave them out with "
-                f"--skip_unreadable (skip_unreadable=True). {benchmark.how_to_get()}"
-            )
-        return {}
-    from .images import check_image
+    if missing and not source.options.skip_unreadable:
+        raise FileNotFoundError(
+            f"{source.annotation}: {len(missing)} of its {len(paths)} images are not in {listing.root}: "
+            f"{first_of(missing, 3)}.{_absent_parts(benchmark, source)} Get them, or {_LEAVE_OUT}. "
+            f"{benchmark.how_to_get()}"
+        )
+    return missing
 
-    reasons = dict.fromkeys(missing, MISSING)
-    present = [path for path in paths if path not in reasons]
+
+def _unreadable(root: Path, paths: Sequence[str]) -> dict[str, str]:
+    """The paths of images that cannot be decoded, with the reason."""
     with ThreadPoolExecutor() as pool:
-        found = pool.map(check_image, [listing.root / path for path in present])
-        for path, reason in zip(present, tqdm(found, desc="checking images", total=len(present)), strict=True):
-            if reason is not None:
-                reasons[path] = reason
-    return reasons
+        found = pool.map(check_image, [root / path for path in paths])
+        checked = zip(paths, tqdm(found, desc="checking images", total=len(paths), disable=None), strict=True)
+        return {path: reason for path, reason in checked if reason is not None}
+
+
+def _refuse_unreadable(source: Source, paths: Sequence[str]) -> None:
+    """Raises `OSError` if an image cannot be decoded."""
+    unreadable = _unreadable(source.images.root, paths)
+    if unreadable:
+        named = first_of([f"{path} ({reason})" for path, reason in unreadable.items()], 3)
+        raise OSError(
+            f"{source.annotation or source.folder}: {len(unreadable)} of its {len(paths)} images cannot be read: "
+            f"{named}. Get them again, or {_LEAVE_OUT}; `bdam data inspect` lists them all"
+        )
 
 
 def _compare_counts(benchmark: Benchmark, source: Source, images: Sequence[PersonImage]) -> list[str]:

@@ -1,6 +1,7 @@
 """The command on benchmarks as they lie on a disk, in small."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 import run_t2i_reid
+from data_pipeline import load_person_dataset
 
 from .data_pipeline import layouts
 from .test_run_t2i_reid import Command
@@ -123,3 +125,16 @@ def test_set_that_cannot_be_read_ends_with_one_line(
     output = tmp_path / "output"
     assert message in command.fails(capsys, command.arguments(output, **flags))
     assert not output.exists()
+
+
+def test_an_image_that_breaks_after_the_first_load_ends_the_run_with_one_line(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = layouts.write_cuhk_pedes(tmp_path / "CUHK-PEDES")
+    flags: dict[str, Any] = {**TINY, "dataset_name": "cuhk-pedes", "data_dir": folder, "dataloader_num_workers": 1}
+    load_person_dataset("cuhk-pedes", folder, cache_dir=command.folder / "data")
+    for file in (folder / "imgs").rglob("*.jpg"):
+        file.write_bytes(b"")
+    message = command.fails(capsys, command.arguments(tmp_path / "output", **flags))
+    assert re.fullmatch(rf"run_t2i_reid\.py: {folder}/imgs/\S+\.jpg: zero bytes", message)
+    assert not (tmp_path / "output" / "all_results.json").exists()

@@ -39,6 +39,7 @@ class Options:
     val_people: int | None = None
     seed: int = 0
     skip_unreadable: bool = False
+    check_images: bool = True
 
 
 @dataclass

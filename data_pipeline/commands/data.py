@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .describe import one_line_errors
+from .errors import one_line_errors
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -55,10 +55,10 @@ def inspect(
 
         with loader_notes() as notes:
             try:
-                splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, cache_dir)
+                splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, False, cache_dir)
             except FileNotFoundError:
                 # Images that are missing, perhaps: what is wrong with a set must not keep it from being looked at.
-                splits = _load(name, data_dir, descriptions, outfits, split_file, True, cache_dir)
+                splits = _load(name, data_dir, descriptions, outfits, split_file, True, False, cache_dir)
         found, unreadable = inspect_splits(splits, progress=Console(stderr=True).is_terminal)
         unreadable += left_out_images(splits)
         if sheet is not None:
@@ -120,7 +120,7 @@ def convert(
     with one_line_errors():
         from ..benchmarks.parquet import save_parquet
 
-        splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, cache_dir)
+        splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, True, cache_dir)
         save_parquet(splits, to_parquet)
     images = ", ".join(f"{len(split)} {split_name}" for split_name, split in splits.items())
     typer.echo(f"{to_parquet}: {images} images; load them as `parquet` with --data-dir {to_parquet}")
@@ -133,6 +133,7 @@ def _load(
     outfits: Path | None,
     split_file: Path | None,
     skip_unreadable: bool,
+    check_images: bool,
     cache_dir: str | None,
 ) -> "DatasetDict":
     if name == "synthetic":
@@ -148,6 +149,7 @@ def _load(
         outfits=outfits,
         split_file=split_file,
         skip_unreadable=skip_unreadable,
+        check_images=check_images,
         cache_dir=cache_dir,
     )
 

@@ -85,7 +85,7 @@ def load_splits(name: str, data_dir: Path | None) -> DatasetDict:
 
     if name == "synthetic":
         return load_synthetic()
-    return load_person_dataset(name, data_dir)
+    return load_person_dataset(name, data_dir, check_images=False)  # a broken one is kept aside when its turn comes
 
 
 def image_digest(data: bytes) -> str:

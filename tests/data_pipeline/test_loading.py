@@ -87,9 +87,9 @@ def test_the_early_split_of_rstpreid_is_accepted_and_named(
 ) -> None:
     entries = layouts.rstp_entries(3901, 100, 100, images_each=1)
     layouts.write_json(tmp_path / "rstp" / "data_captions.json", entries)
-    (tmp_path / "rstp" / "imgs").mkdir()
-    for entry in entries:
-        (tmp_path / "rstp" / "imgs" / entry["img_path"]).touch()
+    layouts.write_image(tmp_path / "rstp" / "imgs" / entries[0]["img_path"])
+    for entry in entries[1:]:
+        (tmp_path / "rstp" / "imgs" / entry["img_path"]).symlink_to(entries[0]["img_path"])
     splits = load("rstpreid", tmp_path / "rstp")
     assert splits.num_rows == {"train": 3901, "validation": 100, "test": 100}
     assert "data_captions.json has RSTPReid's early split of 3901/100/100 people" in caplog.text

@@ -291,20 +291,46 @@ def test_too_many_or_too_few_people_to_hold_out_are_told(count: int, people: int
         load(folder, "icfg-pedes", val_people=count)
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_unreadable_images_are_left_out_and_listed_on_demand(
-    missing: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    pytest.importorskip("data_pipeline.images")
-    folder = layouts.write_cuhk_pedes(tmp_path / "cuhk")
+def break_images(folder: Path) -> list[str]:
+    """Makes the first three images of a small CUHK-PEDES unreadable, each in another way; all of its paths."""
     paths = [entry["file_path"] for entry in layouts.cuhk_entries()]
     files = [folder / "imgs" / path for path in paths]
     files[0].write_bytes(b"")
     files[1].write_bytes(files[1].read_bytes()[:300])
     files[2].write_text("<html>404</html>")
+    return paths
+
+
+def test_unreadable_images_are_found_at_the_first_load_and_named_with_the_reason(tmp_path: Path) -> None:
+    folder = layouts.write_cuhk_pedes(tmp_path / "cuhk")
+    paths = break_images(folder)
+    with pytest.raises(OSError, match=r"reid_raw\.json: 3 of its 19 images cannot be read: ") as error:
+        load(folder)
+    message = str(error.value)
+    assert f"{paths[0]} (zero bytes), {paths[1]} (" in message and "truncated" in message.lower()
+    assert f"{paths[2]} (no image of a known format)" in message
+    assert "leave them out with --skip_unreadable (skip_unreadable=True); `bdam data inspect` lists them" in message
+    assert not list((tmp_path / "cache").glob("person_sets/*"))
+
+
+def test_images_that_the_reader_checks_himself_are_not_decoded_by_the_loader(tmp_path: Path) -> None:
+    folder = layouts.write_cuhk_pedes(tmp_path / "cuhk")
+    break_images(folder)
+    assert load(folder, check_images=False).num_rows["train"] == 12
+    with pytest.raises(OSError, match="3 of its 19 images cannot be read"):
+        load(folder)  # what was loaded unchecked is not taken for checked
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("check_images", [False, True])
+def test_unreadable_images_are_left_out_and_listed_on_demand(
+    missing: bool, check_images: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = layouts.write_cuhk_pedes(tmp_path / "cuhk")
+    paths = break_images(folder)
     if missing:
-        files[3].unlink()
-    splits = load(folder, skip_unreadable=True)
+        (folder / "imgs" / paths[3]).unlink()
+    splits = load(folder, skip_unreadable=True, check_images=check_images)
     kept = [path for split in splits.values() for path in split["file_path"]]
     assert kept == paths[3 + missing :]
     listed = next((tmp_path / "cache").glob("person_sets/*/left_out.jsonl"))
@@ -317,7 +343,6 @@ def test_unreadable_images_are_left_out_and_listed_on_demand(
 
 
 def test_a_repaired_image_comes_back(tmp_path: Path) -> None:
-    pytest.importorskip("data_pipeline.images")
     folder = layouts.write_cuhk_pedes(tmp_path / "cuhk")
     file = folder / "imgs" / "cam_a" / "00001_0.jpg"
     good = file.read_bytes()
