@@ -215,7 +215,7 @@ def _output_and_gradients(block: nn.Module, inputs: Tensor, towards: Tensor, dty
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what it moves to the device could not be trained there
 def model_parity(model: BDAMModel, device: torch.device) -> Iterator[Parity]:
     """Embeddings on the device against the CPU's in float32, and those in fewer bits against them."""
     move(model.eval(), torch.device("cpu"))
@@ -284,7 +284,7 @@ class Clock:
             torch.cuda.synchronize()
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what it moves to the device could not be trained there
 def embed_speed(model: BDAMModel, clock: Clock, size: int) -> Iterator[Speed]:
     """Image and text embeddings, and images fused with a description, beside the towers that they call."""
     move(model.eval(), clock.device)
@@ -307,7 +307,7 @@ def embed_speed(model: BDAMModel, clock: Clock, size: int) -> Iterator[Speed]:
     yield clock.compare(described, size, lambda: model.get_image_features(pixels, ids, mask), both_towers)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what it moves to the device could not be trained there
 def fusion_speed(clock: Clock, size: int, tiny: bool, kernels: bool) -> Iterator[Speed]:
     """The fusion head alone, on one vector a modality and on the tokens of both, by each scan that there is."""
     for sequence, image_tokens, text_tokens in (("global", 1, 1), ("token", 197, TEXT_LENGTH)):
