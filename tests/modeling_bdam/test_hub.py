@@ -1,5 +1,6 @@
 """Pushed to a Hub and pulled from it, by the real client, against the loopback Hub of tests/loopback_hub.py."""
 
+import io
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parents[2]
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -121,7 +123,8 @@ def client(hub: Any, tmp_path_factory: pytest.TempPathFactory) -> Client:
 def pushed(client: Client) -> Path:
     """The output folder of a run that pushed its checkpoints, its model, and its card to me/tiny."""
     folder = client.folder / "run"
-    client.train(folder, "--push_to_hub", "--hub_model_id=me/tiny", "--hub_strategy=all_checkpoints")
+    logged = ("--report_to=tensorboard", "--logging_steps=1")
+    client.train(folder, "--push_to_hub", "--hub_model_id=me/tiny", "--hub_strategy=all_checkpoints", *logged)
     return folder
 
 
@@ -208,6 +211,19 @@ def test_the_card_says_nothing_that_the_run_did_not_measure(pushed: Path) -> Non
     assert "| steps | 4 |" in text
     assert "72 images of 12 people with 144 captions" in text
     assert not re.search(r"\{\{|\{%|None|undefined|\n\n\n", text)
+
+
+def test_loggers_receive_losses_weights_figures_and_the_picture(pushed: Path) -> None:
+    events = EventAccumulator(str(next((pushed / "runs").iterdir()))).Reload()
+    results = json.loads((pushed / "eval_results.json").read_text())
+    for task in ("info", "triplet", "adversarial", "decouple", "match"):
+        for kind in ("loss", "weight", "gradient_norm"):
+            assert [event.step for event in events.Scalars(f"train/{kind}_{task}")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Scalars("eval/rank1")] == [2, 4, 4]  # the last one of the test split
+    assert events.Scalars("eval/rank1")[-1].value == pytest.approx(results["eval_rank1"])
+    (picture,) = events.Images("retrieval")
+    with Image.open(pushed / "retrieval.png") as expected, Image.open(io.BytesIO(picture.encoded_image_string)) as seen:
+        assert seen.size == expected.size
 
 
 def test_the_snippet_of_the_card_runs(client: Client, pushed: Path) -> None:
