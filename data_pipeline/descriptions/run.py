@@ -79,19 +79,22 @@ class DescribeRun:
         self._synced_at = time.monotonic()
 
     async def run(self, items: Iterable[ImageItem]) -> Outcome:
-        """Settles the images. At Ctrl-C the requests in flight are let end, and their answers kept.
+        """Settles the images. Ctrl-C lets the requests in flight end and keeps their answers; once more drops them.
 
         Raises:
             OSError: an answer could not be written.
         """
         loop = asyncio.get_running_loop()
-        # Off the main thread, and on Windows, Ctrl-C stops at once; what was read by then is kept there too.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(signal.SIGINT, self._stop, "interrupted")
         iterator = iter(items)
         workers = [asyncio.create_task(self._work(iterator)) for _ in range(self._backend.in_flight)]
+        # Off the main thread, and on Windows, Ctrl-C stops at once; what was read by then is kept there too.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(signal.SIGINT, self._interrupt, workers)
         try:
             await asyncio.gather(*workers)
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise
         finally:
             for worker in workers:
                 worker.cancel()
@@ -178,6 +181,14 @@ class DescribeRun:
         answer = spent / store.answers if store.answers >= 20 else self._budget.answer
         if spent + (self._asking + 1) * answer > self._budget.most:
             self._stop(f"the next answer might exceed the most that may be spent: {spent:.4f} of {self._budget.most:g}")
+
+    def _interrupt(self, workers: list[asyncio.Task[None]]) -> None:
+        if self._stopped:
+            for worker in workers:
+                worker.cancel()
+        else:
+            self._stop("interrupted")
+            self._bar.write("waiting for the answers to come; Ctrl-C once more gives them up", file=sys.stderr)
 
     def _stop(self, reason: str) -> None:
         self._stopped = self._stopped or reason

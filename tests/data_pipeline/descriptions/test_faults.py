@@ -113,3 +113,20 @@ def test_an_interrupted_run_keeps_the_answers_in_flight(
     events = [json.loads(line) for line in log.read_text().splitlines()]
     asked = {event["id"] for event in events if event["event"] == "asked"}
     assert answers_read(output) == asked and len(asked) < 200
+
+
+def test_a_second_interrupt_waits_for_no_answer(
+    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    server = start_server("--delay", "60", "--log", str(log))
+    command = [sys.executable, "-c", RUN, str(write_images(5)), str(tmp_path / "d.jsonl"), server, "90"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(complete_lines(log)) < 5:
+        time.sleep(0.05)
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    assert "Ctrl-C once more" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=30)
+    assert "stopped='interrupted'" in printed and not errors
