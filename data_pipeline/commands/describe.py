@@ -152,7 +152,9 @@ def run(
     prices: Annotated[
         Path | None,
         typer.Option(
-            help='Price table, for a million tokens: {"MODEL": {"input": 2.5, "output": 10}}.', rich_help_panel=_COST
+            help='Price table, for a million tokens: {"MODEL": {"input": 2.5, "output": 10}}, and if you like "batch": '
+            '0.5, the share that the Batch API costs, and "image_tokens": 255, for the estimate.',
+            rich_help_panel=_COST,
         ),
     ] = None,
     max_cost: Annotated[
