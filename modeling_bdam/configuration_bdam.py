@@ -81,6 +81,8 @@ class BDAMConfig(PreTrainedConfig):
         mamba_expand: its inner width as a multiple of `fusion_hidden_size`.
         adversarial_on: which feature eq. 1 keeps from telling the clothes: `"clothing"`, as printed, or
             `"identity"`, through gradient reversal, as the text around eq. 1 argues.
+        decouple_on: what eq. 2 holds apart: `"features"`, f_id and f_clo, as printed, or `"embeddings"`, the identity
+            and clothing embeddings that a search compares.
         clothing_weight: β of the score `s_id + β s_clo` that `logits_per_text` holds; a search may choose its own.
         logit_scale_init_value: logarithm of the initial 1/τ.
         initializer_range: standard deviation of newly initialised weights.
@@ -125,6 +127,7 @@ class BDAMConfig(PreTrainedConfig):
     mamba_expand: int = 2
 
     adversarial_on: Literal["clothing", "identity"] = "identity"
+    decouple_on: Literal["features", "embeddings"] = "embeddings"
     clothing_weight: float | int = 1.0
     logit_scale_init_value: float | int = 2.6592
     initializer_range: float | int = 0.02

@@ -344,6 +344,11 @@ class BDAMModel(BDAMPreTrainedModel):
         output.image_clothing_embeds = _normalise(self.image_clothing_head(decoupled.clothing))
         output.image_embeds = torch.cat([output.image_identity_embeds, output.image_clothing_embeds], dim=-1)
         output.identity_features, output.clothing_features = decoupled.identity, decoupled.clothing
+        output.decoupled_identity, output.decoupled_clothing = decoupled.identity, decoupled.clothing
+        if self.config.decouple_on == "embeddings":
+            scale = self.config.projection_dim**0.5  # from unit length to about unit variance a dimension
+            output.decoupled_identity = scale * output.image_identity_embeds
+            output.decoupled_clothing = scale * output.image_clothing_embeds
         output.pooled_identity, output.pooled_clothing = decoupled.pooled_identity, decoupled.pooled_clothing
         output.gate = decoupled.gate
         if self.config.adversarial_on == "clothing":

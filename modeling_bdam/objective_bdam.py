@@ -16,6 +16,8 @@ from .outputs_bdam import BDAMOutput
 TASKS = ("info", "triplet", "adversarial", "decouple", "match")
 # Who somebody is shows in few pixels: beside clothing, images learn it slowest.
 IMAGE_IDENTITY_WEIGHT = 3.0
+# Captions are what is searched with, and mostly speak of clothes.
+CAPTION_CLOTHING_WEIGHT = 2.0
 # The outputs that losses read from the rows of all processes.
 COLUMN_FIELDS = (
     "image_identity_embeds",
@@ -25,8 +27,8 @@ COLUMN_FIELDS = (
     "description_identity_embeds",
     "description_clothing_embeds",
     "fused_identity_embeds",
-    "identity_features",
-    "clothing_features",
+    "decoupled_identity",
+    "decoupled_clothing",
     "clothing_text_embeds",
     "gate",
     "fusion_gate",
@@ -119,7 +121,7 @@ def task_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels, margi
         losses["adversarial"] = adversarial(
             rows.adversarial_embeds, columns.clothing_text_embeds, rows.logit_scale.detach(), labels.same_clothing
         )
-    losses["decouple"] = hsic(columns.identity_features, columns.clothing_features)
+    losses["decouple"] = hsic(columns.decoupled_identity, columns.decoupled_clothing)
     if rows.description_clothing_embeds is not None:
         losses["match"] = _both_ways(
             rows,
@@ -161,7 +163,8 @@ def batch_loss(
 def _info(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> Tensor:
     """Task `info`: the sum of its terms, as many as the batch's texts allow."""
     clothing = (labels.same_clothing, labels.unknown_clothing)
-    terms = [_both_ways(rows, columns, "image_clothing_embeds", "caption_clothing_embeds", *clothing)]
+    image_clothing = _both_ways(rows, columns, "image_clothing_embeds", "caption_clothing_embeds", *clothing)
+    terms = [CAPTION_CLOTHING_WEIGHT * image_clothing]
     if rows.description_identity_embeds is None:  # captions are all there is to learn identity from
         terms.append(_both_ways(rows, columns, "image_identity_embeds", "caption_identity_embeds", *clothing))
         return torch.stack(terms).sum()

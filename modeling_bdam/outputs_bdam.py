@@ -46,7 +46,9 @@ class BDAMOutput(ModelOutput):
         description_identity_embeds: of the identity descriptions, [B, projection_dim].
         description_clothing_embeds: of the clothing descriptions, [B, projection_dim].
         fused_identity_embeds: of each image with its identity description, [B, projection_dim].
-        identity_features, clothing_features: f_id and f_clo of eq. 2, gated, [B, D].
+        identity_features, clothing_features: f_id and f_clo, gated, [B, D].
+        decoupled_identity, decoupled_clothing: the pair that eq. 2 holds apart, see `BDAMConfig.decouple_on`: these
+            features, or the images' embeddings times the root of their width, [B, D] or [B, projection_dim].
         pooled_identity, pooled_clothing: their means over tokens before the gate, [B, D]: the shared representation
             on which GradNorm measures gradients.
         adversarial_embeds: the feature that eq. 1 watches, projected to the text width and normalised, [B, text width].
@@ -74,6 +76,8 @@ class BDAMOutput(ModelOutput):
     fused_identity_embeds: Tensor = _NOT_GIVEN
     identity_features: Tensor = _NOT_GIVEN
     clothing_features: Tensor = _NOT_GIVEN
+    decoupled_identity: Tensor = _NOT_GIVEN
+    decoupled_clothing: Tensor = _NOT_GIVEN
     pooled_identity: Tensor = _NOT_GIVEN
     pooled_clothing: Tensor = _NOT_GIVEN
     adversarial_embeds: Tensor = _NOT_GIVEN

@@ -30,6 +30,7 @@ ABLATIONS: list[dict[str, Any]] = [
     {"fusion_mamba": False},
     {"fusion_sequence": "token"},
     {"adversarial_on": "clothing"},
+    {"decouple_on": "features"},
     {"use_bdam": False, "use_fusion": False},
     {"use_bdam": False, "fusion_sequence": "token"},
 ]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from modeling_bdam import BDAMConfig, BDAMModel
+from modeling_bdam.losses import hsic
 from modeling_bdam.objective_bdam import TASKS, PairLabels, Texts, plain_losses, task_losses
 from modeling_bdam.outputs_bdam import BDAMOutput
 
@@ -57,6 +58,22 @@ def test_without_descriptions_a_row_belongs_with_its_person_and_its_own_clothes(
     found = PairLabels.of_rows(PEOPLE[4:], PEOPLE, offset=4)
     assert torch.equal(found.same_identity, found.same_person)
     assert torch.equal(found.same_clothing, torch.eye(8, dtype=torch.bool)[4:])
+
+
+def test_what_is_held_apart_is_what_the_config_names(
+    tiny_config: Callable[..., BDAMConfig], make_batch: Callable[..., dict[str, Tensor]]
+) -> None:
+    batch = make_batch(len(PEOPLE))
+    del batch["person_ids"]
+    for held_apart in ("features", "embeddings"):
+        torch.manual_seed(0)
+        output = BDAMModel(tiny_config("clip", decouple_on=held_apart)).eval()(**batch)
+        if held_apart == "features":
+            pair = (output.identity_features, output.clothing_features)
+        else:
+            width = output.image_identity_embeds.shape[1]
+            pair = (width**0.5 * output.image_identity_embeds, width**0.5 * output.image_clothing_embeds)
+        torch.testing.assert_close(task_losses(output, output, labels())["decouple"], hsic(*pair))
 
 
 @pytest.mark.parametrize("parts", [2, 4])
