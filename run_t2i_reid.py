@@ -46,6 +46,7 @@ from modeling_bdam.group_metrics import Groups, rank1_by_group
 from modeling_bdam.logged_pictures import log_picture
 from modeling_bdam.model_card import CardData
 from modeling_bdam.run_arguments import DataArguments, ModelArguments, parse_arguments
+from modeling_bdam.tower_training import WHOLE_TOWER, add_lora, freeze_layers
 from modeling_bdam.towers_bdam import check_image_size
 from modeling_bdam.trainer import BDAMTrainer, NonFiniteLossError
 from modeling_bdam.training_args import BDAMTrainingArguments
@@ -69,6 +70,8 @@ def main(argv: list[str] | None = None) -> None:
         set_seed(args.seed)
         splits = load_splits(data_args, args)
         model, processor = build_model(model_args, data_args, model_fields, splits)
+        if args.do_train:
+            choose_trained_weights(model, model_args)
         trainer = new_trainer(model, args, processor, data_args, splits)
         trainer.card_data = name_data(model_args, data_args, args, splits)
     except (ValueError, OSError, StrictDataclassError) as error:
@@ -340,6 +343,21 @@ def build_model(
     one_size = model.vision_takes_one_size and not model.config.interpolate_pos_encoding
     check_image_size(torch.empty(0, 3, *size.values()), model.vision_model.config, one_size)
     return model, BDAMProcessor(image_processor, tokenizer)
+
+
+def choose_trained_weights(model: BDAMModel, model_args: ModelArguments) -> None:
+    """Freezes layers of the towers and adds LoRA to them, as the arguments say.
+
+    Raises:
+        ValueError: a tower has fewer layers than are to be frozen; peft is missing.
+    """
+    for tower, frozen_layers in (
+        (model.vision_model, model_args.frozen_vision_layers),
+        (model.text_model, model_args.frozen_text_layers),
+    ):
+        if model_args.lora_rank > 0 and frozen_layers != WHOLE_TOWER:
+            add_lora(tower, model_args.lora_rank, model_args.lora_alpha)
+        freeze_layers(tower, frozen_layers)
 
 
 def texts_of(rows: Any) -> list[str]:

@@ -91,7 +91,7 @@ def write_model_card(
         name=name,
         repository=repository,
         config=model.config,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(value.numel() for name, value in model.named_parameters() if ".lora_" not in name),
         rows=_rows(results),
         sizes={data.evaluated_on.get(prefix, prefix): size for prefix, size in trainer.scored.items()},
         groups=_read(folder / "group_results.json"),
@@ -193,6 +193,7 @@ def _training(trainer: "BDAMTrainer") -> dict[str, Any]:
             "batch": f"{args.train_batch_size * args.world_size * args.gradient_accumulation_steps} images, "
             f"{args.images_per_person} a person",
             "steps": trainer.state.global_step,
+            "trained parameters": f"{trainer.get_num_trainable_parameters():,}",
             "learning rate": f"{args.learning_rate:g}, {str(args.lr_scheduler_type).rpartition('.')[2].lower()}",
             "weight decay": f"{args.weight_decay:g}",
             "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",

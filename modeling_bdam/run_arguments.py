@@ -46,6 +46,15 @@ class ModelArguments:
             "help": "Attention kernels: sdpa (by default), eager (quicker for short texts on a CPU), flash_attention_2."
         },
     )
+    frozen_vision_layers: int = field(
+        default=0,
+        metadata={"help": "Freeze the embeddings and this many layers of the vision tower in training; -1: all of it."},
+    )
+    frozen_text_layers: int = field(default=0, metadata={"help": "The same of the text tower."})
+    lora_rank: int = field(
+        default=0, metadata={"help": "Train the towers by LoRA of this rank, their own weights frozen; 0: no LoRA."}
+    )
+    lora_alpha: int = field(default=16, metadata={"help": "LoRA is scaled by this over the rank."})
     compare_plain: bool = field(
         default=False, metadata={"help": "Train a plain dual encoder beside it, in as many steps, and show its row."}
     )
@@ -183,7 +192,7 @@ def read_preset(name_or_path: str) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from None
     known = {
-        "model": _names(BDAMConfig) | {"vision_model_name_or_path", "text_model_name_or_path", "attn_implementation"},
+        "model": _names(BDAMConfig) | (_names(ModelArguments) - {"config", "config_overrides", "compare_plain"}),
         "data": _names(DataArguments),
         "training": _names(BDAMTrainingArguments),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState
@@ -25,12 +26,14 @@ from .objective_bdam import PairLabels, plain_losses, task_losses
 from .outputs_bdam import BDAMOutput
 from .sampler import IdentityBalancedSampler, KeyedDataset
 from .similarity_distribution_matching import sdm_losses
+from .tower_training import lora_weights, merged_weights, unmerged_weights
 from .training_args import BDAMTrainingArguments
 from .uncertainty_weighting import UncertaintyWeighting
 
 GRADNORM_FILE = "gradnorm.pt"
 UNCERTAINTY_FILE = "uncertainty.pt"
 PAIR_FILTER_FILE = "pair_filter.pt"
+LORA_FILE = "lora.safetensors"
 BASELINES = {"plain": plain_losses, "sdm": sdm_losses}
 
 
@@ -306,14 +309,28 @@ class BDAMTrainer(Trainer):
         """Weights by way of `from_pretrained`: `save_pretrained` writes a ViT's under its older names, which `Trainer`
         passes over without an error (transformers 5.23)."""
         own = self.accelerator.unwrap_model(self.model)
-        own.load_state_dict(type(own).from_pretrained(resume_from_checkpoint).state_dict())
+        weights = type(own).from_pretrained(resume_from_checkpoint).state_dict()
+        if lora_weights(own):
+            lora = load_file(os.path.join(resume_from_checkpoint, LORA_FILE))
+            weights = unmerged_weights(own, weights, lora)
+        own.load_state_dict(weights)
 
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """As in `Trainer`; what LoRA has learned is merged into the weights, so that the folder loads without peft."""
+        own = self.accelerator.unwrap_model(self.model)
+        if lora_weights(own):
+            state_dict = merged_weights(own, own.state_dict() if state_dict is None else state_dict)
+        super()._save(output_dir, state_dict)
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
+        lora = lora_weights(self.accelerator.unwrap_model(self.model))
+        if lora and self.args.should_save:
+            save_file(lora, os.path.join(output_dir, LORA_FILE))
         if self.gradnorm is not None and self.args.should_save:
             torch.save(self.gradnorm.state_dict(), os.path.join(output_dir, GRADNORM_FILE))
         if self.uncertainty is not None and self.args.should_save:
