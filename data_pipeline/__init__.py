@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .benchmarks.parquet import save_parquet
     from .concatenation import concatenate_person_datasets
+    from .hub import push_person_dataset
     from .images import UnreadableImageError, check_image, open_image, with_image_files
     from .inspection import inspect_splits
     from .loading import BENCHMARKS, load_person_dataset
@@ -32,6 +33,7 @@ _HOMES = {
     "load_person_dataset": "loading",
     "load_synthetic": "synthetic",
     "open_image": "images",
+    "push_person_dataset": "hub",
     "save_parquet": "benchmarks.parquet",
     "synthetic_caption_styles": "synthetic",
     "with_image_files": "images",
@@ -60,6 +62,7 @@ __all__ = [
     "load_person_dataset",
     "load_synthetic",
     "open_image",
+    "push_person_dataset",
     "save_parquet",
     "synthetic_caption_styles",
     "with_image_files",

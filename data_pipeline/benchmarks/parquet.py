@@ -48,7 +48,9 @@ def load_parquet(where: str, cache_dir: str | None = None) -> DatasetDict:
     return splits
 
 
-def save_parquet(splits: DatasetDict, folder: str | os.PathLike[str], shard_bytes: int = SHARD_BYTES) -> None:
+def save_parquet(
+    splits: DatasetDict, folder: str | os.PathLike[str], card: str | None = None, shard_bytes: int = SHARD_BYTES
+) -> None:
     """Writes splits with their images to a new folder, for `load_person_dataset("parquet", folder)` and `load_dataset`.
 
     Image files are stored byte for byte, in `data/SPLIT-00000-of-00002.parquet` and so on. (`Dataset.to_parquet` stores
@@ -56,6 +58,7 @@ def save_parquet(splits: DatasetDict, folder: str | os.PathLike[str], shard_byte
 
     Args:
         folder: must not exist, or be empty.
+        card: the text of its README.md, see `data_pipeline.hub.dataset_card`; none by default.
         shard_bytes: a file is closed when it holds more than this.
 
     Raises:
@@ -71,6 +74,8 @@ def save_parquet(splits: DatasetDict, folder: str | os.PathLike[str], shard_byte
         (draft / "data").mkdir()
         for name, split in splits.items():
             _write_split(split, draft / "data", str(name), shard_bytes)
+        if card is not None:
+            (draft / "README.md").write_text(card, encoding="utf-8")
         draft.chmod(0o755)
         draft.replace(target)
     finally:

@@ -116,14 +116,38 @@ def convert(
     skip_unreadable: SkipUnreadable = False,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Writes a data set as Parquet files, with images, captions and descriptions."""
+    """Writes a data set as Parquet files, with images, captions and descriptions, and its card."""
     with one_line_errors():
         from ..benchmarks.parquet import save_parquet
+        from ..hub import dataset_card
 
         splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, True, cache_dir)
-        save_parquet(splits, to_parquet)
+        save_parquet(splits, to_parquet, card=dataset_card(splits, f"OWNER/{to_parquet.name}", name, {}))
     images = ", ".join(f"{len(split)} {split_name}" for split_name, split in splits.items())
     typer.echo(f"{to_parquet}: {images} images; load them as `parquet` with --data-dir {to_parquet}")
+
+
+@app.command()
+def push(
+    name: Name,
+    repo_id: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub; made if it does not exist.")],
+    data_dir: DataDir = None,
+    descriptions: Descriptions = None,
+    outfits: Outfits = None,
+    split_file: SplitFile = None,
+    skip_unreadable: SkipUnreadable = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Let everybody read a new repository. Most sets may not be given on.")
+    ] = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Pushes a data set to the Hub, with images, captions and descriptions, and its card."""
+    with one_line_errors():
+        from ..hub import push_person_dataset
+
+        splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, True, cache_dir)
+        push_person_dataset(splits, repo_id, name, private=not public)
+    typer.echo(f"{repo_id}: pushed; load it as hub:{repo_id}")
 
 
 def _load(

@@ -1,6 +1,7 @@
 """A data set goes to the Hub and comes back whole, by the real client, against the loopback Hub."""
 
 import base64
+import io
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 from datasets import Image as ImageColumn
@@ -15,6 +17,8 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from data_pipeline import PERSON_FEATURES
+
+from . import layouts
 
 ROOT = Path(__file__).parents[2]
 CAPTIONS = ["", "  a man, in  red\n", "naïve — 一个女人", '"quoted", \\n and \u2028']
@@ -101,6 +105,26 @@ def test_every_byte_and_every_caption_comes_back(pulled: list[dict[str, Any]], s
                 assert base64.b64decode(row.pop("image")) == Path(expected.pop("image")["path"]).read_bytes()
                 row.pop("file_path", None)
                 assert row == expected
+
+
+def test_the_command_pushes_what_it_loads(hub: Any, tmp_path: Path) -> None:
+    folder = layouts.write_cuhk_pedes(tmp_path / "set")
+    program = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom data_pipeline.commands.main import app\napp()"
+    options = ["--data-dir", str(folder), "--cache-dir", str(tmp_path / "cache")]
+    run = subprocess.run(
+        [sys.executable, "-c", program, "data", "push", "cuhk-pedes", "me/cuhk", *options],
+        cwd=tmp_path,
+        env=hub.environment(tmp_path / "home"),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.strip() == "me/cuhk: pushed; load it as hub:me/cuhk"
+    files = hub.repositories["dataset", "me/cuhk"].files
+    assert "| train | 6 | 12 | 24 | 0 | unknown | unknown |" in files["README.md"].decode()
+    (shard,) = (content for path, content in files.items() if path.startswith("data/test"))
+    row = pq.read_table(io.BytesIO(shard)).to_pylist()[0]
+    assert row["image"]["bytes"] == (folder / "imgs" / row["file_path"]).read_bytes()
 
 
 def test_the_card_counts_what_the_set_holds(hub: Any, pulled: list[dict[str, Any]]) -> None:
