@@ -1,6 +1,7 @@
 """`bdam data`: look at a data set before training on it."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,12 +54,13 @@ def inspect(
     with one_line_errors():
         from ..inspection import inspect_splits, left_out_images, loader_notes
 
+        load = partial(_load, name, data_dir, descriptions, outfits, split_file, cache_dir, check_images=False)
         with loader_notes() as notes:
             try:
-                splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, False, cache_dir)
+                splits = load(skip_unreadable=skip_unreadable)
             except FileNotFoundError:
                 # Images that are missing, perhaps: what is wrong with a set must not keep it from being looked at.
-                splits = _load(name, data_dir, descriptions, outfits, split_file, True, False, cache_dir)
+                splits = load(skip_unreadable=True)
         found, unreadable = inspect_splits(splits, progress=Console(stderr=True).is_terminal)
         unreadable += left_out_images(splits)
         if sheet is not None:
@@ -121,7 +123,7 @@ def convert(
         from ..benchmarks.parquet import save_parquet
         from ..hub import dataset_card
 
-        splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, True, cache_dir)
+        splits = _load(name, data_dir, descriptions, outfits, split_file, cache_dir, skip_unreadable)
         save_parquet(splits, to_parquet, card=dataset_card(splits, f"OWNER/{to_parquet.name}", name, {}))
     images = ", ".join(f"{len(split)} {split_name}" for split_name, split in splits.items())
     typer.echo(f"{to_parquet}: {images} images; load them as `parquet` with --data-dir {to_parquet}")
@@ -145,7 +147,7 @@ def push(
     with one_line_errors():
         from ..hub import push_person_dataset
 
-        splits = _load(name, data_dir, descriptions, outfits, split_file, skip_unreadable, True, cache_dir)
+        splits = _load(name, data_dir, descriptions, outfits, split_file, cache_dir, skip_unreadable)
         push_person_dataset(splits, repo_id, name, private=not public)
     typer.echo(f"{repo_id}: pushed; load it as hub:{repo_id}")
 
@@ -156,9 +158,9 @@ def _load(
     descriptions: Path | None,
     outfits: Path | None,
     split_file: Path | None,
-    skip_unreadable: bool,
-    check_images: bool,
     cache_dir: str | None,
+    skip_unreadable: bool,
+    check_images: bool = True,
 ) -> "DatasetDict":
     if name == "synthetic":
         from ..synthetic import load_synthetic
