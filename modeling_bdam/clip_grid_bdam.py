@@ -4,7 +4,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig
+from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 
@@ -43,9 +43,19 @@ class GridEmbeddings(CLIPVisionEmbeddings):
         return height // patch, width // patch
 
 
+class GridVisionModel(CLIPVisionModel):
+    """CLIP's vision tower with `GridEmbeddings`, for a config whose `image_size` is a pair."""
+
+    def __init__(self, config: CLIPVisionConfig) -> None:
+        super().__init__(square(config))
+        self.config = config
+        self.embeddings = GridEmbeddings(config)
+        self.post_init()
+
+
 def square(config: CLIPVisionConfig) -> CLIPVisionConfig:
     """The same tower for images of one patch, which transformers can build."""
     return CLIPVisionConfig(**config.to_dict() | {"image_size": config.patch_size})
 
 
-__all__ = ["GridEmbeddings", "square"]
+__all__ = ["GridEmbeddings", "GridVisionModel"]

@@ -5,10 +5,10 @@ from typing import Any, cast
 
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, CLIPVisionConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from .clip_grid_bdam import GridEmbeddings, square
+from .clip_grid_bdam import GridVisionModel
 
 _NOT_IN_AUTO_MODEL = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
 
@@ -18,10 +18,6 @@ _NORM_OF_POOLED_VECTOR = {"clip_vision_model": "post_layernorm", "convnext": "la
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """A tower of this configuration with new weights."""
-    if config.model_type == "clip_vision_model" and not isinstance(config.image_size, int):
-        tower = _tower_class(config)._from_config(square(cast(CLIPVisionConfig, config)))
-        tower.embeddings = GridEmbeddings(cast(CLIPVisionConfig, config))
-        return tower
     return _tower_class(config)._from_config(config, **_without_pooler(config))
 
 
@@ -130,6 +126,8 @@ def check_text_length(input_ids: Tensor, limit: int | None) -> None:
 def _tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     if config.model_type in _NOT_IN_AUTO_MODEL:
         return getattr(transformers, _NOT_IN_AUTO_MODEL[config.model_type])
+    if config.model_type == "clip_vision_model" and not isinstance(config.image_size, int):
+        return GridVisionModel
     return cast(type[PreTrainedModel], AutoModel._model_mapping[type(config)])
 
 
