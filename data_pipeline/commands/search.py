@@ -43,7 +43,7 @@ def index(
         str,
         typer.Option(
             help="A folder of crops, each of one person, perhaps with metadata.csv, .jsonl or .parquet in it; or the "
-            "name of a data set (`synthetic`, `rstpreid`, ...)."
+            "name of a data set (`synthetic`, `rstpreid`, `hub:OWNER/NAME`, ...)."
         ),
     ],
     index: Annotated[Path, typer.Option(help="Folder of the index; brought up to date if it is there.")],
@@ -82,12 +82,13 @@ def index(
         from ..search.indexing import build_index
 
         _quiet()
-        known = Path(images).exists() or "/" in images or images.startswith((".", "~"))
+        is_folder = Path(images).exists() or images.startswith((".", "~"))
+        is_folder |= "/" in images and not images.startswith("hub:")
         report = build_index(
             index,
-            images if known else _dataset(images, data_dir, split, descriptions),
+            images if is_folder else _dataset(images, data_dir, split, descriptions),
             model,
-            descriptions=descriptions if known else None,
+            descriptions=descriptions if is_folder else None,
             fuse_descriptions=descriptions is not None,
             index_type=None if index_type is None else index_type.value,
             store=store,

@@ -269,7 +269,6 @@ def _telling_of_a_full_disk(index: Path) -> Iterator[None]:
         if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
             raise
         raise OSError(
-            errno.ENOSPC,
             f"{index}: the disk is full; free some space and run the same again: what is embedded so far is kept, and "
             "the last state of the index still works",
         ) from None

@@ -105,6 +105,7 @@ def test_a_missing_index_and_an_unknown_data_set_are_one_line(model_folder: Path
             "did you mean rstpreid",
         ),
         (("index", "--model", model_folder, "--images", "./nowhere", "--index", tmp_path / "i"), "no such folder"),
+        (("index", "--model", model_folder, "--images", "hub:a/b/c", "--index", tmp_path / "i"), "no such data set"),
     ):
         result = bdam(*arguments)
         assert result.exit_code == 1
