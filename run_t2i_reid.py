@@ -125,7 +125,7 @@ def evaluate(
         trainer.log(rows[0][1])
         if trainer.is_world_process_zero():
             picture = Path(args.output_dir) / f"{name.replace('test', 'retrieval', 1)}.png"
-            draw_retrieval(split, splits[name], model.config.clothing_weight, picture)
+            draw_retrieval(split, test_rows, model.config.clothing_weight, picture)
             log_picture(trainer, picture.stem, picture)
     trainer.save_metrics("eval", {name: value for name, value in metrics.items() if not name.startswith("plain")})
     if trainer.is_world_process_zero():

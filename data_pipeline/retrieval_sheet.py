@@ -9,24 +9,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
+from PIL import Image, ImageOps
 
+from .images import ImageFile, open_image
 from .sheet_text import font_families_for, wrap_text
 
+ImageSource = ImageFile | Image.Image
 RIGHT, WRONG, QUIET = "#15803d", "#dc2626", "#6b7280"
 # Inches.
 _MARGIN, _HEADER = 0.25, 0.75
 _CAPTION_WIDTH, _CAPTION_CHARACTERS, _CAPTION_LINES = 2.55, 36, 10
 _IMAGE_WIDTH, _IMAGE_HEIGHT, _GAP = 0.72, 1.44, 0.16
 _LABEL = 0.24  # a line of text above or below an image
+_FINEST = (432, 864)  # pixels of an image, width and height: four times what its cell has on a screen
 
 
 def retrieval_sheet(
     path: str | Path,
     queries: Sequence[str],
-    results: Sequence[Sequence[Image.Image]],
+    results: Sequence[Sequence[ImageSource]],
     correct: Sequence[Sequence[bool]],
-    query_images: Sequence[Image.Image] | None = None,
+    query_images: Sequence[ImageSource] | None = None,
     scores: Sequence[Sequence[float]] | None = None,
     protocol: str = "",
 ) -> Path:
@@ -35,7 +38,7 @@ def retrieval_sheet(
     Args:
         path: the `.png` or `.pdf` to write; it appears complete or not at all.
         queries: the captions searched for.
-        results: what each query found, best first, as images of any size.
+        results: what each query found, best first: images, or image files as of `open_image`, of any size.
         correct: for each result, whether it shows the person meant.
         query_images: the image that each caption was written for, drawn apart from the results and labelled so.
         scores: the score of each result, printed below it.
@@ -46,6 +49,7 @@ def retrieval_sheet(
 
     Raises:
         ValueError: there are no queries, the lists do not fit each other, or the suffix is neither .png nor .pdf.
+        UnreadableImageError: an image file that cannot be read.
     """
     path = Path(path)
     if path.suffix.lower() not in (".png", ".pdf"):
@@ -98,9 +102,9 @@ def retrieval_sheet(
 
 def _check_lengths(
     queries: Sequence[str],
-    results: Sequence[Sequence[Image.Image]],
+    results: Sequence[Sequence[ImageSource]],
     correct: Sequence[Sequence[bool]],
-    query_images: Sequence[Image.Image] | None,
+    query_images: Sequence[ImageSource] | None,
     scores: Sequence[Sequence[float]] | None,
 ) -> None:
     if not any(len(found) for found in results):
@@ -144,14 +148,17 @@ def _write(
 
 
 def _draw(
-    page: Axes, image: Image.Image, left: float, top: float, *, color: str, linewidth: float, dashed: bool = False
+    page: Axes, source: ImageSource, left: float, top: float, *, color: str, linewidth: float, dashed: bool = False
 ) -> None:
     """The whole image in its cell, unstretched, and a frame around the cell (line width in points)."""
+    image = open_image(source, _FINEST)
+    if image.width > _FINEST[0] or image.height > _FINEST[1]:
+        image = ImageOps.contain(image, _FINEST)
     scale = min(_IMAGE_WIDTH / image.width, _IMAGE_HEIGHT / image.height)
     x = left + (_IMAGE_WIDTH - scale * image.width) / 2
     y = top + (_IMAGE_HEIGHT - scale * image.height) / 2
     extent = (x, x + scale * image.width, y + scale * image.height, y)
-    page.imshow(np.asarray(image.convert("RGB")), extent=extent, aspect="auto", interpolation="lanczos")
+    page.imshow(np.asarray(image), extent=extent, aspect="auto", interpolation="lanczos")
     frame = Rectangle((left, top), _IMAGE_WIDTH, _IMAGE_HEIGHT, fill=False, edgecolor=color, linewidth=linewidth)
     frame.set_linestyle("dashed" if dashed else "solid")
     page.add_patch(frame)

@@ -46,6 +46,21 @@ def test_images_are_shown_whole_and_unstretched(tmp_path: Path) -> None:
     assert width / height == pytest.approx(3, rel=0.15)  # the frame covers some of both sides
 
 
+def test_image_files_are_drawn_as_people_see_them(tmp_path: Path) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6  # turned
+    Image.new("RGB", (2700, 900), "#ff00ff").save(tmp_path / "turned.png", exif=tags)
+    Image.fromarray(np.full((30, 20), 30_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    files = [{"path": str(tmp_path / name), "bytes": None} for name in ("turned.png", "deep.png")]
+    with Image.open(
+        retrieval_sheet(tmp_path / "sheet.png", **arguments([[True, True]]) | {"results": [files]})
+    ) as sheet:
+        colours = np.asarray(sheet.convert("RGB"))
+    rows, columns = (colours == (255, 0, 255)).all(axis=-1).nonzero()
+    assert np.ptp(rows) / np.ptp(columns) == pytest.approx(3, rel=0.15)
+    assert (colours == round(30_000 / 257)).all(axis=-1).sum() > 1000
+
+
 def test_described_image_is_drawn_beside_the_results(tmp_path: Path) -> None:
     apart = arguments([[True, False]]) | {"query_images": [Image.new("RGB", (20, 40), "#00ffff")]}
     assert pixels(retrieval_sheet(tmp_path / "with.png", **apart), "#00ffff") > 1000
