@@ -147,7 +147,7 @@ def report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     """A report of `describe_report` as names and values for a table."""
 
     def shares(values: dict[str, float | None]) -> str:
-        return ", ".join(f"{name} {_percent(value)}" for name, value in values.items())
+        return ", ".join(f"{name} {_percent(value)}" for name, value in values.items()) if report["images"] else "none"
 
     def counts(values: dict[str, int]) -> str:
         return ", ".join(f"{name} {count}" for name, count in values.items()) or "none"
