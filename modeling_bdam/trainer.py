@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import speed_metrics
@@ -95,7 +97,24 @@ class BDAMTrainer(Trainer):
             optimizer_cls_and_kwargs=(torch.optim.Adam, _adam_arguments(args)) if args.adam_l2 else None,
         )
         self.model_accepts_loss_kwargs = False
+        if self.is_fsdp_enabled:
+            self._prepare_fsdp(model)
         self.add_callback(_EpochCallback(self))
+
+    def _prepare_fsdp(self, model: BDAMModel) -> None:
+        """Shards layer by layer, unless the launch configuration names the classes itself.
+
+        Raises:
+            ValueError: the model has LoRA, which is merged from whole weights when it is saved.
+        """
+        if lora_weights(model):
+            raise ValueError("LoRA does not go together with FSDP: the few weights that it trains need no sharding")
+        plugin = self.accelerator.state.fsdp_plugin
+        if plugin.transformer_cls_names_to_wrap is None:
+            # Embeddings stay whole: accelerate shards those of the tokens by itself.
+            layers = {type(module).__name__ for module in model.modules()} & {*model._no_split_modules}
+            plugin.transformer_cls_names_to_wrap = sorted(name for name in layers if not name.endswith("Embeddings"))
+        model.logit_scale = torch.nn.Parameter(model.logit_scale.detach().reshape(1))  # FSDP shards no scalar
 
     # Batches
 
@@ -152,7 +171,7 @@ class BDAMTrainer(Trainer):
             total = total + self.args.gate_regularisation_weight * gates
         self._note({f"loss_{task}": loss for task, loss in losses.items()})
         self._note({f"weight_{task}": weight for task, weight in zip(losses, weights, strict=True)})
-        self._note({"temperature": 1 / output.logit_scale})
+        self._note({"temperature": 1 / output.logit_scale.squeeze()})
         if output.gate is not None:
             self._note({"bdam_gate_mean": output.gate.mean()})
         if output.fusion_gate is not None:
@@ -290,8 +309,13 @@ class BDAMTrainer(Trainer):
 
     def encode(self, rows: Any) -> EncodedSplit:
         """The vectors of every image and caption of `rows`, on every process."""
+        model = self.accelerator.unwrap_model(self.model)
+        if self.is_fsdp_enabled:
+            for method in ("get_image_features", "get_text_features"):
+                if method not in vars(model):  # once: what it registers stands there
+                    register_fsdp_forward_method(model, method)
         split = encode_split(
-            self.accelerator.unwrap_model(self.model),
+            model,
             rows,
             self.retrieval_collator,
             self.args.per_device_eval_batch_size,
@@ -309,22 +333,30 @@ class BDAMTrainer(Trainer):
         """Weights by way of `from_pretrained`: `save_pretrained` writes a ViT's under its older names, which `Trainer`
         passes over without an error (transformers 5.23)."""
         own = self.accelerator.unwrap_model(self.model)
-        weights = type(own).from_pretrained(resume_from_checkpoint).state_dict()
+        weights = BDAMModel.from_pretrained(resume_from_checkpoint).state_dict()
         if lora_weights(own):
             lora = load_file(os.path.join(resume_from_checkpoint, LORA_FILE))
             weights = unmerged_weights(own, weights, lora)
-        own.load_state_dict(weights)
+        if self.is_fsdp_enabled:
+            weights["logit_scale"] = weights["logit_scale"].reshape(1)
+            set_model_state_dict(own, weights, options=StateDictOptions(full_state_dict=True))
+        else:
+            own.load_state_dict(weights)
 
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """As in `Trainer`; what LoRA has learned is merged into the weights, so that the folder loads without peft."""
+        """As in `Trainer`, the plain model: LoRA is merged into the weights, and nothing tells of FSDP."""
         own = self.accelerator.unwrap_model(self.model)
         if lora_weights(own):
             state_dict = merged_weights(own, own.state_dict() if state_dict is None else state_dict)
+        if self.is_fsdp_enabled and state_dict:  # empty on all processes but the first
+            state_dict["logit_scale"] = state_dict["logit_scale"].reshape(())
+        sharded, own.__class__ = own.__class__, BDAMModel  # FSDP's own class is not what the folder is to name
         super()._save(output_dir, state_dict)
+        own.__class__ = sharded
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
