@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -17,6 +16,8 @@ from data_pipeline.search import PersonGallery
 from data_pipeline.search.embedder import Embedder
 
 pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'bdam-reid[demo]'")
+
+import httpx  # comes with gradio
 
 SENTENCE = "a young woman in a red coat and blue jeans"
 
