@@ -104,7 +104,7 @@ def test_the_key_is_nowhere_but_in_the_environment(
     start_server: Callable[..., str], write_images: Callable[[int], Path], flags: tuple[str, ...]
 ) -> None:
     server = start_server("--echo_key", "--faults", "0.5", "--fault_kinds", "429,500,schema,prose,refusal")
-    command = [Path(sys.executable).with_name("bdam"), "describe", "run", "folder", "--data-dir", write_images(20)]
+    command = [Path(sys.executable).with_name("bdam"), "describe", "run", "folder", "--data-dir", write_images(10)]
     command += ["--model", "m", "--base-url", server, "--output", "out/d.jsonl", *flags]
     environment = {**os.environ, "OPENAI_LOG": "debug", "PYTHONUNBUFFERED": "1"}
     result = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
