@@ -183,13 +183,15 @@ def _training(trainer: "BDAMTrainer") -> dict[str, Any]:
     results = _read(Path(args.output_dir) / "train_results.json")
     tasks = [task for task in TASKS if task not in args.left_out_tasks] if args.objective == "decoupled" else ["info"]
     balance = "GradNorm" if args.gradnorm else "learned uncertainty" if args.uncertainty_weighting else "fixed weights"
+    fixed = args.task_weights or {}
+    assert isinstance(fixed, dict)  # the arguments have read it from JSON
     seconds = results.get("train_runtime")
     return {
         "size": SplitSize(len(set(rows["person_id"])), len(rows), captions),
         "settings": {
             "objective": args.objective,
             "tasks": ", ".join(tasks),
-            "task weights": f"{args.task_weights}, {balance}" if args.task_weights else balance,
+            "task weights": ", ".join([*(f"{task} {weight:g}" for task, weight in fixed.items()), balance]),
             "batch": f"{args.train_batch_size * args.world_size * args.gradient_accumulation_steps} images, "
             f"{args.images_per_person} a person",
             "steps": trainer.state.global_step,
