@@ -64,7 +64,7 @@ IDENTITY_ATTRIBUTES: dict[str, Attribute] = {
     "hair": Attribute("hair (length, colour, style; say so if it is hidden)", _words(_HAIR)),
     "skin": Attribute("skin tone or race", _words(_SKIN)),
 }
-"""What `--attributes` chooses from, in the order in which the paper lists them. All are asked for by default."""
+"""What `--attributes` chooses from. All are asked for by default; section 3.3 names race, gender, age and body type."""
 
 _GARMENT = (
     r"(?:t-?|sweat|under|over)?shirts?|tees?|blouses?|polo|(?:tank|crop|halter)[\s-]tops?|sweaters?|jumpers?|pullovers?"
