@@ -13,10 +13,10 @@ from .manifest import IndexType
 
 _INDEXES: dict[IndexType, dict[str, Any]] = {
     "exact": {"index_type": "FLAT"},
-    "hnsw": {"index_type": "HNSW", "params": {"M": 32, "efConstruction": 80}},
+    "hnsw": {"index_type": "HNSW", "params": {"M": 32, "efConstruction": 100}},
     "int8": {"index_type": "IVF_SQ8", "params": {"nlist": 1024}},
 }
-_SEARCH_WIDTH, _PROBES = 128, 64
+_SEARCH_WIDTH, _PROBES = 512, 64
 _ROWS_A_REQUEST = 1000  # a request of Milvus holds at most 64 MiB and returns at most 16,384 rows
 _LARGEST_FILTER = 1_000_000  # rows named in one request
 _TIMEOUT = 60.0  # seconds
