@@ -2,8 +2,7 @@
 
 Which text a head is trained against decides what it learns. Trained against images, a caption's identity head picks up
 the clothes, which captions mostly speak of, and the split is one by name only. So identity is learnt from identity
-descriptions, by images and captions alike, and clothing from clothing descriptions and captions. A caption meets an
-image's identity only where the same person wears something else: there, clothes are no help.
+descriptions alone, by images and captions alike, and clothing from clothing descriptions and captions.
 """
 
 from dataclasses import dataclass, replace
@@ -90,14 +89,10 @@ class PairLabels:
         return self.same_identity & self.doubted
 
     @property
-    def other_clothing(self) -> Tensor:
-        """The same person under another clothing description: other clothes, or the same in other words, [N, M]."""
-        return self.same_person & ~self.same_clothing
-
-    @property
     def unknown_clothing(self) -> Tensor:
-        """`other_clothing`, and what would be the same clothing, were the texts in no doubt, [N, M]."""
-        return self.other_clothing | (self.same_clothing & self.doubted)
+        """The same person under another clothing description: other clothes, or the same in other words; and what
+        would be the same clothing, were the texts in no doubt, [N, M]."""
+        return (self.same_person & ~self.same_clothing) | (self.same_clothing & self.doubted)
 
 
 def task_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels, margin: float = 0.3) -> dict[str, Tensor]:
@@ -179,18 +174,7 @@ def _info(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> Tensor:
     terms.append(_both_ways(rows, columns, "caption_identity_embeds", "description_identity_embeds", *identity))
     terms.append(_both_ways(rows, columns, "caption_clothing_embeds", "description_clothing_embeds", *clothing))
     terms.append(_one_way(rows, columns, "fused_identity_embeds", "caption_identity_embeds", *identity))
-    terms.append(across_clothes(rows, columns, labels))
     return torch.stack(terms).sum()
-
-
-def across_clothes(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> Tensor:
-    """InfoNCE of images' and captions' identity embeddings, whose positives are the same person in other clothes.
-
-    Every other pair of the same identity, an image and its own caption among them, is passed over.
-    """
-    passed_over = (labels.same_identity & ~labels.other_clothing) | labels.doubted
-    fields = "image_identity_embeds", "caption_identity_embeds"
-    return _both_ways(rows, columns, *fields, labels.other_clothing, passed_over)
 
 
 def _both_ways(
