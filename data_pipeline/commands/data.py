@@ -27,7 +27,9 @@ SplitFile = Annotated[Path | None, typer.Option(help="A JSON file that says who 
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that are missing or cannot be read.")
 ]
-CacheDir = Annotated[str | None, typer.Option(help="Where what was read is kept. [default: the cache of `datasets`]")]
+CacheDir = Annotated[
+    str | None, typer.Option(help="Where what was read is kept.", show_default="the cache of `datasets`")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

@@ -33,7 +33,7 @@ class IndexTypeName(enum.Enum):
 
 IndexFolder = Annotated[Path, typer.Option(help="Folder of the index.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Device = Annotated[str | None, typer.Option(help="Where the model computes: cpu, cuda, ... [default: the best]")]
+Device = Annotated[str | None, typer.Option(help="Where the model computes: cpu, cuda, ...", show_default="the best")]
 
 
 @app.command()
@@ -59,8 +59,8 @@ def index(
     index_type: Annotated[
         IndexTypeName | None,
         typer.Option(
-            help="exact: scan all; hnsw: a graph, faster; int8: a quarter of the memory. "
-            "[default: exact up to a million images, then hnsw]"
+            help="exact: scan all; hnsw: a graph, faster; int8: a quarter of the memory.",
+            show_default="exact up to a million images, then hnsw",
         ),
     ] = None,
     store: Annotated[
@@ -68,7 +68,9 @@ def index(
         typer.Option(help="Keep the vectors in a Milvus cluster, http://HOST:19530. Its token is $MILVUS_TOKEN."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the model together.")] = 64,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read images. [default: one a core]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read images.", show_default="one a core")
+    ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -109,8 +111,8 @@ def search(
     clothing_weight: Annotated[
         float | None,
         typer.Option(
-            help="How much clothes count: 1 is the everyday search, 0 finds who may have changed them. "
-            "[default: the model's]"
+            help="How much clothes count: 1 is the everyday search, 0 finds who may have changed them.",
+            show_default="the model's",
         ),
     ] = None,
     where: Annotated[
