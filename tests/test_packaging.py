@@ -13,7 +13,15 @@ import modeling_bdam
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("modeling_bdam", "data_pipeline", "hub_cards")
 LEFT_OUT = {
-    f"hub_cards/{name}" for name in ("retrieval.png", "index.svg", "hits.png", "demo.png")
+    f"hub_cards/{name}"
+    for name in (
+        "example_model_card.md",
+        "example_dataset_card.md",
+        "retrieval.png",
+        "index.svg",
+        "hits.png",
+        "demo.png",
+    )
 }  # the README's pictures
 
 
