@@ -13,7 +13,7 @@ faiss: Any = _faiss  # its type stubs do not know what its Python layer adds
 VECTORS, APPROXIMATION = "vectors.faiss", "approximation.faiss"
 EXACT_UP_TO = 1_000_000  # rows; a scan of as many takes half a second
 
-# Of the graph: recall@10 is above 0.98 and a query 10 times faster than a scan (tests/benchmarks/search_scale.py).
+# Of the graph; tests/benchmarks/search_scale.py prints its recall, and its speed beside a scan's.
 _LINKS, _BUILD_WIDTH, _SEARCH_WIDTH = 32, 100, 512
 _CHUNK = 65536  # rows
 _TRAINING_ROWS = 100_000
@@ -60,7 +60,7 @@ class FaissStore:
             graph = faiss.IndexHNSWFlat(dimensions, _LINKS, faiss.METRIC_INNER_PRODUCT)
             graph.hnsw.efConstruction = _BUILD_WIDTH
             # All at once: faiss then starts with a few from everywhere. Chunks of a gallery that is sorted by person
-            # or camera become islands, and at a million rows a search misses a quarter of what it should find.
+            # or camera become islands: of a million rows so linked, a search missed a quarter of what it should find.
             graph.add(faiss.rev_swig_ptr(vectors.get_xb(), vectors.ntotal * dimensions).reshape(-1, dimensions))
             faiss.write_index(graph, str(folder / APPROXIMATION), faiss.IO_FLAG_SKIP_STORAGE)
         elif index_type == "int8":
