@@ -73,7 +73,8 @@ def check_image_size(pixel_values: Tensor, config: PreTrainedConfig, one_size: b
             "height and width must be multiples of them"
         )
     expected = _pair(getattr(config, "image_size", None))
-    if one_size and expected not in (None, (height, width)):
+    # Number by number: compiled for dynamic shapes, a pair of them equals no other pair.
+    if one_size and expected is not None and (expected[0] != height or expected[1] != width):
         raise ValueError(
             f"images are {height}x{width}, but the vision tower takes {expected[0]}x{expected[1]}: resize them, or "
             "set interpolate_pos_encoding=True in the config"
@@ -87,7 +88,7 @@ def interpolates(pixel_values: Tensor, vision_model: PreTrainedModel) -> bool:
         ValueError: they have, and the tower's own grid is no square, which transformers cannot interpolate.
     """
     own, size = _pair(getattr(vision_model.config, "image_size", None)), tuple(pixel_values.shape[-2:])
-    if own in (None, size):
+    if own is None or (own[0] == size[0] and own[1] == size[1]):
         return False
     if own[0] != own[1] and vision_model.config.model_type != "clip_vision_model":
         raise ValueError(
