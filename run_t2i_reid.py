@@ -103,7 +103,7 @@ def evaluate(
     plain = None
     if model_args.compare_plain:
         assert isinstance(trainer.processing_class, BDAMProcessor)
-        plain = train_plain(model.config, args, trainer.processing_class, data_args, splits)
+        plain = train_plain(model_args, model.config, args, trainer.processing_class, data_args, splits)
     metrics: dict[str, float] = {}
     groups: dict[str, Groups] = {}
     tables: list[str] = []
@@ -403,6 +403,7 @@ def train(trainer: BDAMTrainer, checkpoint: str | None) -> dict[str, float]:
 
 
 def train_plain(
+    model_args: ModelArguments,
     config: BDAMConfig,
     args: BDAMTrainingArguments,
     processor: BDAMProcessor,
@@ -411,14 +412,20 @@ def train_plain(
 ) -> BDAMTrainer:
     """The trainer of a plain dual encoder, trained: the same towers, captions alone, InfoNCE alone, as many steps."""
     kernels = config._attn_implementation
-    config = BDAMConfig(**{**config.to_dict(), "use_bdam": False, "use_fusion": False, "clothing_weight": 0.0})
+    fields = config.to_dict() | {"use_bdam": False, "use_fusion": False, "fusion_sequence": "global"}
+    fields["clothing_weight"] = 0.0
     args = copy.deepcopy(args)
     args.do_train, args.objective, args.images_per_person, args.gradnorm = True, "plain", 1, False
     args.ddp_find_unused_parameters = True
     args.output_dir = str(Path(args.output_dir) / "plain")
     args.push_to_hub = False
     set_seed(args.seed)
-    model = BDAMModel(config)
+    vision, text = model_args.vision_model_name_or_path, model_args.text_model_name_or_path
+    if vision is not None and text is not None:
+        fields = {name: value for name, value in fields.items() if name not in BDAMConfig.sub_configs_defaults}
+        model = BDAMModel.from_vision_text_pretrained(vision, text, **fields)
+    else:
+        model = BDAMModel(BDAMConfig(**fields))
     model.set_attn_implementation(kernels)
     trainer = new_trainer(model, args, processor, data_args, splits)
     train(trainer, find_checkpoint(args))

@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoProcessor
 import modeling_bdam.trainer
 import run_t2i_reid
 from data_pipeline import PERSON_FEATURES
+from modeling_bdam import BDAMModel
 
 ROOT = Path(run_t2i_reid.__file__).parent
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -409,3 +410,35 @@ def test_batches_without_positive_pairs_train(command: Command, tmp_path: Path) 
 def test_captions_longer_than_the_text_tower_are_cut(command: Command, tmp_path: Path) -> None:
     run_t2i_reid.main(command.arguments(tmp_path, "--do_train", max_text_length=500, max_steps=1))
     assert AutoProcessor.from_pretrained(tmp_path).tokenizer.model_max_length == 64
+
+
+def test_plain_model_starts_from_the_same_pretrained_towers(
+    tmp_path: Path, finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = BDAMModel.from_pretrained(finished[0])
+    source.vision_model.save_pretrained(tmp_path / "vision")
+    source.text_model.save_pretrained(tmp_path / "text")
+    AutoProcessor.from_pretrained(finished[0]).tokenizer.save_pretrained(tmp_path / "text")
+    settings = Command(tmp_path).write_settings(
+        "towers.json",
+        {"model": {f"{name}_model_name_or_path": str(tmp_path / name) for name in ("vision", "text")}},
+    )
+    parsed = json.loads(settings.read_text())
+    del parsed["model"]["vision_config"], parsed["model"]["text_config"]
+    settings.write_text(json.dumps(parsed))
+    model_args, data_args, args, fields = run_t2i_reid.parse_arguments(
+        [
+            f"--config={settings}",
+            f"--output_dir={tmp_path / 'out'}",
+            "--do_train",
+            "--config_overrides=fusion_sequence=token",
+        ]
+    )
+    splits = run_t2i_reid.load_splits(data_args, args)
+    model, processor = run_t2i_reid.build_model(model_args, data_args, fields, splits)
+    monkeypatch.setattr(run_t2i_reid, "train", lambda trainer, checkpoint: {})
+    plain = run_t2i_reid.train_plain(model_args, model.config, args, processor, data_args, splits).model
+    assert not plain.config.use_bdam
+    for tower in ("vision_model", "text_model"):
+        weights = getattr(source, tower).state_dict()
+        assert all(value.equal(weights[name]) for name, value in getattr(plain, tower).state_dict().items())

@@ -100,7 +100,7 @@ def run(cell: Cell, output_dir: Path) -> Result:
             # Nor does it spend time on reading texts that it has no use for.
             captions_alone = splits["train"].remove_columns(["identity_description", "clothing_description"])
             splits = DatasetDict({**splits, "train": captions_alone})
-            trainer = run_t2i_reid.train_plain(model.config, args, processor, data_args, splits)
+            trainer = run_t2i_reid.train_plain(model_args, model.config, args, processor, data_args, splits)
             run_folder = Path(folder) / "plain"
         tested = trainer.score(trainer.encode(splits["test"]))
         state = json.loads((run_folder / "trainer_state.json").read_text())
