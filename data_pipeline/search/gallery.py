@@ -209,7 +209,7 @@ class PersonGallery:
         found = store.search(query * weights, count, rows)
         products = store.vectors(found) * query  # [F, dimensions]
         identity = products[:, :half].sum(axis=1, dtype=np.float64)
-        clothing = beta * products[:, half:].sum(axis=1, dtype=np.float64)
+        clothing = beta * products[:, half:].sum(axis=1, dtype=np.float64) + 0.0  # at β = 0 it would be -0
         scores = identity + clothing
         # Exact scores, whatever the store's own are: it may hold less precise copies. Equal ones stand by row.
         order = np.lexsort((found, -scores))[:count]
