@@ -438,7 +438,7 @@ def test_plain_model_starts_from_the_same_pretrained_towers(
     model, processor = run_t2i_reid.build_model(model_args, data_args, fields, splits)
     monkeypatch.setattr(run_t2i_reid, "train", lambda trainer, checkpoint: {})
     plain = run_t2i_reid.train_plain(model_args, model.config, args, processor, data_args, splits).model
-    assert not plain.config.use_bdam
+    assert isinstance(plain, BDAMModel) and not plain.config.use_bdam
     for tower in ("vision_model", "text_model"):
         weights = getattr(source, tower).state_dict()
         assert all(value.equal(weights[name]) for name, value in getattr(plain, tower).state_dict().items())
