@@ -17,7 +17,6 @@ LEFT_OUT = {
     for name in (
         "example_model_card.md",
         "example_dataset_card.md",
-        "example_retrieval.png",
         "retrieval.png",
         "index.svg",
         "hits.png",
