@@ -7,14 +7,30 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
-app = typer.Typer(no_args_is_help=True, help="The paper's tables and figures, and ours.")
+
+class _RunByDefault(TyperGroup):
+    """`bdam experiment all` is `bdam experiment run all`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RunByDefault,
+    no_args_is_help=True,
+    help="The paper's tables and figures, and ours: `bdam experiment all`, or the names of some.",
+)
 
 
 class BudgetName(str, enum.Enum):
     """How much a run may cost."""
 
     small = "small"
+    medium = "medium"
     full = "full"
 
 
@@ -36,9 +52,15 @@ def list_experiments(as_json: Annotated[bool, typer.Option("--json", help="Print
 @app.command()
 def run(
     names: Annotated[list[str], typer.Argument(help="Experiments (`bdam experiment list`), or `all`.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the run; a run that was stopped goes on there.")],
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder of the run; a run that was stopped goes on there.")
+    ] = Path("outputs/experiments"),
     budget: Annotated[
-        BudgetName, typer.Option(help="small: an hour on two CPU cores. full: the preset's own training.")
+        BudgetName,
+        typer.Option(
+            help="small: one seed, well within an hour on two CPU cores. medium: three seeds of a shorter training, "
+            "some hours there. full: three seeds of the preset's own training."
+        ),
     ] = BudgetName.small,
     config: Annotated[str, typer.Option(help="A preset (tiny, paper, clip) or a JSON file.")] = "tiny",
     dataset_name: Annotated[str, typer.Option(help="As of run_t2i_reid.py.")] = "synthetic",
@@ -50,7 +72,7 @@ def run(
         str | None, typer.Option(help="Table 4 on your own set: a folder with random.jsonl, kmeans.jsonl, ... .")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, such as 0,1,2; by default the budget's.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Cells side by side; by default one for each GPU.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Cells side by side; by default one for each GPU, two on a CPU.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and how much of it.")] = False,
 ) -> None:
     """Run experiments, and write the report."""
@@ -94,7 +116,7 @@ def run(
 
 @app.command()
 def report(
-    output_dir: Annotated[Path, typer.Option(help="Folder of a run, finished or not.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of a run, finished or not.")] = Path("outputs/experiments"),
 ) -> None:
     """Write the report of a run, also of one that is not finished."""
     _quiet()

@@ -36,8 +36,13 @@ class _Slot:
 
 
 def default_jobs() -> int:
-    """One for each GPU; one on a CPU, where a training takes all cores."""
-    return max(1, torch.cuda.device_count())
+    """One for each GPU; two on a CPU: with half the cores each, two trainings get through more than one with all."""
+    return torch.cuda.device_count() or min(2, _cores())
+
+
+def _cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_cells(cells: Sequence[Cell], output_dir: Path, jobs: int | None = None, show_progress: bool = True) -> None:
@@ -57,7 +62,7 @@ def run_cells(cells: Sequence[Cell], output_dir: Path, jobs: int | None = None, 
     jobs = default_jobs() if jobs is None else jobs
     gpus = torch.cuda.device_count()
     slots = [_Slot(number % gpus if gpus else None) for number in range(jobs)]
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs) if hasattr(os, "sched_getaffinity") else None
+    threads = max(1, _cores() // jobs)
     failures: list[str] = []
     finished = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -91,16 +96,14 @@ def run_cells(cells: Sequence[Cell], output_dir: Path, jobs: int | None = None, 
         raise CellError("\n".join(failures))
 
 
-def _start(slot: _Slot, cell: Cell, output_dir: Path, threads: int | None) -> None:
+def _start(slot: _Slot, cell: Cell, output_dir: Path, threads: int) -> None:
     folder = cell.save(output_dir)
     environment = dict(os.environ)
     if slot.gpu is not None:
         visible = environment.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
         environment["CUDA_VISIBLE_DEVICES"] = names[slot.gpu]
-    command = [*COMMAND, str(folder.resolve())]
-    if threads is not None:
-        command.append(f"--threads={threads}")
+    command = [*COMMAND, str(folder.resolve()), f"--threads={threads}"]
     slot.cell, slot.log = cell, (folder / LOG_FILE).open("ab")
     slot.process = subprocess.Popen(command, env=environment, stdout=slot.log, stderr=subprocess.STDOUT)
 

@@ -28,9 +28,22 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_names_without_a_command_are_run_in_a_folder_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CLI.invoke(app, ["all", "--budget", "small", "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "choices: 6 layers" in result.stdout
+    monkeypatch.setattr(runner, "COMMAND", ("false",))
+    CLI.invoke(app, ["beta"])
+    assert (tmp_path / "outputs" / "experiments" / "report.md").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["table9"], "no experiment or budget table9"),
         (["run", "table9"], "no experiment or budget table9"),
         (["run", "beta", "--config", "tinny"], "no preset of that name"),
         (["run", "beta", "--seeds", "0,one"], "--seeds 0,one: whole numbers are expected"),

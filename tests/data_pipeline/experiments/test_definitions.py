@@ -11,7 +11,7 @@ from data_pipeline.experiments.plan import Plan, Run
 
 def test_every_file_is_listed_and_every_listed_one_can_be_read() -> None:
     files = {path.stem for path in FOLDER.glob("*.yaml")}
-    assert files == {*NAMES, "budget_small", "budget_full", "published"}
+    assert files == {*NAMES, "budget_small", "budget_medium", "budget_full", "published"}
     assert all(load_experiment(name).rows for name in NAMES)
 
 

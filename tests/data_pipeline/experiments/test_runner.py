@@ -87,6 +87,14 @@ def test_cells_run_side_by_side_each_on_a_gpu_of_its_own(
     assert max(float(note[-1]) for note in notes) < min(ends)  # the last began before the first ended
 
 
+def test_two_cells_share_the_cores_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(runner, "_cores", lambda: 16)
+    assert runner.default_jobs() == 2
+    monkeypatch.setattr(runner, "_cores", lambda: 1)
+    assert runner.default_jobs() == 1
+
+
 def test_failed_cell_is_named_with_its_last_line_and_the_others_are_finished(stand_in: Path, tmp_path: Path) -> None:
     cells = cells_of({}, {"fails": 1}, {})
     with pytest.raises(
@@ -99,7 +107,7 @@ def test_failed_cell_is_named_with_its_last_line_and_the_others_are_finished(sta
 def test_where_the_first_cell_fails_the_others_are_not_tried(stand_in: Path, tmp_path: Path) -> None:
     cells = cells_of({"fails": 1}, {}, {})
     with pytest.raises(CellError):
-        run_cells(cells, tmp_path, show_progress=False)
+        run_cells(cells, tmp_path, jobs=1, show_progress=False)
     assert [begun(cell, tmp_path) for cell in cells] == [1, 0, 0]
 
 
