@@ -1,24 +1,31 @@
-"""Rows whose texts are probably not theirs: found by a mixture over their losses, passed over as positive pairs.
+"""Rows whose texts are probably not theirs: found by a mixture over their losses, left out of the training.
 
-Texts that a machine wrote, or the web, are wrong now and then. A network learns what most pairs agree on first, so
-for a while the wrong pairs keep a high loss: two Gaussians over the losses tell them apart (after Li et al.,
-"DivideMix", ICLR 2020, and Qin et al., "Noisy-Correspondence Learning", CVPR 2024).
+Texts that a machine wrote, or the web, are wrong now and then. A network learns what most pairs agree on first, so the
+wrong ones keep a high loss, and a mixture of two components over the losses tells them apart (after Li et al.,
+"DivideMix", ICLR 2020, and Qin et al., "Noisy-Correspondence Learning", CVPR 2024). Fitted freely, such a mixture finds
+a third of the rows wrong where none is: hard ones. Here the component of wrong texts is measured instead, by giving
+each image a stranger's text, and only that of right texts and the share of wrong ones are fitted.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.mixture import GaussianMixture
+from accelerate import Accelerator
 from torch import Tensor
+from torch.distributions import Normal
+from torch.utils.data import DataLoader, Subset
 
-from .losses import info_nce_of_rows
-from .objective_bdam import PairLabels
-from .outputs_bdam import BDAMOutput
+from .losses import info_nce_of_rows, same_label_mask
+from .modeling_bdam import BDAMModel
+from .sampler import KeyedDataset
 
-# Ashman's D above which a mixture of two Gaussians counts as two groups, not as one that was cut in half.
-SEPARATION = 2.0
 MIN_LOSSES = 256  # fewer than this are no ground for a judgement
+OTHERS = 512  # how many rows' texts an image is set against
+# How probable it must be that a row's texts are its own: a wrong text does more harm than a right one left out.
+CERTAINTY = 0.8
+_FIT_STEPS = 100
 # Image against text: what a wrong text makes large.
 _PAIRS = (
     ("image_identity_embeds", "description_identity_embeds"),
@@ -27,65 +34,124 @@ _PAIRS = (
 )
 
 
-def row_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> Tensor:
-    """How badly each row's image fits its own texts: InfoNCE against the texts of other people, summed over texts.
+def row_losses(
+    model: BDAMModel,
+    rows: Any,
+    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+    batch_size: int,
+    accelerator: Accelerator,
+    num_workers: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """How badly each image fits its own texts, and how badly a stranger's.
+
+    Shared out over all processes; the same whatever their number.
 
     Args:
-        rows: outputs of this process's N rows.
-        columns: outputs of the M rows of all processes.
-        labels: pairs that belong together without being the row itself are passed over.
+        model: in any mode and on its device; it is run in evaluation mode, without gradients.
+        rows: training rows of the common schema.
+        collator: rows to a training batch; without a seed it augments nothing.
+        batch_size: rows of one process at a time.
+        accelerator: prepares the loader and gathers what it gives.
+        num_workers: loader processes.
 
     Returns:
-        [N], no gradient.
+        as `text_losses`, on the CPU.
     """
-    own = torch.zeros_like(labels.same_person)
-    own[torch.arange(len(own)), labels.offset + torch.arange(len(own))] = True
-    others = (labels.same_identity | labels.same_clothing) & ~own
-    losses = [
-        info_nce_of_rows(rows[image].detach(), columns[text].detach(), rows.logit_scale.detach(), own, others)
-        for image, text in _PAIRS
-        if rows.get(text) is not None
-    ]
-    return torch.stack(losses).sum(dim=0)
+    # Neighbours are often images of one person; an image is to be set against the texts of many.
+    order = np.random.default_rng(0).permutation(len(rows))
+    shuffled = Subset(KeyedDataset(rows), order.tolist())
+    loader = accelerator.prepare(DataLoader(shuffled, batch_size, collate_fn=collator, num_workers=num_workers))
+    names = {name for pair in _PAIRS for name in pair}
+    parts: dict[str, list[Tensor]] = {}
+    was_training = model.training
+    model.eval()
+    for batch in loader:
+        found = {"person_ids": batch.pop("person_ids")}
+        with torch.no_grad(), accelerator.autocast():
+            output = model(**batch)
+            logit_scale = float(output.logit_scale.squeeze())
+        found |= {name: output[name].float() for name in names if output.get(name) is not None}
+        for name, value in accelerator.gather_for_metrics(found).items():
+            parts.setdefault(name, []).append(value.cpu())
+    model.train(was_training)
+    whole = {name: torch.cat(values) for name, values in parts.items()}
+    found_losses, strangers = text_losses(whole, whole["person_ids"], logit_scale)
+    losses = torch.empty(len(rows))
+    losses[torch.from_numpy(order)] = found_losses
+    return losses, strangers
+
+
+def text_losses(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float) -> tuple[Tensor, Tensor]:
+    """InfoNCE of each row's image and a text, against the texts of other people among `OTHERS` rows.
+
+    Args:
+        embeds: fields of `BDAMOutput` that a pair of image and text needs, [N, projection_dim] each; pairs that are
+            not there are passed over.
+        person_ids: [N].
+        logit_scale: the multiplier 1/temperature itself, not its logarithm.
+
+    Returns:
+        summed over the pairs: with the image's own texts, [N], and with those of the row that follows, where that shows
+        another person, [at most N].
+    """
+    own_losses, strangers = [], []
+    for start in range(0, len(person_ids), OTHERS):
+        # The last chunk is as long as the others: it reaches back into the one before.
+        first = max(0, min(start, len(person_ids) - OTHERS))
+        chunk = slice(first, first + OTHERS)
+        people = person_ids[chunk]
+        own = torch.eye(len(people), dtype=torch.bool, device=people.device)
+        following = own.roll(1, dims=1)
+        relatives = same_label_mask(people, people) & ~own
+        pairs = [(embeds[image][chunk], embeds[text][chunk]) for image, text in _PAIRS if text in embeds]
+        losses = [info_nce_of_rows(*pair, logit_scale, own, relatives) for pair in pairs]
+        own_losses.append(torch.stack(losses).sum(dim=0)[start - first :])
+        losses = [info_nce_of_rows(*pair, logit_scale, following, relatives | own) for pair in pairs]
+        strangers.append(torch.stack(losses).sum(dim=0)[~(following & relatives).any(dim=1)])
+    return torch.cat(own_losses), torch.cat(strangers)
+
+
+def plausible(losses: Tensor, strangers: Tensor) -> Tensor:
+    """Which rows' texts are their own with a probability of `CERTAINTY`, [N], bool; all rows, if they are few.
+
+    Args:
+        losses: of the rows with their own texts, [N].
+        strangers: of images with texts that are surely wrong, [M].
+    """
+    if min(len(losses), len(strangers)) < MIN_LOSSES:
+        return torch.ones_like(losses, dtype=torch.bool)
+    losses, strangers = losses.double(), strangers.double()
+    log_wrong = Normal(strangers.mean(), strangers.std()).log_prob(losses)
+    share = torch.tensor(0.5, dtype=torch.float64)  # of wrong texts
+    lower = losses[losses <= losses.median()]
+    mean, deviation = lower.mean(), losses.std()
+    for _ in range(_FIT_STEPS):  # expectation and maximisation
+        log_right = Normal(mean, deviation).log_prob(losses)
+        right = torch.sigmoid(log_right - log_wrong + (1 - share).log() - share.log())  # [N]
+        share = (1 - right).mean().clamp(1e-6, 1 - 1e-6)
+        mean = (right * losses).sum() / right.sum()
+        deviation = ((right * (losses - mean).square()).sum() / right.sum()).sqrt().clamp(min=1e-6)
+    # The wider component has the larger density far below both: such a loss is still a small one.
+    return (right >= CERTAINTY) | (losses <= mean)
 
 
 class PairFilter:
-    """Judges rows by their losses, against those of the last batches.
+    """The rows that the present epoch trains on.
 
-    Args:
-        window: how many losses of the past are kept.
+    Attributes:
+        epoch: the last one that began, -1 before the first.
+        plausible: what it was given, [N], bool; None for all rows.
     """
 
-    def __init__(self, window: int = 1024) -> None:
-        self.window = window
-        self._recent = torch.zeros(0)
-
-    def remember(self, losses: Tensor) -> None:
-        """Keeps the losses [M] of a batch."""
-        self._recent = torch.cat([self._recent, losses.detach().float().cpu()])[-self.window :]
-
-    def plausible(self, losses: Tensor) -> Tensor:
-        """Which of the losses [M] belong to the mixture's lower component, [M], bool.
-
-        All of them, as long as the two components do not stand apart or too little was seen.
-        """
-        everything = torch.ones_like(losses, dtype=torch.bool)
-        if len(self._recent) < MIN_LOSSES:
-            return everything
-        mixture = GaussianMixture(2, random_state=0).fit(self._recent[:, None].double().numpy())
-        means, variances = mixture.means_[:, 0], mixture.covariances_[:, 0, 0]
-        low, high = np.argsort(means)
-        if means[high] - means[low] < SEPARATION * np.sqrt(variances.mean()):
-            return everything
-        probability = mixture.predict_proba(losses.detach().double().cpu().numpy()[:, None])[:, low]
-        # The wider component has the larger density far below both: such a loss is still a small one.
-        certain = torch.from_numpy(probability > 0.5).to(losses.device)
-        return certain | (losses <= float(means[low]))
+    def __init__(self) -> None:
+        self.epoch = -1
+        self.plausible: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact resume needs."""
-        return {"recent": self._recent}
+        return {"epoch": self.epoch, "plausible": self.plausible}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from `state_dict`."""
-        self._recent = state["recent"].cpu()
+        self.epoch = state["epoch"]
+        self.plausible = None if state["plausible"] is None else state["plausible"].cpu()

@@ -5,7 +5,7 @@ the clothes, which captions mostly speak of, and the split is one by name only. 
 descriptions alone, by images and captions alike, and clothing from clothing descriptions and captions.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -46,7 +46,6 @@ class PairLabels:
         same_person: [N, M], bool.
         same_identity: the same person, or identity descriptions that read the same, [N, M].
         same_clothing: the row itself, or clothing descriptions that read the same, [N, M].
-        doubted: pairs of which a row's texts are probably not its own, [N, M]; no pair, unless `doubting` says so.
     """
 
     person_ids: Tensor
@@ -55,7 +54,6 @@ class PairLabels:
     same_person: Tensor
     same_identity: Tensor
     same_clothing: Tensor
-    doubted: Tensor
 
     @classmethod
     def of_rows(
@@ -75,24 +73,12 @@ class PairLabels:
             same_identity = same_person | same_text_mask(*identity_texts[0], *identity_texts[1])
         if clothing_texts is not None:
             same_clothing = itself | same_text_mask(*clothing_texts[0], *clothing_texts[1])
-        doubted = torch.zeros_like(same_person)
-        return cls(person_ids, all_person_ids, offset, same_person, same_identity, same_clothing, doubted)
-
-    def doubting(self, plausible: Tensor) -> "PairLabels":
-        """The same labels, but for pairs with a row that is not `plausible` [M]: they are positives no more."""
-        own = plausible[self.offset : self.offset + len(self.person_ids)]
-        return replace(self, doubted=~(own[:, None] & plausible[None, :]))
-
-    @property
-    def unknown_identity(self) -> Tensor:
-        """What would be the same identity, were the texts in no doubt, [N, M]."""
-        return self.same_identity & self.doubted
+        return cls(person_ids, all_person_ids, offset, same_person, same_identity, same_clothing)
 
     @property
     def unknown_clothing(self) -> Tensor:
-        """The same person under another clothing description: other clothes, or the same in other words; and what
-        would be the same clothing, were the texts in no doubt, [N, M]."""
-        return (self.same_person & ~self.same_clothing) | (self.same_clothing & self.doubted)
+        """The same person under another clothing description: other clothes, or the same in other words, [N, M]."""
+        return self.same_person & ~self.same_clothing
 
 
 def task_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels, margin: float = 0.3) -> dict[str, Tensor]:
@@ -168,12 +154,12 @@ def _info(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> Tensor:
     if rows.description_identity_embeds is None:  # captions are all there is to learn identity from
         terms.append(_both_ways(rows, columns, "image_identity_embeds", "caption_identity_embeds", *clothing))
         return torch.stack(terms).sum()
-    identity = (labels.same_identity, labels.unknown_identity)
-    image_identity = _both_ways(rows, columns, "image_identity_embeds", "description_identity_embeds", *identity)
+    identity = labels.same_identity
+    image_identity = _both_ways(rows, columns, "image_identity_embeds", "description_identity_embeds", identity)
     terms.append(IMAGE_IDENTITY_WEIGHT * image_identity)
-    terms.append(_both_ways(rows, columns, "caption_identity_embeds", "description_identity_embeds", *identity))
+    terms.append(_both_ways(rows, columns, "caption_identity_embeds", "description_identity_embeds", identity))
     terms.append(_both_ways(rows, columns, "caption_clothing_embeds", "description_clothing_embeds", *clothing))
-    terms.append(_one_way(rows, columns, "fused_identity_embeds", "caption_identity_embeds", *identity))
+    terms.append(_one_way(rows, columns, "fused_identity_embeds", "caption_identity_embeds", identity))
     return torch.stack(terms).sum()
 
 
@@ -186,11 +172,9 @@ def _both_ways(
     return (forth + back) / 2
 
 
-def _one_way(
-    rows: BDAMOutput, columns: BDAMOutput, query: str, target: str, positives: Tensor, ignored: Tensor | None = None
-) -> Tensor:
+def _one_way(rows: BDAMOutput, columns: BDAMOutput, query: str, target: str, positives: Tensor) -> Tensor:
     """InfoNCE towards a field that is a fixed target: no gradient goes into it."""
-    return info_nce(rows[query], columns[target].detach(), rows.logit_scale, positives, ignored)
+    return info_nce(rows[query], columns[target].detach(), rows.logit_scale, positives)
 
 
 def _twice(texts: Texts | None) -> tuple[Texts, Texts] | None:

@@ -54,6 +54,7 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         self.groups_per_block = batch_size * num_processes // images_per_person
         self.seed = seed
         self.epoch = 0
+        self.used: np.ndarray | None = None
 
         groups = sum(-(-len(rows) // images_per_person) for rows in self.rows_of_person)
         self.num_blocks = groups // self.groups_per_block
@@ -64,6 +65,19 @@ class IdentityBalancedSampler(Sampler[RowKey]):
                 "size."
             )
 
+    def use_rows(self, used: np.ndarray | None) -> None:
+        """Choose the rows that iterations take from now on; an epoch keeps its length, so those come up more often.
+
+        Args:
+            used: [N], bool; None for all.
+
+        Raises:
+            ValueError: there is none among them.
+        """
+        if used is not None and not used.any():
+            raise ValueError("no row is left to train on")
+        self.used = used
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration takes."""
         self.epoch = epoch
@@ -73,7 +87,10 @@ class IdentityBalancedSampler(Sampler[RowKey]):
 
     def __iter__(self) -> Iterator[RowKey]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        rows = np.concatenate(self._groups_in_order(rng))[: len(self)]
+        groups: list[np.ndarray] = []
+        while len(groups) < self.num_blocks * self.groups_per_block:
+            groups += self._groups_in_order(rng)
+        rows = np.concatenate(groups)[: len(self)]
         augmentation_seeds = rng.integers(2**63, size=len(self))
         yield from zip(rows.tolist(), augmentation_seeds.tolist(), strict=True)
 
@@ -81,6 +98,7 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         """All groups [K] of the epoch, shuffled such that each block's people differ where possible."""
         groups: list[tuple[int, np.ndarray]] = []  # (person, rows [K])
         for person, rows in enumerate(self.rows_of_person):
+            rows = rows if self.used is None else rows[self.used[rows]]
             groups += [(person, group) for group in _split_into_groups(rows, self.images_per_person, rng)]
         waiting = [groups[position] for position in rng.permutation(len(groups))]
         if self.images_per_person == 1:
@@ -129,7 +147,7 @@ class KeyedDataset(Dataset[dict[str, Any]]):
 def _split_into_groups(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Shuffle one person's rows [n] and split them into groups [ceil(n / size), size], the last filled with repeats.
 
-    The last group holds an image twice only if the person has fewer than `size` images.
+    The last group holds an image twice only if the person has fewer than `size` images. No rows make no group.
     """
     shuffled = rng.permutation(rows)
     lacking = -len(rows) % size

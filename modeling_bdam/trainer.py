@@ -23,8 +23,8 @@ from .gradnorm import GradNorm, shared_gradient_norms
 from .losses import gate_regularisation
 from .model_card import CardData, SplitSize, write_model_card
 from .modeling_bdam import BDAMModel
-from .noisy_pairs import PairFilter, row_losses
-from .objective_bdam import PairLabels, plain_losses, task_losses
+from .noisy_pairs import PairFilter, plausible, row_losses
+from .objective_bdam import plain_losses, task_losses
 from .outputs_bdam import BDAMOutput
 from .sampler import IdentityBalancedSampler, KeyedDataset
 from .similarity_distribution_matching import sdm_losses
@@ -134,6 +134,30 @@ class BDAMTrainer(Trainer):
             num_processes=args.world_size,
         )
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Tells the sampler its epoch, and which rows to take: with `robust_pairs`, those whose texts are plausible."""
+        if self.train_sampler is None:
+            return
+        self.train_sampler.set_epoch(epoch)
+        if not self.args.robust_pairs:
+            return
+        warm = self.state.global_step >= self.args.robust_pairs_warmup * self.state.max_steps
+        if epoch > self.pair_filter.epoch and warm:  # on resume, the epoch was judged before
+            assert isinstance(self.train_dataset, KeyedDataset)
+            losses, strangers = row_losses(
+                self.accelerator.unwrap_model(self.model),
+                self.train_dataset.rows,
+                self.data_collator,
+                self.args.per_device_eval_batch_size,
+                self.accelerator,
+                self.args.dataloader_num_workers,
+            )
+            self.pair_filter.plausible = plausible(losses, strangers)
+            self._note({"plausible_rows": self.pair_filter.plausible.float().mean().to(self.args.device)})
+        self.pair_filter.epoch = epoch
+        used = self.pair_filter.plausible
+        self.train_sampler.use_rows(None if used is None else used.numpy())
+
     # Losses
 
     def compute_loss(
@@ -153,8 +177,6 @@ class BDAMTrainer(Trainer):
         if self.args.objective in BASELINES:
             losses = BASELINES[self.args.objective](output, everyone, labels)
         else:
-            if self.args.robust_pairs:
-                labels = self._without_doubtful_pairs(labels, row_losses(output, everyone, labels))
             losses = task_losses(output, everyone, labels, self.args.triplet_margin)
             losses = {task: loss for task, loss in losses.items() if task not in self.args.left_out_tasks}
         self._check_finite(losses)
@@ -211,16 +233,6 @@ class BDAMTrainer(Trainer):
 
     def _new_uncertainty(self, tasks: list[str]) -> UncertaintyWeighting:
         return UncertaintyWeighting(tasks, self.args.gradnorm_learning_rate, device=self.args.device)
-
-    def _without_doubtful_pairs(self, labels: PairLabels, losses: Tensor) -> PairLabels:
-        """The labels without positive pairs whose texts are probably not theirs; `losses` [N] of this process."""
-        losses = self.accelerator.gather(losses)
-        self.pair_filter.remember(losses)
-        if self.state.global_step < self.args.robust_pairs_warmup * self.state.max_steps:
-            return labels
-        plausible = self.pair_filter.plausible(losses)
-        self._note({"plausible_rows": plausible.float().mean()})
-        return labels.doubting(plausible)
 
     def _new_gradnorm(self, tasks: list[str]) -> GradNorm:
         return GradNorm(
@@ -430,14 +442,13 @@ def _adam_arguments(args: BDAMTrainingArguments) -> dict[str, Any]:
 
 
 class _EpochCallback(TrainerCallback):
-    """Tells the sampler its epoch; on resume, accelerate's wrappers do not (accelerate 1.15, several processes)."""
+    """Begins epochs; on resume, accelerate's wrappers tell no sampler (accelerate 1.15, several processes)."""
 
     def __init__(self, trainer: BDAMTrainer) -> None:
         self.trainer = trainer
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        if self.trainer.train_sampler is not None:
-            self.trainer.train_sampler.set_epoch(int((state.epoch or 0.0) + 1e-6))
+        self.trainer.begin_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
 __all__ = ["BDAMTrainer", "NonFiniteLossError"]

@@ -62,10 +62,11 @@ class BDAMTrainingArguments(TrainingArguments):
     )
     robust_pairs: bool = field(
         default=False,
-        metadata={"help": "Pass over images whose texts are probably not theirs, by a mixture over their losses."},
+        metadata={"help": "Leave out images whose texts are probably not theirs, by a mixture over their losses."},
     )
     robust_pairs_warmup: float = field(
-        default=0.3, metadata={"help": "Share of the training after which --robust_pairs begins to judge."}
+        default=0.2,
+        metadata={"help": "Share of the training after which --robust_pairs judges all rows, as each epoch begins."},
     )
     gradnorm_alpha: float = field(default=1.5, metadata={"help": "α of eq. 6."})
     gradnorm_learning_rate: float = field(default=0.025, metadata={"help": "Learning rate of the task weights."})

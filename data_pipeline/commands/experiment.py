@@ -52,9 +52,9 @@ def list_experiments(as_json: Annotated[bool, typer.Option("--json", help="Print
 @app.command()
 def run(
     names: Annotated[list[str], typer.Argument(help="Experiments (`bdam experiment list`), or `all`.")],
-    output_dir: Annotated[
-        Path, typer.Option(help="Folder of the run; a run that was stopped goes on there.")
-    ] = Path("outputs/experiments"),
+    output_dir: Annotated[Path, typer.Option(help="Folder of the run; a run that was stopped goes on there.")] = Path(
+        "outputs/experiments"
+    ),
     budget: Annotated[
         BudgetName,
         typer.Option(
@@ -72,7 +72,9 @@ def run(
         str | None, typer.Option(help="Table 4 on your own set: a folder with random.jsonl, kmeans.jsonl, ... .")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, such as 0,1,2; by default the budget's.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Cells side by side; by default one for each GPU, two on a CPU.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Cells side by side; by default one for each GPU, two on a CPU.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and how much of it.")] = False,
 ) -> None:
     """Run experiments, and write the report."""

@@ -63,10 +63,19 @@ def choices_section(experiment: Experiment, results: RunResults) -> Section:
     rows = results.rows(experiment)
     shown = ("standard R-1", "standard mAP", "described R-1", "clothes-changing mAP")
     columns = {title: COLUMNS[title] for title in shown}
-    header = ["", "seeds", *(f"validation {title}" for title in columns), *(f"test {t}" for t in columns), "config"]
+    header = [
+        "",
+        "preset",
+        "seeds",
+        *(f"validation {title}" for title in columns),
+        *(f"test {title}" for title in columns),
+        "config",
+    ]
+    preset = {cell.key for row in rows if row.row.name == experiment.reference for cell in row.cells}
     lines = [
         [
             row.row.name,
+            "✓" if {cell.key for cell in row.cells} == preset else "",
             row.seeds,
             *(row.validation(metric) for metric in columns.values()),
             *(row.test(metric) for metric in columns.values()),

@@ -109,3 +109,25 @@ def test_a_loader_hands_rows_and_seeds_to_the_collator() -> None:
     loader = DataLoader(dataset, batch_size=8, sampler=sampler, collate_fn=list, drop_last=True)
     loaded = [(row["person_id"], row["augmentation_seed"]) for batch in loader for row in batch]
     assert loaded == [(PERSON_IDS[row], seed) for row, seed in sampler]
+
+
+@pytest.mark.parametrize("images_per_person", [1, 2])
+def test_chosen_rows_fill_an_epoch_of_the_same_length(images_per_person: int) -> None:
+    sampler = IdentityBalancedSampler(PERSON_IDS, images_per_person, 4, seed=0)
+    length = len(sampler)
+    used = np.arange(len(PERSON_IDS)) % 3 == 0
+    sampler.use_rows(used)
+    rows = [row for row, _ in sampler]
+    assert len(rows) == len(sampler) == length
+    drawn = Counter(rows)
+    assert set(drawn) <= set(np.flatnonzero(used).tolist())
+    assert len(drawn) >= used.sum() - 4  # all, but for a last block that is not full
+    sampler.use_rows(None)
+    assert [row for row, _ in sampler] == [
+        row for row, _ in IdentityBalancedSampler(PERSON_IDS, images_per_person, 4, seed=0)
+    ]
+
+
+def test_no_rows_at_all_are_refused() -> None:
+    with pytest.raises(ValueError, match="no row is left"):
+        IdentityBalancedSampler(PERSON_IDS, 1, 4, seed=0).use_rows(np.zeros(len(PERSON_IDS), dtype=bool))

@@ -123,6 +123,7 @@ def test_whole_report_has_every_figure_and_the_page_shows_them(
     assert "| IRRA |" in text and "test split (default of its public code)" in text
     assert "β: clothes-changing rank-1 is highest at β = " in text
     assert "At 50 % wrong texts plain training loses" in text
+    assert "| fusion_sequence: global | ✓ |" in text and "| fusion_sequence: token |  |" in text
     assert not list(tmp_path.rglob(".*.png"))
 
 
