@@ -101,7 +101,7 @@ def info_nce_of_rows(
     if ignored is not None:
         _check_mask("ignored", ignored, similarity)
         positives, negatives = positives & ~ignored, negatives & ~ignored
-    deficit = _masked_logsumexp(similarity, negatives)[:, None] - similarity  # [N, M], above 0: negatives outweigh
+    deficit = masked_logsumexp(similarity, negatives)[:, None] - similarity  # [N, M], above 0: negatives outweigh
     per_pair = torch.where(positives, F.softplus(deficit), 0.0)
     return per_pair.sum(dim=1) / positives.sum(dim=1).clamp(min=1)
 
@@ -184,7 +184,7 @@ def adversarial(clothing: Tensor, text: Tensor, logit_scale: Tensor | float, pos
     """
     similarity = _scaled_similarity(clothing, text, logit_scale)  # [N, M]
     _check_mask("positives", positives, similarity)
-    log_odds = _masked_logsumexp(similarity, positives) - _masked_logsumexp(similarity, ~positives)  # [N]
+    log_odds = masked_logsumexp(similarity, positives) - masked_logsumexp(similarity, ~positives)  # [N]
     return torch.where(positives.all(dim=1), 0.0, F.softplus(log_odds)).mean()
 
 
@@ -292,7 +292,7 @@ def _scaled_similarity(rows: Tensor, columns: Tensor, logit_scale: Tensor | floa
         return logit_scale * (_full_precision(rows) @ _full_precision(columns).T)
 
 
-def _masked_logsumexp(scores: Tensor, mask: Tensor) -> Tensor:
+def masked_logsumexp(scores: Tensor, mask: Tensor) -> Tensor:
     """Logsumexp over the True entries of each row of [N, M]; hugely negative, yet finite, for a row without any.
 
     Finite, so that nothing downstream can meet inf - inf; half the lowest number leaves room to subtract a score.

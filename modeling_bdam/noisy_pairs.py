@@ -2,9 +2,10 @@
 
 Texts that a machine wrote, or the web, are wrong now and then. A network learns what most pairs agree on first, so the
 wrong ones keep a high loss, and a mixture of two components over the losses tells them apart (after Li et al.,
-"DivideMix", ICLR 2020, and Qin et al., "Noisy-Correspondence Learning", CVPR 2024). Fitted freely, such a mixture finds
-a third of the rows wrong where none is: hard ones. Here the component of wrong texts is measured instead, by giving
-each image a stranger's text, and only that of right texts and the share of wrong ones are fitted.
+"DivideMix", ICLR 2020, and Qin et al., "Noisy-Correspondence Learning", CVPR 2024). Two things are ours. A text is held
+against the other texts of the same person as well, which tells much as soon as texts can be read, before any image can.
+And the component of wrong texts is not fitted but measured, by giving each row a stranger's texts: a mixture fitted
+freely finds a third of the rows wrong where none is.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,19 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from torch.distributions import Normal
 from torch.utils.data import DataLoader, Subset
 
-from .losses import info_nce_of_rows, same_label_mask
+from .losses import info_nce_of_rows, masked_logsumexp, same_label_mask
 from .modeling_bdam import BDAMModel
 from .sampler import KeyedDataset
 
 MIN_LOSSES = 256  # fewer than this are no ground for a judgement
-OTHERS = 512  # how many rows' texts an image is set against
-# How probable it must be that a row's texts are its own: a wrong text does more harm than a right one left out.
-CERTAINTY = 0.8
+OTHERS = 512  # how many rows' texts a row is set against
 _FIT_STEPS = 100
 # Image against text: what a wrong text makes large.
 _PAIRS = (
@@ -42,7 +42,7 @@ def row_losses(
     accelerator: Accelerator,
     num_workers: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """How badly each image fits its own texts, and how badly a stranger's.
+    """How badly each row's texts fit it, and how badly a stranger's would.
 
     Shared out over all processes; the same whatever their number.
 
@@ -57,8 +57,9 @@ def row_losses(
     Returns:
         as `text_losses`, on the CPU.
     """
-    # Neighbours are often images of one person; an image is to be set against the texts of many.
-    order = np.random.default_rng(0).permutation(len(rows))
+    # The images of a person stay together, beside those of anybody.
+    people, numbers = np.unique(rows["person_id"], return_inverse=True)
+    order = np.argsort(np.random.default_rng(0).permutation(len(people))[numbers], kind="stable")
     shuffled = Subset(KeyedDataset(rows), order.tolist())
     loader = accelerator.prepare(DataLoader(shuffled, batch_size, collate_fn=collator, num_workers=num_workers))
     names = {name for pair in _PAIRS for name in pair}
@@ -82,41 +83,56 @@ def row_losses(
 
 
 def text_losses(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float) -> tuple[Tensor, Tensor]:
-    """InfoNCE of each row's image and a text, against the texts of other people among `OTHERS` rows.
+    """How badly texts fit a row: InfoNCE of its image and each of them, and of them and the person's other texts.
+
+    Negatives are the texts of other people, out of `OTHERS` rows.
 
     Args:
-        embeds: fields of `BDAMOutput` that a pair of image and text needs, [N, projection_dim] each; pairs that are
-            not there are passed over.
-        person_ids: [N].
+        embeds: fields of `BDAMOutput`, [N, projection_dim] each; those of descriptions may be missing.
+        person_ids: [N], the rows of a person one after the other.
         logit_scale: the multiplier 1/temperature itself, not its logarithm.
 
     Returns:
-        summed over the pairs: with the image's own texts, [N], and with those of the row that follows, where that shows
-        another person, [at most N].
+        summed: for the row's own texts, [N], and for those of a row further on, where that shows another person,
+        [at most N].
     """
     own_losses, strangers = [], []
     for start in range(0, len(person_ids), OTHERS):
         # The last chunk is as long as the others: it reaches back into the one before.
         first = max(0, min(start, len(person_ids) - OTHERS))
-        chunk = slice(first, first + OTHERS)
-        people = person_ids[chunk]
+        chunk = {name: value[first : first + OTHERS] for name, value in embeds.items()}
+        people = person_ids[first : first + OTHERS]
         own = torch.eye(len(people), dtype=torch.bool, device=people.device)
-        following = own.roll(1, dims=1)
         relatives = same_label_mask(people, people) & ~own
-        pairs = [(embeds[image][chunk], embeds[text][chunk]) for image, text in _PAIRS if text in embeds]
-        losses = [info_nce_of_rows(*pair, logit_scale, own, relatives) for pair in pairs]
-        own_losses.append(torch.stack(losses).sum(dim=0)[start - first :])
-        losses = [info_nce_of_rows(*pair, logit_scale, following, relatives | own) for pair in pairs]
-        strangers.append(torch.stack(losses).sum(dim=0)[~(following & relatives).any(dim=1)])
+        further = len(people) // 2
+        taken = own.roll(further, dims=1)  # whose texts each row is given
+        own_losses.append(_losses_with(chunk, logit_scale, own, relatives, 0)[start - first :])
+        given = _losses_with(chunk, logit_scale, taken, relatives | own, further)
+        strangers.append(given[~(taken & relatives).any(dim=1)])
     return torch.cat(own_losses), torch.cat(strangers)
 
 
+def _losses_with(
+    embeds: Mapping[str, Tensor], logit_scale: float, taken: Tensor, ignored: Tensor, further: int
+) -> Tensor:
+    """`text_losses` of rows that take the texts of those `further` on, which are `taken` [N, N]; [N]."""
+    pairs = [(embeds[image], embeds[text]) for image, text in _PAIRS if text in embeds]
+    losses = [info_nce_of_rows(image, text, logit_scale, taken, ignored) for image, text in pairs]
+    texts = embeds.get("description_clothing_embeds", embeds["caption_clothing_embeds"])
+    similarity = logit_scale * texts.roll(-further, dims=0) @ texts.T  # [N, N]
+    relatives = ignored & ~torch.eye(len(texts), dtype=torch.bool, device=texts.device)
+    # Of the person's texts the nearest count most: people change their clothes.
+    deficit = masked_logsumexp(similarity, ~(ignored | taken)) - masked_logsumexp(similarity, relatives)
+    losses.append(torch.where(relatives.any(dim=1), F.softplus(deficit), 0.0))
+    return torch.stack(losses).sum(dim=0)
+
+
 def plausible(losses: Tensor, strangers: Tensor) -> Tensor:
-    """Which rows' texts are their own with a probability of `CERTAINTY`, [N], bool; all rows, if they are few.
+    """Which rows' texts are probably their own, [N], bool; all rows, if they are few.
 
     Args:
         losses: of the rows with their own texts, [N].
-        strangers: of images with texts that are surely wrong, [M].
+        strangers: of rows with texts that are surely wrong, [M].
     """
     if min(len(losses), len(strangers)) < MIN_LOSSES:
         return torch.ones_like(losses, dtype=torch.bool)
@@ -132,7 +148,7 @@ def plausible(losses: Tensor, strangers: Tensor) -> Tensor:
         mean = (right * losses).sum() / right.sum()
         deviation = ((right * (losses - mean).square()).sum() / right.sum()).sqrt().clamp(min=1e-6)
     # The wider component has the larger density far below both: such a loss is still a small one.
-    return (right >= CERTAINTY) | (losses <= mean)
+    return (right > 0.5) | (losses <= mean)
 
 
 class PairFilter:

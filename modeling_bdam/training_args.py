@@ -65,7 +65,7 @@ class BDAMTrainingArguments(TrainingArguments):
         metadata={"help": "Leave out images whose texts are probably not theirs, by a mixture over their losses."},
     )
     robust_pairs_warmup: float = field(
-        default=0.2,
+        default=0.1,
         metadata={"help": "Share of the training after which --robust_pairs judges all rows, as each epoch begins."},
     )
     gradnorm_alpha: float = field(default=1.5, metadata={"help": "α of eq. 6."})
