@@ -33,7 +33,7 @@ _WORDS = re.compile(
 )
 
 
-def corrupt_texts(rows: Dataset, share: float, seed: int) -> Dataset:
+def corrupt_texts(rows: Dataset, share: float, seed: int, right_alone: bool = False) -> Dataset:
     """The rows, a share of which have wrong texts: half of them another person's, half with attributes changed.
 
     A row's captions and descriptions go wrong together, as those of an image that a model misread.
@@ -42,6 +42,7 @@ def corrupt_texts(rows: Dataset, share: float, seed: int) -> Dataset:
         rows: a training split.
         share: of the rows, in [0, 1].
         seed: decides which rows and how.
+        right_alone: leave the rows with wrong texts out: what training could know at best.
 
     Raises:
         ValueError: the share is out of range, or one person has most of the images, so that texts cannot be swapped.
@@ -50,6 +51,8 @@ def corrupt_texts(rows: Dataset, share: float, seed: int) -> Dataset:
         raise ValueError(f"the share of wrong texts must lie between 0 and 1, got {share}")
     rng = random.Random(f"{seed}/noise")
     wrong = rng.sample(range(len(rows)), round(share * len(rows)))
+    if right_alone:
+        return rows.select(sorted(set(range(len(rows))) - set(wrong)))
     swapped, changed = wrong[: len(wrong) // 2], wrong[len(wrong) // 2 :]
     source = dict(zip(swapped, _of_others(swapped, rows["person_id"], rng), strict=True))
     changes = {row: _word_changes(random.Random(f"{seed}/{row}/attributes")) for row in changed}

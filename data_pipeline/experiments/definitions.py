@@ -35,7 +35,8 @@ class Row:
     Attributes:
         name: as the table prints it.
         overrides: fields of the preset's sections model, data and training that differ, and `texts`: what is done to
-            the training texts (`noise`: share of images with wrong ones; `style_clustering`: its method).
+            the training texts (`noise`: share of images with wrong ones; `right_alone`: those images are left out;
+            `style_clustering`: its method).
         paper: the paper's figures of this row, per cent, on CUHK-PEDES.
         keep: what is kept beside its figures: the model's `features` on the test split, the `model`, `examples` of
             searches as pictures.

@@ -174,10 +174,14 @@ def noise_section(experiment: Experiment, results: RunResults) -> Section:
     if clean is not None and plain is not None and robust is not None:
         lost, kept = clean.mean - plain.mean, robust.mean - plain.mean
         share = f"{kept / lost:.2f} of it" if lost > 0 else "nothing was lost"
-        section.findings.append(
+        finding = (
             f"At 50 % wrong texts plain training loses {lost:.2f} points of standard rank-1; the robust option keeps "
             f"{kept:.2f} of them ({share}; at least half is wanted)."
         )
+        best = figures.get(("right texts alone", 0.5))
+        if best is not None:
+            finding += f" To know which texts are wrong, and to train without them, keeps {best.mean - plain.mean:.2f}."
+        section.findings.append(finding)
         section.lines += [f"- {section.findings[0]}", ""]
     return section
 

@@ -103,7 +103,7 @@ def prepare_texts(rows: Dataset, texts: dict[str, Any], seed: int) -> Dataset:
     if "style_clustering" in texts and "styled_captions" not in rows.column_names:
         rows = with_styled_captions(rows, texts["style_clustering"], seed)
     if texts.get("noise"):
-        rows = corrupt_texts(rows, texts["noise"], seed)
+        rows = corrupt_texts(rows, texts["noise"], seed, right_alone=texts.get("right_alone", False))
     return rows
 
 

@@ -51,6 +51,14 @@ def test_share_of_rows_is_wrong_half_by_another_person_half_by_attributes(share:
     assert (swapped, changed) == (round(50 * share), round(50 * share))
 
 
+def test_rows_whose_texts_would_stay_right_can_be_had_alone() -> None:
+    clean = rows_of(20, 5)
+    noisy = corrupt_texts(clean, 0.3, seed=0)
+    right = [row for row, other in zip(clean, noisy, strict=True) if row == other]
+    assert len(right) == 70
+    assert list(corrupt_texts(clean, 0.3, seed=0, right_alone=True)) == right
+
+
 def test_attribute_words_become_others_of_their_kind_the_same_word_always_the_same() -> None:
     kinds = {word: number for number, group in enumerate(ATTRIBUTE_WORDS) for word in group}
     clean = rows_of(2, 2)
