@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from modeling_bdam.evaluation import EncodedSplit
 from modeling_bdam.losses import hsic
@@ -50,8 +51,9 @@ def probe(
     chance = float(np.mean(answers == values[counts.argmax()]))
     # A strong penalty: a few hundred people are little to learn from.
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
-    model.fit(fit_features[fit_rows], fit_answers)
-    return float(np.mean(model.predict(features[rows]) == answers)), chance
+    with threadpool_limits(1):  # on busy cores, threads that wait for each other take a hundred times as long
+        model.fit(fit_features[fit_rows], fit_answers)
+        return float(np.mean(model.predict(features[rows]) == answers)), chance
 
 
 def probe_branches(fit: BranchFeatures, test: BranchFeatures) -> dict[str, Any]:
