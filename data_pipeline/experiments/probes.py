@@ -33,7 +33,7 @@ KINDS = {"identity": IDENTITY_TRAITS, "clothing": CLOTHING_ATTRIBUTES}
 def probe(
     fit_features: NDArray, fit_labels: Sequence[str | None], features: NDArray, labels: Sequence[str | None]
 ) -> tuple[float, float]:
-    """Accuracy of a logistic regression on images of other people, and of the most frequent answer.
+    """Accuracy of a logistic regression on images of other people, and the most that a constant answer reaches.
 
     Args:
         fit_features: [N, D], to learn from.
@@ -47,8 +47,7 @@ def probe(
     fit_rows, rows = [np.array([value is not None for value in given]) for given in (fit_labels, labels)]
     fit_answers = np.array([value for value in fit_labels if value is not None])
     answers = np.array([value for value in labels if value is not None])
-    values, counts = np.unique(fit_answers, return_counts=True)
-    chance = float(np.mean(answers == values[counts.argmax()]))
+    chance = float(np.unique(answers, return_counts=True)[1].max() / len(answers))
     # A strong penalty: a few hundred people are little to learn from.
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
     with threadpool_limits(1):  # on busy cores, threads that wait for each other take a hundred times as long

@@ -93,7 +93,7 @@ def disentanglement_section(experiment: Experiment, results: RunResults) -> Sect
         section.findings.append(f"Clothes-changing mAP at β = 0 is highest for '{best}' ({changing[best]}).")
     section.lines += table(["", "seeds", *PROBED, *UNPROBED, "config"], lines)
     section.lines += [
-        "Told: accuracy of a linear probe above chance (the most frequent answer), points, mean over "
+        "Told: accuracy of a linear probe above chance (the best constant answer), points, mean over "
         f"{len(KINDS['clothing'])} clothing attributes or {len(KINDS['identity'])} identity traits of the synthetic "
         f"set; probes learn from {results.run.probe_people} people who are in no split. Leak: the wrong branch's share "
         "of what the right branch tells; at most 0.5 is wanted, and a dash is where the right one tells nothing. HSIC "
