@@ -83,6 +83,10 @@ class BDAMTrainingArguments(TrainingArguments):
             raise ValueError("left_out_tasks leaves no task to train on")
         if self.gradnorm and self.uncertainty_weighting:
             raise ValueError("uncertainty_weighting takes the place of gradnorm: set gradnorm to false")
+        if self.robust_pairs and self.objective != "decoupled":
+            raise ValueError(
+                f"robust_pairs judges by clothing embeddings, which objective={self.objective} does not train"
+            )
         # Identity-balanced batches are whole: a smaller last one would hold fewer people than the losses expect.
         self.dataloader_drop_last = True
         # Some parameters serve no loss when tasks are left out; DDP then has to look for them.

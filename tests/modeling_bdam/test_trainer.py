@@ -230,6 +230,11 @@ def test_uncertainty_takes_the_place_of_gradnorm_and_moves_once_a_step(make_trai
     assert weights[3] == pytest.approx(expected.weights[0].item())
 
 
+def test_robust_pairs_need_the_objective_that_trains_what_they_judge_by(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="objective=plain does not train"):
+        BDAMTrainingArguments(output_dir=str(tmp_path), robust_pairs=True, objective="plain")
+
+
 def test_robust_pairs_judge_as_epochs_begin_after_the_warm_up_and_an_epoch_resumed_keeps_its_rows(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
