@@ -9,9 +9,8 @@ METRICS = {"mAP": "mAP", "rank1": "R-1"}
 
 
 def pooled_deviation(one: Figure, other: Figure) -> float:
-    """The deviation of a seed, over both rows; NaN where neither row has two seeds."""
-    known = [figure.deviation for figure in (one, other) if not math.isnan(figure.deviation)]
-    return math.sqrt(sum(value**2 for value in known) / len(known)) if known else math.nan
+    """The deviation of a seed, over both rows; NaN unless both rows have two seeds."""
+    return math.sqrt((one.deviation**2 + other.deviation**2) / 2)
 
 
 def difference(row: Figure, reference: Figure) -> str:

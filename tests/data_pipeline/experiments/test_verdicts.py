@@ -1,5 +1,7 @@
 """What the report says in words about a table."""
 
+import math
+
 import pytest
 
 from data_pipeline.experiments.definitions import Row
@@ -37,7 +39,7 @@ def test_deviation_is_pooled_over_both_rows() -> None:
     one, other = figure(1, 3), figure(10, 10)
     assert one.deviation == pytest.approx(2**0.5)
     assert pooled_deviation(one, other) == pytest.approx(1.0)
-    assert pooled_deviation(one, figure(5)) == pytest.approx(2**0.5)
+    assert math.isnan(pooled_deviation(one, figure(5)))  # chance is not known of one seed
     assert str(figure(5)) == "5.00"
     assert str(one) == "2.00 ± 1.41"
 
