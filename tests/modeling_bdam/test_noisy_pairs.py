@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -11,6 +10,8 @@ from torch import Tensor
 
 from modeling_bdam import BDAMConfig, BDAMModel, noisy_pairs
 from modeling_bdam.noisy_pairs import MIN_LOSSES, PairFilter, plausible, row_losses, text_losses
+
+from .tensor_rows import TensorRows, collate
 
 PAIRS = (
     ("image_identity_embeds", "description_identity_embeds"),
@@ -72,21 +73,6 @@ def test_long_sets_are_compared_in_chunks_of_one_length(monkeypatch: pytest.Monk
     assert text_losses(embeds(), PEOPLE, 5.0)[0].tolist() == pytest.approx(expected, rel=1e-5)
 
 
-class Rows:
-    """A batch of tensors, row by row."""
-
-    def __init__(self, batch: dict[str, Tensor]) -> None:
-        self.batch = batch
-
-    def __len__(self) -> int:
-        return len(self.batch["person_ids"])
-
-    def __getitem__(self, key: Any) -> Any:
-        if key == "person_id":
-            return self.batch["person_ids"].tolist()
-        return {name: value[key] for name, value in self.batch.items()}
-
-
 def test_row_losses_are_in_the_order_of_the_rows_whatever_the_batch(
     tiny_config: Callable[..., BDAMConfig], make_batch: Callable[..., dict[str, Tensor]]
 ) -> None:
@@ -95,10 +81,7 @@ def test_row_losses_are_in_the_order_of_the_rows_whatever_the_batch(
     batch = make_batch(len(people)) | {"person_ids": people}
     model = BDAMModel(tiny_config("clip", initializer_range=0.2, dropout=0.5)).train()
 
-    def collator(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-
-    losses, strangers = row_losses(model, Rows(batch), collator, 3, Accelerator(cpu=True))
+    losses, strangers = row_losses(model, TensorRows(batch), collate, 3, Accelerator(cpu=True))
     assert model.training
     assert 0 < len(strangers) <= len(people)
     del batch["person_ids"]

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import TrainerCallback, set_seed
 
 from modeling_bdam import BDAMConfig, BDAMModel
@@ -19,24 +18,7 @@ from modeling_bdam.trainer import BDAMTrainer, NonFiniteLossError
 from modeling_bdam.training_args import BDAMTrainingArguments
 from modeling_bdam.uncertainty_weighting import UncertaintyWeighting
 
-
-class Rows(Dataset[dict[str, Tensor]]):
-    """A batch of tensors, row by row."""
-
-    def __init__(self, batch: dict[str, Tensor]) -> None:
-        self.batch = batch
-
-    def __len__(self) -> int:
-        return len(self.batch["person_ids"])
-
-    def __getitem__(self, key: Any) -> Any:
-        if key == "person_id":
-            return self.batch["person_ids"].tolist()
-        return {name: value[key] for name, value in self.batch.items()}
-
-
-def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "augmentation_seed"}
+from .tensor_rows import TensorRows, collate
 
 
 class Recorder(TrainerCallback):
@@ -83,7 +65,7 @@ def make_trainer(
             args=BDAMTrainingArguments(**{**settings, **arguments}),
             data_collator=collate,
             retrieval_collator=collate,
-            train_dataset=Rows(make_batch(16)),
+            train_dataset=TensorRows(make_batch(16)),
             callbacks=[recorder],
         )
         return trainer, recorder
@@ -246,14 +228,14 @@ def test_robust_pairs_judge_as_epochs_begin_after_the_warm_up_and_an_epoch_resum
 
     drawn: list[list[int]] = []
 
-    class Rows16(TrainerCallback):
+    class DrawnRows(TrainerCallback):
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             drawn.append([row for row, _ in trainer.train_sampler or ()])
 
     monkeypatch.setattr("modeling_bdam.trainer.plausible", without_one)
     arguments = {"robust_pairs": True, "robust_pairs_warmup": 0.3, "save_strategy": "steps", "save_steps": 6}
     trainer, recorder = make_trainer(**arguments, max_steps=12)  # epochs of 4 steps
-    trainer.add_callback(Rows16())
+    trainer.add_callback(DrawnRows())
     trainer.train()
     assert [len(losses) for losses in judged] == [16, 16]  # at steps 4 and 8
     assert [sorted({*range(16)} - {*rows}) for rows in drawn] == [[], [1], [2]]
