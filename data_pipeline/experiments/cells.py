@@ -20,6 +20,7 @@ Settings = dict[str, dict[str, Any]]
 SECTIONS: dict[str, type] = {"model": BDAMConfig, "data": DataArguments, "training": BDAMTrainingArguments}
 # What is written last of each thing that a row keeps.
 KEPT_FILES = {"features": "features.npz", "model": "model/model.safetensors", "examples": "examples/attention.png"}
+FAILURE_FILE = "failure.txt"  # the error that ended it, if one did
 # Where things lie and what is printed changes no figure.
 _NOT_IN_KEY = {"output_dir", "cache_dir", "seed", "disable_tqdm", "report_to", "logging_steps", "save_total_limit"}
 

@@ -58,12 +58,18 @@ def write_report(output_dir: Path) -> Path:
         for row in results.rows(experiment):
             for place, cell in enumerate(row.cells):
                 cells.setdefault(cell.key, (row, place, []))[2].append(f"{experiment.name}: {row.row.name}")
+    failed = [
+        f"- {'; '.join(uses)}: **the training of seed {row.cells[place].seed} failed**: {row.failures[key]}"
+        for key, (row, place, uses) in cells.items()
+        if key in row.failures
+    ]
     skipped = [f"- {name} was left out: {reason}." for name, reason in results.skipped.items()]
     lines = [
         *_head(results, cells),
         "## What it shows",
         "",
         *(findings or ["Nothing yet."]),
+        *failed,
         *skipped,
         "",
         *sections,
@@ -122,7 +128,8 @@ def _cells(results: RunResults, cells: dict[str, tuple[RowResult, int, list[str]
         facts = [None] * 5
         if result is not None:
             facts = [result["commit"], result["steps"], result["best_step"], result["train_seconds"], result["seconds"]]
-        state = f"[{key}](cells/{key}/result.json)" if result is not None else f"{key} (missing)"
+        missing = f"{key} (failed)" if key in row.failures else f"{key} (missing)"
+        state = f"[{key}](cells/{key}/result.json)" if result is not None else missing
         rows.append([state, "; ".join(uses), "`" + (" ".join(changes) or "the preset") + "`", *facts])
     header = [
         "cell",

@@ -4,11 +4,11 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .cells import Cell, write_json
+from .cells import FAILURE_FILE, Cell, write_json
 from .definitions import Experiment, Row
 from .features import MEASURED, Features
 from .plan import Run, load_plan
@@ -51,12 +51,14 @@ class RowResult:
         cells: one a seed, in order.
         results: `result.json` of the finished ones.
         folders: theirs.
+        failures: the error that ended a cell, by key; of those that are not finished.
     """
 
     row: Row
     cells: tuple[Cell, ...]
     results: tuple[dict[str, Any], ...]
     folders: tuple[Path, ...]
+    failures: dict[str, str] = field(default_factory=dict)
 
     def test(self, metric: str) -> Figure | None:
         """A figure of the test split, per cent; None where no seed has it."""
@@ -125,5 +127,7 @@ class RunResults:
             finished = [cell for cell in cells if (cell.folder(self.output_dir) / "result.json").is_file()]
             folders = tuple(cell.folder(self.output_dir) for cell in finished)
             results = tuple(json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in folders)
-            found.append(RowResult(row, cells, results, folders))
+            files = {cell.key: cell.folder(self.output_dir) / FAILURE_FILE for cell in cells if cell not in finished}
+            failures = {key: file.read_text(encoding="utf-8").strip() for key, file in files.items() if file.is_file()}
+            found.append(RowResult(row, cells, results, folders, failures))
         return found

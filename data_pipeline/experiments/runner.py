@@ -56,7 +56,7 @@ def run_cells(cells: Sequence[Cell], output_dir: Path, jobs: int | None = None, 
         show_progress: a progress bar with the names of the cells.
 
     Raises:
-        CellError: a cell failed. Where the first of them fails, the others are not tried.
+        CellError: a cell failed. Where none is finished yet, the others are not tried.
     """
     waiting = deque(cell for cell in cells if not cell.is_finished(output_dir))
     jobs = default_jobs() if jobs is None else jobs
@@ -64,10 +64,10 @@ def run_cells(cells: Sequence[Cell], output_dir: Path, jobs: int | None = None, 
     slots = [_Slot(number % gpus if gpus else None) for number in range(jobs)]
     threads = max(1, _cores() // jobs)
     failures: list[str] = []
-    finished = 0
+    finished = len(cells) - len(waiting)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not show_progress)
-    task = progress.add_task("training", total=len(cells), completed=len(cells) - len(waiting))
+    task = progress.add_task("training", total=len(cells), completed=finished)
     with progress:
         try:
             while waiting or any(slot.process is not None for slot in slots):

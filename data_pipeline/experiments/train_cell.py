@@ -19,7 +19,7 @@ from modeling_bdam.run_arguments import parse_arguments
 from modeling_bdam.trainer import BDAMTrainer
 
 from ..synthetic import load_synthetic
-from .cells import Cell, write_json
+from .cells import FAILURE_FILE, Cell, write_json, write_text
 from .corruption import corrupt_texts
 from .examples import draw_attention, draw_sheet
 from .features import branch_features, save_features
@@ -33,7 +33,8 @@ _RUNTIME = ("runtime", "samples_per_second", "steps_per_second")
 def train_cell(folder: Path, threads: int | None = None) -> None:
     """Trains the cell in a folder, or goes on from its last checkpoint; nothing, if it is finished.
 
-    The folder then holds `result.json`, and what its `keep` names. Whoever else trains the same cell waits.
+    The folder then holds `result.json`, and what its `keep` names; or `failure.txt` with the error that is raised.
+    Whoever else trains the same cell waits.
 
     Args:
         folder: OUTPUT_DIR/cells/KEY, with the `cell.json` that `Cell.save` wrote.
@@ -43,7 +44,12 @@ def train_cell(folder: Path, threads: int | None = None) -> None:
     cell = Cell.load(folder)
     with FileLock(folder / ".lock"):
         if not cell.is_finished(folder.parents[1]):
-            _train(cell, folder, threads, started)
+            (folder / FAILURE_FILE).unlink(missing_ok=True)
+            try:
+                _train(cell, folder, threads, started)
+            except Exception as error:
+                write_text(folder / FAILURE_FILE, f"{type(error).__name__}: {error}\n")
+                raise
         shutil.rmtree(folder / "run", ignore_errors=True)
 
 

@@ -84,6 +84,18 @@ def test_table_prints_means_and_deviations_with_protocol_seeds_and_config(
     assert "60 captions, 30 images of 5 people" in text
 
 
+def test_training_that_failed_is_told_with_its_reason(plan_of: MakePlan, tmp_path: Path) -> None:
+    plan = plan_of("table3_losses", seeds=(0, 1))
+    plan.save(tmp_path)
+    cell = cell_of(plan, "table3_losses", "Without InfoNCE", seed=1)
+    (cell.save(tmp_path) / "failure.txt").write_text("NonFiniteLossError: the loss of task 'triplet' is nan\n")
+    text = write_report(tmp_path).read_text()
+    failed = "table3_losses: Without InfoNCE: **the training of seed 1 failed**: NonFiniteLossError: the loss of task"
+    assert failed in text
+    assert f"{cell.key} (failed)" in text
+    assert text.count("(failed)") == 1
+
+
 def test_report_of_a_run_without_any_result_says_so(plan_of: MakePlan, tmp_path: Path) -> None:
     plan_of(*NAMES).save(tmp_path)
     text = write_report(tmp_path).read_text()

@@ -111,6 +111,14 @@ def test_where_the_first_cell_fails_the_others_are_not_tried(stand_in: Path, tmp
     assert [begun(cell, tmp_path) for cell in cells] == [1, 0, 0]
 
 
+def test_what_failed_before_does_not_keep_a_run_from_going_on(stand_in: Path, tmp_path: Path) -> None:
+    cells = cells_of({"fails": 1}, {}, {})
+    run_cells(cells[1:2], tmp_path, show_progress=False)
+    with pytest.raises(CellError):
+        run_cells(cells, tmp_path, jobs=1, show_progress=False)
+    assert [cell.is_finished(tmp_path) for cell in cells] == [False, True, True]
+
+
 def start(stand_in: Path, output_dir: Path, jobs: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-c", RUN, str(output_dir), str(stand_in), str(jobs)], start_new_session=True

@@ -21,6 +21,7 @@ from data_pipeline.experiments.probes import BRANCHES, disentanglement
 from data_pipeline.experiments.runner import run_cells
 from data_pipeline.experiments.train_cell import train_cell
 from modeling_bdam.evaluation import protocol_metrics
+from modeling_bdam.trainer import NonFiniteLossError
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +32,10 @@ def _threads() -> None:
 def test_cell_leaves_its_figures_where_they_come_from_and_what_it_keeps(toy_run: Run, tmp_path: Path) -> None:
     cell = toy_run.cell(Row("Full model"), 3, keep=("examples", "features", "model"))
     folder = cell.save(tmp_path)
+    (folder / "failure.txt").write_text("of a try before")
     train_cell(folder, threads=1)
     assert cell.is_finished(tmp_path)
-    assert not (folder / "run").exists()
+    assert not (folder / "run").exists() and not (folder / "failure.txt").exists()
     result = json.loads((folder / "result.json").read_text())
     assert (result["key"], result["seed"], result["steps"], result["threads"]) == (cell.key, 3, 4, 1)
     assert (result["people"], result["gallery"], result["queries"]) == (5, 30, 60)
@@ -82,6 +84,15 @@ def test_rows_of_every_kind_train(overrides: dict[str, dict[str, object]], toy_r
     result = json.loads((cell.folder(tmp_path) / "result.json").read_text())
     assert 0 < result["test"]["mAP"] < 1
     assert ("described_mAP" in result["test"]) == (overrides.get("training", {}).get("objective") != "sdm")
+
+
+def test_training_that_fails_leaves_its_reason(toy_run: Run, tmp_path: Path) -> None:
+    cell = toy_run.cell(Row("row", {"training": {"learning_rate": 1e30, "warmup_steps": 0}}), 0)
+    folder = cell.save(tmp_path)
+    with pytest.raises(NonFiniteLossError) as raised:
+        train_cell(folder, threads=1)
+    assert (folder / "failure.txt").read_text() == f"NonFiniteLossError: {raised.value}\n"
+    assert not cell.is_finished(tmp_path)
 
 
 def test_cell_that_was_stopped_after_its_training_goes_on_to_the_same_figures(
