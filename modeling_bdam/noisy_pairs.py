@@ -1,14 +1,16 @@
-"""Rows whose texts are probably not theirs: found by a mixture over their losses, left out of the training.
+"""Rows whose texts are probably not theirs: found by a mixture over their losses, given others or left out.
 
 Texts that a machine wrote, or the web, are wrong now and then. A network learns what most pairs agree on first, so the
 wrong ones keep a high loss, and a mixture of two components over the losses tells them apart (after Li et al.,
-"DivideMix", ICLR 2020, and Qin et al., "Noisy-Correspondence Learning", CVPR 2024). Two things are ours. A text is held
-against the other texts of the same person as well, which tells much as soon as texts can be read, before any image can.
-And the component of wrong texts is not fitted but measured, by giving each row a stranger's texts: a mixture fitted
-freely finds a third of the rows wrong where none is.
+"DivideMix", ICLR 2020, and Qin et al., "Noisy-Correspondence Learning", CVPR 2024). Three things are ours. A text is
+held against the other texts of the same person as well, which tells much as soon as texts can be read, before any image
+can. The component of wrong texts is not fitted but measured, by giving each row a stranger's texts: a mixture fitted
+freely finds a third of the rows wrong where none is. And an image need not go with its texts: it is given those of the
+person's image in the most similar clothes, where they fit it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,15 +36,16 @@ _PAIRS = (
 )
 
 
-def row_losses(
+def choose_texts(
     model: BDAMModel,
     rows: Any,
     collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
     batch_size: int,
     accelerator: Accelerator,
     num_workers: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """How badly each row's texts fit it, and how badly a stranger's would.
+    borrow: bool = True,
+) -> Tensor:
+    """Whose texts each row is best trained with, judged by the model; see `texts_of_rows`.
 
     Shared out over all processes; the same whatever their number.
 
@@ -53,13 +56,15 @@ def row_losses(
         batch_size: rows of one process at a time.
         accelerator: prepares the loader and gathers what it gives.
         num_workers: loader processes.
+        borrow: see `texts_of_rows`.
 
     Returns:
-        as `text_losses`, on the CPU.
+        indices of rows, -1 for none, [N], on the CPU.
     """
     # The images of a person stay together, beside those of anybody.
     people, numbers = np.unique(rows["person_id"], return_inverse=True)
-    order = np.argsort(np.random.default_rng(0).permutation(len(people))[numbers], kind="stable")
+    permuted = np.random.default_rng(0).permutation(len(people))[numbers]
+    order = torch.from_numpy(np.argsort(permuted, kind="stable"))
     shuffled = Subset(KeyedDataset(rows), order.tolist())
     loader = accelerator.prepare(DataLoader(shuffled, batch_size, collate_fn=collator, num_workers=num_workers))
     names = {name for pair in _PAIRS for name in pair}
@@ -76,98 +81,185 @@ def row_losses(
             parts.setdefault(name, []).append(value.cpu())
     model.train(was_training)
     whole = {name: torch.cat(values) for name, values in parts.items()}
-    found_losses, strangers = text_losses(whole, whole["person_ids"], logit_scale)
-    losses = torch.empty(len(rows))
-    losses[torch.from_numpy(order)] = found_losses
-    return losses, strangers
+    chosen = texts_of_rows(whole, whole.pop("person_ids"), logit_scale, borrow)
+    text_rows = torch.empty_like(order)
+    text_rows[order] = torch.where(chosen >= 0, order[chosen], -1)
+    return text_rows
 
 
-def text_losses(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float) -> tuple[Tensor, Tensor]:
-    """How badly texts fit a row: InfoNCE of its image and each of them, and of them and the person's other texts.
+def texts_of_rows(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float, borrow: bool = True) -> Tensor:
+    """Whose texts each row is best trained with: its own; if they are implausible, a look-alike's; or nobody's.
 
-    Negatives are the texts of other people, out of `OTHERS` rows.
+    The look-alike is, of the person's rows whose own texts are plausible, the one whose clothing embedding is nearest;
+    its texts have to be plausible for the row as well.
 
     Args:
         embeds: fields of `BDAMOutput`, [N, projection_dim] each; those of descriptions may be missing.
         person_ids: [N], the rows of a person one after the other.
         logit_scale: the multiplier 1/temperature itself, not its logarithm.
+        borrow: whether to look for look-alikes: of use once images tell clothes apart.
 
     Returns:
-        summed: for the row's own texts, [N], and for those of a row further on, where that shows another person,
-        [at most N].
+        indices of rows, -1 for nobody's texts, [N]; each row's own, if there are too few to judge by.
     """
-    own_losses, strangers = [], []
+    chunks = list(_chunks(embeds, person_ids, logit_scale))
+    losses = torch.cat([chunk.new(chunk.losses(chunk.own)) for chunk in chunks])
+    strangers = torch.cat([chunk.losses_with_strangers() for chunk in chunks])
+    if min(len(losses), len(strangers)) < MIN_LOSSES:
+        return torch.arange(len(losses))
+    mixture = Mixture.fit(losses, strangers)
+    plausible = mixture.is_plausible(losses)
+    if not borrow:
+        return torch.where(plausible, torch.arange(len(losses)), -1)
+    chosen = []
+    for chunk in chunks:
+        own_fit = plausible[chunk.first : chunk.first + len(chunk.own)]
+        similar = chunk.look_alikes(own_fit)
+        fits = mixture.is_plausible(chunk.losses(torch.where(similar >= 0, similar, chunk.own)))
+        text_rows = torch.where(own_fit, chunk.own, torch.where(fits, similar, -1))
+        chosen.append(chunk.new(torch.where(text_rows >= 0, chunk.first + text_rows, -1)))
+    return torch.cat(chosen)
+
+
+@dataclass
+class Chunk:
+    """Rows that are set against each other.
+
+    Attributes:
+        embeds: see `texts_of_rows`, [n, projection_dim] each.
+        person_ids: [n].
+        logit_scale: see `texts_of_rows`.
+        first: the place of its first row among all.
+        known: how many of its first rows the chunk before has as well.
+    """
+
+    embeds: dict[str, Tensor]
+    person_ids: Tensor
+    logit_scale: float
+    first: int = 0
+    known: int = 0
+
+    def __post_init__(self) -> None:
+        self.same_person = same_label_mask(self.person_ids, self.person_ids)  # [n, n]
+        self.own = torch.arange(len(self.person_ids), device=self.person_ids.device)
+
+    def new(self, values: Tensor) -> Tensor:
+        """What belongs to rows that the chunk before lacks."""
+        return values[self.known :]
+
+    def losses(self, text_rows: Tensor) -> Tensor:
+        """How badly texts fit rows: InfoNCE of the image and each of them, and of them and the person's other texts.
+
+        Negatives are the texts of other people.
+
+        Args:
+            text_rows: the row whose texts each row is given, [n].
+
+        Returns:
+            summed, [n].
+        """
+        embeds, scale = self.embeds, self.logit_scale
+        given = same_label_mask(text_rows, self.own)  # [n, n]
+        others = self.same_person & ~given
+        pairs = [(embeds[image], embeds[text]) for image, text in _PAIRS if text in embeds]
+        losses = [info_nce_of_rows(image, text, scale, given, others) for image, text in pairs]
+        texts = embeds.get("description_clothing_embeds", embeds["caption_clothing_embeds"])
+        similarity = scale * texts[text_rows] @ texts.T  # [n, n]
+        relatives = others & ~same_label_mask(self.own, self.own)
+        # Of the person's texts the nearest count most: people change their clothes.
+        deficit = masked_logsumexp(similarity, ~(self.same_person | given)) - masked_logsumexp(similarity, relatives)
+        losses.append(torch.where(relatives.any(dim=1), F.softplus(deficit), 0.0))
+        return torch.stack(losses).sum(dim=0)
+
+    def losses_with_strangers(self) -> Tensor:
+        """`losses` of rows that are given another person's texts, [at most n]."""
+        strangers = self.own.roll(-(len(self.own) // 2))
+        return self.losses(strangers)[self.person_ids != self.person_ids[strangers]]
+
+    def look_alikes(self, candidates: Tensor) -> Tensor:
+        """The candidate of the same person, but not the row itself, whose image wears the most similar clothes.
+
+        Args:
+            candidates: which rows are, [n], bool.
+
+        Returns:
+            its place in the chunk, -1 where there is none, [n].
+        """
+        images = self.embeds["image_clothing_embeds"]
+        possible = self.same_person & candidates & ~same_label_mask(self.own, self.own)
+        nearest = (images @ images.T).masked_fill(~possible, -torch.inf).argmax(dim=1)
+        return torch.where(possible.any(dim=1), nearest, -1)
+
+
+def _chunks(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float) -> Iterator[Chunk]:
     for start in range(0, len(person_ids), OTHERS):
         # The last chunk is as long as the others: it reaches back into the one before.
         first = max(0, min(start, len(person_ids) - OTHERS))
         chunk = {name: value[first : first + OTHERS] for name, value in embeds.items()}
-        people = person_ids[first : first + OTHERS]
-        own = torch.eye(len(people), dtype=torch.bool, device=people.device)
-        relatives = same_label_mask(people, people) & ~own
-        further = len(people) // 2
-        taken = own.roll(further, dims=1)  # whose texts each row is given
-        own_losses.append(_losses_with(chunk, logit_scale, own, relatives, 0)[start - first :])
-        given = _losses_with(chunk, logit_scale, taken, relatives | own, further)
-        strangers.append(given[~(taken & relatives).any(dim=1)])
-    return torch.cat(own_losses), torch.cat(strangers)
+        yield Chunk(chunk, person_ids[first : first + OTHERS], logit_scale, first, start - first)
 
 
-def _losses_with(
-    embeds: Mapping[str, Tensor], logit_scale: float, taken: Tensor, ignored: Tensor, further: int
-) -> Tensor:
-    """`text_losses` of rows that take the texts of those `further` on, which are `taken` [N, N]; [N]."""
-    pairs = [(embeds[image], embeds[text]) for image, text in _PAIRS if text in embeds]
-    losses = [info_nce_of_rows(image, text, logit_scale, taken, ignored) for image, text in pairs]
-    texts = embeds.get("description_clothing_embeds", embeds["caption_clothing_embeds"])
-    similarity = logit_scale * texts.roll(-further, dims=0) @ texts.T  # [N, N]
-    relatives = ignored & ~torch.eye(len(texts), dtype=torch.bool, device=texts.device)
-    # Of the person's texts the nearest count most: people change their clothes.
-    deficit = masked_logsumexp(similarity, ~(ignored | taken)) - masked_logsumexp(similarity, relatives)
-    losses.append(torch.where(relatives.any(dim=1), F.softplus(deficit), 0.0))
-    return torch.stack(losses).sum(dim=0)
+@dataclass
+class Mixture:
+    """Two normal components of losses: those of rows with right texts, and those with wrong ones.
 
-
-def plausible(losses: Tensor, strangers: Tensor) -> Tensor:
-    """Which rows' texts are probably their own, [N], bool; all rows, if they are few.
-
-    Args:
-        losses: of the rows with their own texts, [N].
-        strangers: of rows with texts that are surely wrong, [M].
+    Attributes:
+        right, wrong: the components.
+        share: of wrong texts among the rows.
     """
-    if min(len(losses), len(strangers)) < MIN_LOSSES:
-        return torch.ones_like(losses, dtype=torch.bool)
-    losses, strangers = losses.double(), strangers.double()
-    log_wrong = Normal(strangers.mean(), strangers.std()).log_prob(losses)
-    share = torch.tensor(0.5, dtype=torch.float64)  # of wrong texts
-    lower = losses[losses <= losses.median()]
-    mean, deviation = lower.mean(), losses.std()
-    for _ in range(_FIT_STEPS):  # expectation and maximisation
-        log_right = Normal(mean, deviation).log_prob(losses)
-        right = torch.sigmoid(log_right - log_wrong + (1 - share).log() - share.log())  # [N]
-        share = (1 - right).mean().clamp(1e-6, 1 - 1e-6)
-        mean = (right * losses).sum() / right.sum()
-        deviation = ((right * (losses - mean).square()).sum() / right.sum()).sqrt().clamp(min=1e-6)
-    # The wider component has the larger density far below both: such a loss is still a small one.
-    return (right > 0.5) | (losses <= mean)
+
+    right: Normal
+    wrong: Normal
+    share: Tensor
+
+    @classmethod
+    def fit(cls, losses: Tensor, strangers: Tensor) -> "Mixture":
+        """By expectation and maximisation.
+
+        Args:
+            losses: of the rows with their own texts, [N].
+            strangers: of rows with texts that are surely wrong, [M].
+        """
+        losses, strangers = losses.double(), strangers.double()
+        lower = losses[losses <= losses.median()]
+        found = cls(
+            Normal(lower.mean(), losses.std()), Normal(strangers.mean(), strangers.std()), losses.new_tensor(0.5)
+        )
+        for _ in range(_FIT_STEPS):
+            belongs = found.log_odds(losses).sigmoid()  # [N]
+            mean = (belongs * losses).sum() / belongs.sum()
+            deviation = ((belongs * (losses - mean).square()).sum() / belongs.sum()).sqrt().clamp(min=1e-6)
+            found.right, found.share = Normal(mean, deviation), (1 - belongs).mean().clamp(1e-6, 1 - 1e-6)
+        return found
+
+    def log_odds(self, losses: Tensor) -> Tensor:
+        """That such a loss is one of right texts, of the shape of `losses`."""
+        odds = self.right.log_prob(losses) - self.wrong.log_prob(losses)
+        return odds + (1 - self.share).log() - self.share.log()
+
+    def is_plausible(self, losses: Tensor) -> Tensor:
+        """Whether such losses are rather those of right texts, bool."""
+        # The wider component has the larger density far below both: such a loss is still a small one.
+        return (self.log_odds(losses.double()) > 0) | (losses <= self.right.mean)
 
 
-class PairFilter:
-    """The rows that the present epoch trains on.
+class TextChoice:
+    """The texts that rows are given in the present epoch.
 
     Attributes:
         epoch: the last one that began, -1 before the first.
-        plausible: what it was given, [N], bool; None for all rows.
+        text_rows: see `choose_texts`; None for each row's own.
     """
 
     def __init__(self) -> None:
         self.epoch = -1
-        self.plausible: Tensor | None = None
+        self.text_rows: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact resume needs."""
-        return {"epoch": self.epoch, "plausible": self.plausible}
+        return {"epoch": self.epoch, "text_rows": self.text_rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from `state_dict`."""
         self.epoch = state["epoch"]
-        self.plausible = None if state["plausible"] is None else state["plausible"].cpu()
+        self.text_rows = None if state["text_rows"] is None else state["text_rows"].cpu()

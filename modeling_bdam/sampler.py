@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-RowKey = tuple[int, int]  # (row index, augmentation seed)
+RowKey = tuple[int, int, int]  # (row index, index of the row whose texts it is given, augmentation seed)
 
 
 class IdentityBalancedSampler(Sampler[RowKey]):
-    """A flat stream of `(row index, augmentation seed)`, in blocks of P people x K images of each.
+    """A flat stream of `(row index, text row index, augmentation seed)`, in blocks of P people x K images of each.
 
     A block is one global batch of `batch_size * num_processes` rows. With a `DataLoader(batch_size=batch_size,
     drop_last=True)` that accelerate spreads over `num_processes`, the processes together see in each step exactly the
@@ -54,7 +54,7 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         self.groups_per_block = batch_size * num_processes // images_per_person
         self.seed = seed
         self.epoch = 0
-        self.used: np.ndarray | None = None
+        self.text_rows = np.arange(len(people))
 
         groups = sum(-(-len(rows) // images_per_person) for rows in self.rows_of_person)
         self.num_blocks = groups // self.groups_per_block
@@ -65,18 +65,20 @@ class IdentityBalancedSampler(Sampler[RowKey]):
                 "size."
             )
 
-    def use_rows(self, used: np.ndarray | None) -> None:
-        """Choose the rows that iterations take from now on; an epoch keeps its length, so those come up more often.
+    def use_texts(self, text_rows: np.ndarray | None) -> None:
+        """Choose the texts that rows are given from now on. An epoch keeps its length: fewer rows come up more often.
 
         Args:
-            used: [N], bool; None for all.
+            text_rows: the row whose texts each row is given, or -1 to leave the row out, [N]; None for its own.
 
         Raises:
-            ValueError: there is none among them.
+            ValueError: every row is left out.
         """
-        if used is not None and not used.any():
+        own = np.arange(len(self.text_rows))
+        text_rows = own if text_rows is None else text_rows
+        if (text_rows < 0).all():
             raise ValueError("no row is left to train on")
-        self.used = used
+        self.text_rows = text_rows
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration takes."""
@@ -92,13 +94,13 @@ class IdentityBalancedSampler(Sampler[RowKey]):
             groups += self._groups_in_order(rng)
         rows = np.concatenate(groups)[: len(self)]
         augmentation_seeds = rng.integers(2**63, size=len(self))
-        yield from zip(rows.tolist(), augmentation_seeds.tolist(), strict=True)
+        yield from zip(rows.tolist(), self.text_rows[rows].tolist(), augmentation_seeds.tolist(), strict=True)
 
     def _groups_in_order(self, rng: np.random.Generator) -> list[np.ndarray]:
         """All groups [K] of the epoch, shuffled such that each block's people differ where possible."""
         groups: list[tuple[int, np.ndarray]] = []  # (person, rows [K])
         for person, rows in enumerate(self.rows_of_person):
-            rows = rows if self.used is None else rows[self.used[rows]]
+            rows = rows[self.text_rows[rows] >= 0]
             groups += [(person, group) for group in _split_into_groups(rows, self.images_per_person, rng)]
         waiting = [groups[position] for position in rng.permutation(len(groups))]
         if self.images_per_person == 1:
@@ -126,9 +128,10 @@ class IdentityBalancedSampler(Sampler[RowKey]):
 
 
 class KeyedDataset(Dataset[dict[str, Any]]):
-    """A data set addressed by the sampler's keys: `dataset[index, seed]` is the row with `augmentation_seed` added.
+    """A data set addressed by the sampler's keys: `dataset[index, text_index, seed]` has `augmentation_seed` added.
 
-    `dataset[index]` is the bare row. Wraps anything with `__getitem__(int) -> dict` and `__len__`.
+    It is the row `text_index` with the `image` of row `index`; `dataset[index]` is the bare row. Wraps anything with
+    `__getitem__(int) -> dict` and `__len__`.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -139,8 +142,9 @@ class KeyedDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: int | RowKey) -> dict[str, Any]:
         if isinstance(key, tuple):
-            index, augmentation_seed = key
-            return dict(self.rows[index], augmentation_seed=augmentation_seed)
+            index, text_index, augmentation_seed = key
+            row = dict(self.rows[text_index], augmentation_seed=augmentation_seed)
+            return row if index == text_index else row | {"image": self.rows[index]["image"]}
         return self.rows[key]
 
 

@@ -23,7 +23,7 @@ from .gradnorm import GradNorm, shared_gradient_norms
 from .losses import gate_regularisation
 from .model_card import CardData, SplitSize, write_model_card
 from .modeling_bdam import BDAMModel
-from .noisy_pairs import PairFilter, plausible, row_losses
+from .noisy_pairs import TextChoice, choose_texts
 from .objective_bdam import plain_losses, task_losses
 from .outputs_bdam import BDAMOutput
 from .sampler import IdentityBalancedSampler, KeyedDataset
@@ -34,7 +34,7 @@ from .uncertainty_weighting import UncertaintyWeighting
 
 GRADNORM_FILE = "gradnorm.pt"
 UNCERTAINTY_FILE = "uncertainty.pt"
-PAIR_FILTER_FILE = "pair_filter.pt"
+TEXT_CHOICE_FILE = "text_choice.pt"
 LORA_FILE = "lora.safetensors"
 BASELINES = {"plain": plain_losses, "sdm": sdm_losses}
 
@@ -79,7 +79,7 @@ class BDAMTrainer(Trainer):
         self.train_sampler: IdentityBalancedSampler | None = None
         self.gradnorm: GradNorm | None = None
         self.uncertainty: UncertaintyWeighting | None = None
-        self.pair_filter = PairFilter()
+        self.text_choice = TextChoice()
         self.card_data = CardData()
         self.scored: dict[str, SplitSize] = {}  # by prefix of the figures
         self._micro_batches: list[tuple[Tensor, Tensor]] = []  # losses and gradient norms, since the last step
@@ -135,28 +135,33 @@ class BDAMTrainer(Trainer):
         )
 
     def begin_epoch(self, epoch: int) -> None:
-        """Tells the sampler its epoch, and which rows to take: with `robust_pairs`, those whose texts are plausible."""
+        """Tells the sampler its epoch and, with `robust_pairs`, whose texts the rows are given in it."""
         if self.train_sampler is None:
             return
         self.train_sampler.set_epoch(epoch)
         if not self.args.robust_pairs:
             return
-        warm = self.state.global_step >= self.args.robust_pairs_warmup * self.state.max_steps
-        if epoch > self.pair_filter.epoch and warm:  # on resume, the epoch was judged before
+        trained = self.state.global_step / self.state.max_steps
+        if (
+            epoch > self.text_choice.epoch and trained >= self.args.robust_pairs_warmup
+        ):  # on resume, the epoch was judged before
             assert isinstance(self.train_dataset, KeyedDataset)
-            losses, strangers = row_losses(
+            text_rows = choose_texts(
                 self.accelerator.unwrap_model(self.model),
                 self.train_dataset.rows,
                 self.data_collator,
                 self.args.per_device_eval_batch_size,
                 self.accelerator,
                 self.args.dataloader_num_workers,
+                borrow=trained >= self.args.robust_pairs_borrowing,
             )
-            self.pair_filter.plausible = plausible(losses, strangers)
-            self._note({"plausible_rows": self.pair_filter.plausible.float().mean().to(self.args.device)})
-        self.pair_filter.epoch = epoch
-        used = self.pair_filter.plausible
-        self.train_sampler.use_rows(None if used is None else used.numpy())
+            own = text_rows == torch.arange(len(text_rows))
+            self._note({"plausible_rows": own.float().mean().to(self.args.device)})
+            self._note({"borrowed_rows": ((text_rows >= 0) & ~own).float().mean().to(self.args.device)})
+            self.text_choice.text_rows = text_rows
+        self.text_choice.epoch = epoch
+        text_rows_now = self.text_choice.text_rows
+        self.train_sampler.use_texts(None if text_rows_now is None else text_rows_now.numpy())
 
     # Losses
 
@@ -380,7 +385,7 @@ class BDAMTrainer(Trainer):
         if self.uncertainty is not None and self.args.should_save:
             torch.save(self.uncertainty.state_dict(), os.path.join(output_dir, UNCERTAINTY_FILE))
         if self.args.robust_pairs and self.args.should_save:
-            torch.save(self.pair_filter.state_dict(), os.path.join(output_dir, PAIR_FILTER_FILE))
+            torch.save(self.text_choice.state_dict(), os.path.join(output_dir, TEXT_CHOICE_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -398,8 +403,8 @@ class BDAMTrainer(Trainer):
         if self.args.uncertainty_weighting and (state := saved(UNCERTAINTY_FILE)) is not None:
             self.uncertainty = self._new_uncertainty(state["tasks"])
             self.uncertainty.load_state_dict(state)
-        if self.args.robust_pairs and (state := saved(PAIR_FILTER_FILE)) is not None:
-            self.pair_filter.load_state_dict(state)
+        if self.args.robust_pairs and (state := saved(TEXT_CHOICE_FILE)) is not None:
+            self.text_choice.load_state_dict(state)
 
     # Hub
 

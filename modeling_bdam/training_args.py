@@ -62,11 +62,17 @@ class BDAMTrainingArguments(TrainingArguments):
     )
     robust_pairs: bool = field(
         default=False,
-        metadata={"help": "Leave out images whose texts are probably not theirs, by a mixture over their losses."},
+        metadata={
+            "help": "Find images whose texts are probably not theirs, by a mixture over their losses; give them those "
+            "of the person's image in the most similar clothes where these fit, and leave them out where not."
+        },
     )
     robust_pairs_warmup: float = field(
         default=0.1,
         metadata={"help": "Share of the training after which --robust_pairs judges all rows, as each epoch begins."},
+    )
+    robust_pairs_borrowing: float = field(
+        default=0.35, metadata={"help": "Share of the training after which images are given texts of a look-alike."}
     )
     gradnorm_alpha: float = field(default=1.5, metadata={"help": "α of eq. 6."})
     gradnorm_learning_rate: float = field(default=0.025, metadata={"help": "Learning rate of the task weights."})

@@ -1,4 +1,4 @@
-"""Which rows' texts are found implausible, from losses that an image and its own texts have."""
+"""Whose texts rows are given, by losses that an image and texts have."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from modeling_bdam import BDAMConfig, BDAMModel, noisy_pairs
-from modeling_bdam.noisy_pairs import MIN_LOSSES, PairFilter, plausible, row_losses, text_losses
+from modeling_bdam.noisy_pairs import Chunk, Mixture, TextChoice, choose_texts, texts_of_rows
 
 from .tensor_rows import TensorRows, collate
 
@@ -48,50 +48,127 @@ def slow_loss(row: int, text_row: int, others: range, names: frozenset[str] | No
 
 
 def test_texts_are_set_against_the_image_and_the_persons_other_texts_among_those_of_strangers() -> None:
-    losses, strangers = text_losses(embeds(), PEOPLE, 5.0)
-    assert losses.tolist() == pytest.approx([slow_loss(row, row, range(7)) for row in range(7)], rel=1e-5)
+    chunk = Chunk(embeds(), PEOPLE, 5.0)
+    own = [slow_loss(row, row, range(7)) for row in range(7)]
+    assert chunk.losses(torch.arange(7)).tolist() == pytest.approx(own, rel=1e-5)
     further = [slow_loss(row, (row + 3) % 7, range(7)) for row in range(7)]  # three rows on stands another person
-    assert strangers.tolist() == pytest.approx(further, rel=1e-5)
+    assert chunk.losses_with_strangers().tolist() == pytest.approx(further, rel=1e-5)
 
 
 def test_no_person_is_a_stranger_to_herself() -> None:
     people = torch.tensor([0, 0, 0, 0, 0, 1, 1])
-    _, strangers = text_losses(embeds(), people, 5.0)
-    assert len(strangers) == 4  # rows 0, 1 and 4 would take the texts of rows 3, 4 and 0, the same person's
+    # Rows 0, 1 and 4 would take the texts of rows 3, 4 and 0, the same person's.
+    assert len(Chunk(embeds(), people, 5.0).losses_with_strangers()) == 4
+
+
+def test_texts_of_the_same_person_are_neither_their_own_relatives_nor_those_of_the_row() -> None:
+    people = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    texts = embeds()["description_clothing_embeds"]
+    found = Chunk(embeds(), people, 5.0).losses(torch.tensor([1, 1, 2, 3, 4, 5, 6]))[0]
+    strangers = [3, 4, 5, 6]
+    expected = 0.0
+    for query, keys, right in (
+        *((embeds()[image][0], embeds()[text], 1) for image, text in PAIRS),
+        (texts[1], texts, 2),
+    ):
+        masses = [math.exp(5 * float(query @ keys[column])) for column in [right, *strangers]]
+        expected -= math.log(masses[0] / sum(masses))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 def test_captions_are_enough() -> None:
     names = frozenset(name for name in embeds() if not name.startswith("description"))
     given = {name: value for name, value in embeds().items() if name in names}
     expected = [slow_loss(row, row, range(7), names) for row in range(7)]
-    assert text_losses(given, PEOPLE, 5.0)[0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert Chunk(given, PEOPLE, 5.0).losses(torch.arange(7)).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_long_sets_are_compared_in_chunks_of_one_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noisy_pairs, "OTHERS", 4)
-    expected = [slow_loss(row, row, range(4) if row < 4 else range(3, 7)) for row in range(7)]
-    assert text_losses(embeds(), PEOPLE, 5.0)[0].tolist() == pytest.approx(expected, rel=1e-5)
+def test_look_alikes_are_other_candidates_of_the_person() -> None:
+    chunk = Chunk(embeds(), torch.tensor([0, 0, 0, 0, 1, 1, 2]), 5.0)
+    candidates = torch.tensor([True, True, False, True, False, True, True])
+    found = chunk.look_alikes(candidates).tolist()
+    images = embeds()["image_clothing_embeds"]
+    for row, others in enumerate(([1, 3], [0, 3], [0, 1, 3], [0, 1])):
+        assert found[row] == max(others, key=lambda other: float(images[row] @ images[other]))
+    assert found[4:] == [5, -1, -1]
 
 
-def test_row_losses_are_in_the_order_of_the_rows_whatever_the_batch(
-    tiny_config: Callable[..., BDAMConfig], make_batch: Callable[..., dict[str, Tensor]]
+def wardrobe(people: int, wrong: list[int]) -> tuple[dict[str, Tensor], Tensor]:
+    """People with three images in each of two outfits, as a good model would embed them; some with anybody's texts."""
+    torch.manual_seed(0)
+
+    def directions(count: int) -> Tensor:
+        return torch.nn.functional.normalize(torch.randn(count, 128), dim=-1)
+
+    person_ids = torch.arange(people).repeat_interleave(6)
+    identity = directions(people)[person_ids]
+    clothing = directions(2 * people)[torch.arange(2 * people).repeat_interleave(3)]
+    exact = {"image_identity_embeds": identity, "image_clothing_embeds": clothing}
+    text_identity, text_clothing = identity.clone(), clothing.clone()
+    text_identity[wrong], text_clothing[wrong] = directions(len(wrong)), directions(len(wrong))
+    exact |= {
+        "description_identity_embeds": text_identity,
+        "description_clothing_embeds": text_clothing,
+        "caption_clothing_embeds": text_clothing,
+    }
+    return {name: value + 0.6 * directions(len(value)) for name, value in exact.items()}, person_ids
+
+
+@pytest.mark.parametrize("others", [120, 10_000], ids=["in_chunks", "at_once"])
+def test_rows_with_wrong_texts_are_given_those_of_an_image_in_the_same_clothes(
+    others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noisy_pairs, "OTHERS", others)
+    whole_outfit = [306, 307, 308]  # nobody looks like these
+    wrong = [*range(0, 600, 15), *whole_outfit]
+    given, person_ids = wardrobe(people=100, wrong=wrong)
+    chosen = texts_of_rows(given, person_ids, 10.0)
+    rows = torch.arange(600)
+    own = chosen == rows
+    assert not own[wrong].any()
+    assert own.sum() > 0.95 * (600 - len(wrong))
+    borrowed = (chosen >= 0) & ~own
+    assert borrowed[wrong].float().mean() > 0.8
+    assert torch.equal(chosen[borrowed] // 3, rows[borrowed] // 3)  # three images to an outfit
+    assert not borrowed[whole_outfit].any()
+    assert torch.equal(texts_of_rows(given, person_ids, 10.0, borrow=False), rows.where(own, -1))
+
+
+def test_few_rows_are_no_ground_for_a_judgement() -> None:
+    given, person_ids = wardrobe(people=20, wrong=[5, 50])
+    assert texts_of_rows(given, person_ids, 20.0).tolist() == list(range(120))
+
+
+def test_texts_are_chosen_in_the_order_of_the_rows_whatever_the_batch(
+    tiny_config: Callable[..., BDAMConfig],
+    make_batch: Callable[..., dict[str, Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
     people = torch.tensor([5, 3, 9, 5, 3, 9, 5])  # the images of a person lie apart
     batch = make_batch(len(people)) | {"person_ids": people}
     model = BDAMModel(tiny_config("clip", initializer_range=0.2, dropout=0.5)).train()
+    judged: list[dict[str, Tensor]] = []
 
-    losses, strangers = row_losses(model, TensorRows(batch), collate, 3, Accelerator(cpu=True))
+    def next_of_the_person(found: dict[str, Tensor], person_ids: Tensor, logit_scale: float, borrow: bool) -> Tensor:
+        judged.append(found | {"person_ids": person_ids, "logit_scale": torch.tensor(logit_scale)})
+        same = person_ids == person_ids.roll(-1)
+        return torch.where(same, (torch.arange(len(person_ids)) + 1) % len(person_ids), -1)
+
+    monkeypatch.setattr(noisy_pairs, "texts_of_rows", next_of_the_person)
+    chosen = choose_texts(model, TensorRows(batch), collate, 3, Accelerator(cpu=True))
     assert model.training
-    assert 0 < len(strangers) <= len(people)
+    assert chosen.tolist() == [3, 4, 5, 6, -1, -1, -1]
+
     del batch["person_ids"]
     with torch.no_grad():
         output = model.eval()(**batch)
-    order = people.argsort(stable=True)
-    whole = {name: output[name][order] for pair in PAIRS for name in pair}
-    expected, _ = text_losses(whole, people[order], float(output.logit_scale))
-    torch.testing.assert_close(losses[order], expected, rtol=1e-4, atol=1e-5)
-    assert len(losses.unique()) == len(people)
+    [found] = judged
+    assert sorted(found["person_ids"].tolist()) == sorted(people.tolist())
+    assert found["logit_scale"] == pytest.approx(float(output.logit_scale))
+    order = torch.cat([(people == person).nonzero()[:, 0] for person in found["person_ids"].unique_consecutive()])
+    for name in {name for pair in PAIRS for name in pair}:
+        torch.testing.assert_close(found[name], output[name][order], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
@@ -99,22 +176,18 @@ def test_losses_like_those_of_strangers_are_implausible_whatever_their_share(sha
     torch.manual_seed(0)
     wrong = torch.rand(2048) < share
     losses = torch.where(wrong, 9 + 2 * torch.randn(2048), 1 + torch.randn(2048))
-    found = plausible(losses, 9 + 2 * torch.randn(2048))
+    mixture = Mixture.fit(losses, 9 + 2 * torch.randn(2048))
+    found = mixture.is_plausible(losses)
     assert found[~wrong].float().mean() > 0.95
     assert found[wrong].sum() < 0.05 * 2048
-    losses[0] = -8.0  # nearer to the wider group, in its own deviations
-    assert plausible(losses, 9 + 2 * torch.randn(2048))[0]
-
-
-def test_few_losses_are_no_ground_for_a_judgement() -> None:
-    few = torch.arange(MIN_LOSSES - 1).float()
-    assert plausible(few, few + 1000).all()
+    assert float(mixture.share) == pytest.approx(share, abs=0.03)
+    assert mixture.is_plausible(torch.tensor([-8.0]))[0]  # nearer to the wider group, in its own deviations
 
 
 def test_a_state_continues() -> None:
-    first, second = PairFilter(), PairFilter()
-    first.epoch, first.plausible = 3, torch.tensor([True, False])
+    first, second = TextChoice(), TextChoice()
+    first.epoch, first.text_rows = 3, torch.tensor([0, -1])
     second.load_state_dict(first.state_dict())
     assert second.epoch == 3
-    assert second.plausible is not None
-    assert second.plausible.tolist() == [True, False]
+    assert second.text_rows is not None
+    assert second.text_rows.tolist() == [0, -1]

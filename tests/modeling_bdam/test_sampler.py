@@ -14,7 +14,7 @@ from modeling_bdam.sampler import IdentityBalancedSampler, KeyedDataset
 PERSON_IDS = np.random.default_rng(0).permutation(np.repeat(np.arange(30) * 7 + 3, np.arange(30) % 9 + 1)).tolist()
 
 
-def blocks(sampler: IdentityBalancedSampler, size: int) -> list[list[tuple[int, int]]]:
+def blocks(sampler: IdentityBalancedSampler, size: int) -> list[list[tuple[int, int, int]]]:
     keys = list(sampler)
     assert len(keys) == len(sampler) and len(keys) % size == 0
     return [keys[start : start + size] for start in range(0, len(keys), size)]
@@ -35,7 +35,7 @@ def test_two_processes_together_see_the_batches_of_one(images_per_person: int) -
 def test_a_block_holds_groups_of_k_images_of_different_people(images_per_person: int) -> None:
     size = 4 * images_per_person
     for block in blocks(IdentityBalancedSampler(PERSON_IDS, images_per_person, size, seed=0), size):
-        people = np.array([PERSON_IDS[row] for row, _ in block]).reshape(4, images_per_person)
+        people = np.array([PERSON_IDS[row] for row, *_ in block]).reshape(4, images_per_person)
         assert (people == people[:, :1]).all()
         assert len(set(people[:, 0])) == 4
 
@@ -43,45 +43,45 @@ def test_a_block_holds_groups_of_k_images_of_different_people(images_per_person:
 def test_an_image_repeats_in_a_group_only_if_the_person_has_fewer_than_k() -> None:
     images_of = Counter(PERSON_IDS)
     for block in blocks(IdentityBalancedSampler(PERSON_IDS, 4, 4, seed=0), 4):
-        distinct = len({row for row, _ in block})
+        distinct = len({row for row, *_ in block})
         assert distinct == min(4, images_of[PERSON_IDS[block[0][0]]])
 
 
 def test_an_epoch_covers_every_image_and_people_in_proportion() -> None:
-    seen = Counter(row for row, _ in IdentityBalancedSampler(PERSON_IDS, 2, 2, seed=0))  # no incomplete block
+    seen = Counter(row for row, *_ in IdentityBalancedSampler(PERSON_IDS, 2, 2, seed=0))  # no incomplete block
     assert set(seen) == set(range(len(PERSON_IDS)))
     drawn = Counter(PERSON_IDS[row] for row in seen.elements())
     assert all(drawn[person] == count + count % 2 for person, count in Counter(PERSON_IDS).items())
 
 
 def test_one_image_per_person_is_a_plain_shuffle() -> None:
-    rows = [row for row, _ in IdentityBalancedSampler(PERSON_IDS, 1, batch_size=1, seed=0)]
+    rows = [row for row, *_ in IdentityBalancedSampler(PERSON_IDS, 1, batch_size=1, seed=0)]
     assert rows != sorted(rows)
     assert sorted(rows) == list(range(len(PERSON_IDS)))
 
 
 def test_every_epoch_differs_and_the_same_seed_and_epoch_repeat() -> None:
-    def order(seed: int, epoch: int) -> list[tuple[int, int]]:
+    def order(seed: int, epoch: int) -> list[tuple[int, int, int]]:
         sampler = IdentityBalancedSampler(PERSON_IDS, 2, 8, seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
     assert order(0, 3) == order(0, 3)
     orders = [order(0, 0), order(0, 1), order(1, 0), order(1, 1)]
-    assert len({tuple(row for row, _ in keys) for keys in orders}) == 4
-    augmentation_seeds = [seed for keys in orders for _, seed in keys]
+    assert len({tuple(row for row, _, _ in keys) for keys in orders}) == 4
+    augmentation_seeds = [seed for keys in orders for *_, seed in keys]
     assert len(set(augmentation_seeds)) == len(augmentation_seeds)
 
 
 def test_people_with_a_single_image_are_paired_with_themselves() -> None:
     for block in blocks(IdentityBalancedSampler(list(range(12)), 2, 8, seed=0), 8):
-        rows = [row for row, _ in block]
+        rows = [row for row, *_ in block]
         assert rows[0::2] == rows[1::2] and len(set(rows)) == 4
 
 
 def test_a_person_with_most_of_the_images_still_comes_up_in_full_blocks() -> None:
     person_ids = [0] * 40 + [1, 1, 2, 2]
-    seen = [row for row, _ in IdentityBalancedSampler(person_ids, 2, 4, seed=0)]
+    seen = [row for row, *_ in IdentityBalancedSampler(person_ids, 2, 4, seed=0)]
     assert sorted(seen) == list(range(44))
 
 
@@ -98,9 +98,15 @@ def test_too_few_rows_for_one_batch_is_an_error() -> None:
 def test_keyed_dataset_adds_the_seed_and_leaves_the_row_alone() -> None:
     rows = [{"person_id": 4}, {"person_id": 5}]
     dataset = KeyedDataset(rows)
-    assert dataset[1, 99] == {"person_id": 5, "augmentation_seed": 99}
+    assert dataset[1, 1, 99] == {"person_id": 5, "augmentation_seed": 99}
     assert dataset[1] == {"person_id": 5} == rows[1]
     assert len(dataset) == 2
+
+
+def test_keyed_dataset_puts_the_image_of_one_row_to_the_texts_of_another() -> None:
+    rows = [{"image": name, "captions": [f"of {name}"], "clothing_description": f"{name}'s"} for name in "ab"]
+    found = KeyedDataset(rows)[0, 1, 7]
+    assert found == {"image": "a", "captions": ["of b"], "clothing_description": "b's", "augmentation_seed": 7}
 
 
 def test_a_loader_hands_rows_and_seeds_to_the_collator() -> None:
@@ -108,26 +114,25 @@ def test_a_loader_hands_rows_and_seeds_to_the_collator() -> None:
     dataset = KeyedDataset([{"person_id": person} for person in PERSON_IDS])
     loader = DataLoader(dataset, batch_size=8, sampler=sampler, collate_fn=list, drop_last=True)
     loaded = [(row["person_id"], row["augmentation_seed"]) for batch in loader for row in batch]
-    assert loaded == [(PERSON_IDS[row], seed) for row, seed in sampler]
+    assert loaded == [(PERSON_IDS[row], seed) for row, _, seed in sampler]
 
 
 @pytest.mark.parametrize("images_per_person", [1, 2])
-def test_chosen_rows_fill_an_epoch_of_the_same_length(images_per_person: int) -> None:
+def test_rows_with_texts_fill_an_epoch_of_the_same_length(images_per_person: int) -> None:
     sampler = IdentityBalancedSampler(PERSON_IDS, images_per_person, 4, seed=0)
     length = len(sampler)
-    used = np.arange(len(PERSON_IDS)) % 3 == 0
-    sampler.use_rows(used)
-    rows = [row for row, _ in sampler]
-    assert len(rows) == len(sampler) == length
-    drawn = Counter(rows)
-    assert set(drawn) <= set(np.flatnonzero(used).tolist())
-    assert len(drawn) >= used.sum() - 4  # all, but for a last block that is not full
-    sampler.use_rows(None)
-    assert [row for row, _ in sampler] == [
-        row for row, _ in IdentityBalancedSampler(PERSON_IDS, images_per_person, 4, seed=0)
-    ]
+    text_rows = np.arange(len(PERSON_IDS))
+    text_rows[np.arange(len(PERSON_IDS)) % 3 != 0] = -1
+    text_rows[3] = 2
+    sampler.use_texts(text_rows)
+    keys = list(sampler)
+    assert len(keys) == len(sampler) == length
+    assert all(text_row == text_rows[row] >= 0 for row, text_row, _ in keys)
+    assert len({row for row, *_ in keys}) >= (text_rows >= 0).sum() - 4  # all, but for a last block that is not full
+    sampler.use_texts(None)
+    assert list(sampler) == list(IdentityBalancedSampler(PERSON_IDS, images_per_person, 4, seed=0))
 
 
 def test_no_rows_at_all_are_refused() -> None:
     with pytest.raises(ValueError, match="no row is left"):
-        IdentityBalancedSampler(PERSON_IDS, 1, 4, seed=0).use_rows(np.zeros(len(PERSON_IDS), dtype=bool))
+        IdentityBalancedSampler(PERSON_IDS, 1, 4, seed=0).use_texts(np.full(len(PERSON_IDS), -1))

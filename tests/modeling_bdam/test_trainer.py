@@ -220,34 +220,42 @@ def test_robust_pairs_need_the_objective_that_trains_what_they_judge_by(tmp_path
 def test_robust_pairs_judge_as_epochs_begin_after_the_warm_up_and_an_epoch_resumed_keeps_its_rows(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged: list[Tensor] = []
+    judged: list[Any] = []
 
-    def without_one(losses: Tensor, strangers: Tensor) -> Tensor:
-        judged.append(losses)
-        return torch.arange(len(losses)) != len(judged)  # first all but row 1, then all but row 2
+    def without_one(model: torch.nn.Module, rows: Any, *arguments: Any, borrow: bool) -> Tensor:
+        judged.append((rows, borrow))
+        own = torch.arange(len(rows))
+        return own.where(own != len(judged), -1)  # first all but row 1, then all but row 2
 
     drawn: list[list[int]] = []
 
     class DrawnRows(TrainerCallback):
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            drawn.append([row for row, _ in trainer.train_sampler or ()])
+            drawn.append([row for row, *_ in trainer.train_sampler or ()])
 
-    monkeypatch.setattr("modeling_bdam.trainer.plausible", without_one)
-    arguments = {"robust_pairs": True, "robust_pairs_warmup": 0.3, "save_strategy": "steps", "save_steps": 6}
+    monkeypatch.setattr("modeling_bdam.trainer.choose_texts", without_one)
+    arguments = {
+        "robust_pairs": True,
+        "robust_pairs_warmup": 0.3,
+        "robust_pairs_borrowing": 0.5,
+        "save_strategy": "steps",
+        "save_steps": 6,
+    }
     trainer, recorder = make_trainer(**arguments, max_steps=12)  # epochs of 4 steps
     trainer.add_callback(DrawnRows())
     trainer.train()
-    assert [len(losses) for losses in judged] == [16, 16]  # at steps 4 and 8
+    assert [(len(rows), borrow) for rows, borrow in judged] == [(16, False), (16, True)]  # at steps 4 and 8
     assert [sorted({*range(16)} - {*rows}) for rows in drawn] == [[], [1], [2]]
     assert [len(rows) for rows in drawn] == [16, 16, 16]
     logs = [entry for entry in trainer.state.log_history if "loss_info" in entry]
     assert [entry.get("plausible_rows") for entry in logs] == [None] * 4 + [15 / 16] + [None] * 3 + [15 / 16] + [
         None
     ] * 3
+    assert [entry["borrowed_rows"] for entry in logs if "borrowed_rows" in entry] == [0, 0]
 
     whole = recorder.gradients
     judged.clear()
-    judged.append(torch.empty(0))  # the resumed run is to judge the third epoch alone
+    judged.append(None)  # the resumed run is to judge the third epoch alone
     trainer, recorder = make_trainer(**arguments, max_steps=12)
     trainer.train(resume_from_checkpoint=str(Path(trainer.args.output_dir) / "checkpoint-6"))
     assert len(judged) == 2
