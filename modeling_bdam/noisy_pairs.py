@@ -9,6 +9,7 @@ freely finds a third of the rows wrong where none is. And an image need not go w
 person's image in the most similar clothes, where they fit it.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ from .sampler import KeyedDataset
 
 MIN_LOSSES = 256  # fewer than this are no ground for a judgement
 OTHERS = 512  # how many rows' texts a row is set against
+EARLY_CERTAINTY = 0.9  # asked of a row's texts while images do not tell clothes apart; later 0.5
+LEAST_ALIKE = 0.25  # the quantile of plausible rows' similarity to their look-alikes that others must reach
 _FIT_STEPS = 100
 # Image against text: what a wrong text makes large.
 _PAIRS = (
@@ -91,13 +94,14 @@ def texts_of_rows(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale:
     """Whose texts each row is best trained with: its own; if they are implausible, a look-alike's; or nobody's.
 
     The look-alike is, of the person's rows whose own texts are plausible, the one whose clothing embedding is nearest;
-    its texts have to be plausible for the row as well.
+    it must look about as similar as those of plausible rows do, and its texts must be plausible for the row as well.
 
     Args:
         embeds: fields of `BDAMOutput`, [N, projection_dim] each; those of descriptions may be missing.
         person_ids: [N], the rows of a person one after the other.
         logit_scale: the multiplier 1/temperature itself, not its logarithm.
-        borrow: whether to look for look-alikes: of use once images tell clothes apart.
+        borrow: whether to look for look-alikes: of use once images tell clothes apart. Without, own texts need more
+            certainty: early on a few wrong ones do more harm than many left out.
 
     Returns:
         indices of rows, -1 for nobody's texts, [N]; each row's own, if there are too few to judge by.
@@ -108,15 +112,19 @@ def texts_of_rows(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale:
     if min(len(losses), len(strangers)) < MIN_LOSSES:
         return torch.arange(len(losses))
     mixture = Mixture.fit(losses, strangers)
-    plausible = mixture.is_plausible(losses)
     if not borrow:
-        return torch.where(plausible, torch.arange(len(losses)), -1)
+        certain = mixture.is_plausible(losses, EARLY_CERTAINTY)
+        return torch.where(certain, torch.arange(len(losses)), -1)
+    plausible = mixture.is_plausible(losses)
     chosen = []
     for chunk in chunks:
         own_fit = plausible[chunk.first : chunk.first + len(chunk.own)]
-        similar = chunk.look_alikes(own_fit)
-        fits = mixture.is_plausible(chunk.losses(torch.where(similar >= 0, similar, chunk.own)))
-        text_rows = torch.where(own_fit, chunk.own, torch.where(fits, similar, -1))
+        look_alike, similarity = chunk.look_alikes(own_fit)
+        has_one = look_alike >= 0
+        usual = similarity[own_fit & has_one]
+        alike = has_one & (similarity >= usual.quantile(LEAST_ALIKE)) if len(usual) else torch.zeros_like(has_one)
+        fits = alike & mixture.is_plausible(chunk.losses(torch.where(has_one, look_alike, chunk.own)))
+        text_rows = torch.where(own_fit, chunk.own, torch.where(fits, look_alike, -1))
         chosen.append(chunk.new(torch.where(text_rows >= 0, chunk.first + text_rows, -1)))
     return torch.cat(chosen)
 
@@ -163,32 +171,39 @@ class Chunk:
         others = self.same_person & ~given
         pairs = [(embeds[image], embeds[text]) for image, text in _PAIRS if text in embeds]
         losses = [info_nce_of_rows(image, text, scale, given, others) for image, text in pairs]
-        texts = embeds.get("description_clothing_embeds", embeds["caption_clothing_embeds"])
-        similarity = scale * texts[text_rows] @ texts.T  # [n, n]
         relatives = others & ~same_label_mask(self.own, self.own)
-        # Of the person's texts the nearest count most: people change their clothes.
-        deficit = masked_logsumexp(similarity, ~(self.same_person | given)) - masked_logsumexp(similarity, relatives)
-        losses.append(torch.where(relatives.any(dim=1), F.softplus(deficit), 0.0))
+        for texts in self._texts():
+            similarity = scale * texts[text_rows] @ texts.T  # [n, n]
+            strangers = masked_logsumexp(similarity, ~(self.same_person | given))
+            # Of the person's texts the nearest count most: people change their clothes.
+            deficit = strangers - masked_logsumexp(similarity, relatives)
+            losses.append(torch.where(relatives.any(dim=1), F.softplus(deficit), 0.0))
         return torch.stack(losses).sum(dim=0)
+
+    def _texts(self) -> list[Tensor]:
+        """What is set against the person's other texts."""
+        clothing = self.embeds.get("description_clothing_embeds", self.embeds["caption_clothing_embeds"])
+        identity = self.embeds.get("description_identity_embeds")
+        return [clothing] if identity is None else [clothing, identity]
 
     def losses_with_strangers(self) -> Tensor:
         """`losses` of rows that are given another person's texts, [at most n]."""
         strangers = self.own.roll(-(len(self.own) // 2))
         return self.losses(strangers)[self.person_ids != self.person_ids[strangers]]
 
-    def look_alikes(self, candidates: Tensor) -> Tensor:
+    def look_alikes(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """The candidate of the same person, but not the row itself, whose image wears the most similar clothes.
 
         Args:
             candidates: which rows are, [n], bool.
 
         Returns:
-            its place in the chunk, -1 where there is none, [n].
+            its place in the chunk, -1 where there is none, and the cosine similarity of the two, [n] each.
         """
         images = self.embeds["image_clothing_embeds"]
         possible = self.same_person & candidates & ~same_label_mask(self.own, self.own)
-        nearest = (images @ images.T).masked_fill(~possible, -torch.inf).argmax(dim=1)
-        return torch.where(possible.any(dim=1), nearest, -1)
+        similarity, nearest = (images @ images.T).masked_fill(~possible, -torch.inf).max(dim=1)
+        return torch.where(possible.any(dim=1), nearest, -1), similarity
 
 
 def _chunks(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float) -> Iterator[Chunk]:
@@ -237,10 +252,10 @@ class Mixture:
         odds = self.right.log_prob(losses) - self.wrong.log_prob(losses)
         return odds + (1 - self.share).log() - self.share.log()
 
-    def is_plausible(self, losses: Tensor) -> Tensor:
-        """Whether such losses are rather those of right texts, bool."""
+    def is_plausible(self, losses: Tensor, certainty: float = 0.5) -> Tensor:
+        """Whether such losses are those of right texts with more than that probability, bool."""
         # The wider component has the larger density far below both: such a loss is still a small one.
-        return (self.log_odds(losses.double()) > 0) | (losses <= self.right.mean)
+        return (self.log_odds(losses.double()) > math.log(certainty / (1 - certainty))) | (losses <= self.right.mean)
 
 
 class TextChoice:

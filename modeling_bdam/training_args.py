@@ -72,7 +72,8 @@ class BDAMTrainingArguments(TrainingArguments):
         metadata={"help": "Share of the training after which --robust_pairs judges all rows, as each epoch begins."},
     )
     robust_pairs_borrowing: float = field(
-        default=0.35, metadata={"help": "Share of the training after which images are given texts of a look-alike."}
+        default=0.35,
+        metadata={"help": "Share after which it gives images a look-alike's texts; before, it keeps what is certain."},
     )
     gradnorm_alpha: float = field(default=1.5, metadata={"help": "α of eq. 6."})
     gradnorm_learning_rate: float = field(default=0.025, metadata={"help": "Learning rate of the task weights."})

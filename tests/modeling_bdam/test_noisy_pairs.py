@@ -18,6 +18,7 @@ PAIRS = (
     ("image_clothing_embeds", "description_clothing_embeds"),
     ("image_clothing_embeds", "caption_clothing_embeds"),
 )
+DESCRIPTIONS = ("description_clothing_embeds", "description_identity_embeds")
 PEOPLE = torch.tensor([0, 0, 1, 1, 2, 2, 3])
 
 
@@ -42,9 +43,10 @@ def slow_loss(row: int, text_row: int, others: range, names: frozenset[str] | No
         if text in names:
             total -= math.log(share(given[image][row], given[text], [text_row]))
     described = "description_clothing_embeds" in names
-    texts = given["description_clothing_embeds" if described else "caption_clothing_embeds"]
     persons = [column for column in others if PEOPLE[column] == PEOPLE[row] and column != row]
-    return total - math.log(share(texts[text_row], texts, persons)) if persons else total
+    for name in DESCRIPTIONS if described else ("caption_clothing_embeds",):
+        total -= math.log(share(given[name][text_row], given[name], persons)) if persons else 0.0
+    return total
 
 
 def test_texts_are_set_against_the_image_and_the_persons_other_texts_among_those_of_strangers() -> None:
@@ -63,14 +65,12 @@ def test_no_person_is_a_stranger_to_herself() -> None:
 
 def test_texts_of_the_same_person_are_neither_their_own_relatives_nor_those_of_the_row() -> None:
     people = torch.tensor([0, 0, 0, 1, 1, 1, 1])
-    texts = embeds()["description_clothing_embeds"]
     found = Chunk(embeds(), people, 5.0).losses(torch.tensor([1, 1, 2, 3, 4, 5, 6]))[0]
     strangers = [3, 4, 5, 6]
     expected = 0.0
-    for query, keys, right in (
-        *((embeds()[image][0], embeds()[text], 1) for image, text in PAIRS),
-        (texts[1], texts, 2),
-    ):
+    pairs = [(embeds()[image][0], embeds()[text], 1) for image, text in PAIRS]
+    pairs += [(embeds()[name][1], embeds()[name], 2) for name in DESCRIPTIONS]
+    for query, keys, right in pairs:
         masses = [math.exp(5 * float(query @ keys[column])) for column in [right, *strangers]]
         expected -= math.log(masses[0] / sum(masses))
     assert float(found) == pytest.approx(expected, rel=1e-5)
@@ -86,10 +86,12 @@ def test_captions_are_enough() -> None:
 def test_look_alikes_are_other_candidates_of_the_person() -> None:
     chunk = Chunk(embeds(), torch.tensor([0, 0, 0, 0, 1, 1, 2]), 5.0)
     candidates = torch.tensor([True, True, False, True, False, True, True])
-    found = chunk.look_alikes(candidates).tolist()
+    places, similarity = chunk.look_alikes(candidates)
+    found = places.tolist()
     images = embeds()["image_clothing_embeds"]
     for row, others in enumerate(([1, 3], [0, 3], [0, 1, 3], [0, 1])):
         assert found[row] == max(others, key=lambda other: float(images[row] @ images[other]))
+        assert similarity[row] == pytest.approx(float(images[row] @ images[found[row]]))
     assert found[4:] == [5, -1, -1]
 
 
@@ -128,10 +130,19 @@ def test_rows_with_wrong_texts_are_given_those_of_an_image_in_the_same_clothes(
     assert not own[wrong].any()
     assert own.sum() > 0.95 * (600 - len(wrong))
     borrowed = (chosen >= 0) & ~own
-    assert borrowed[wrong].float().mean() > 0.8
+    assert borrowed[wrong].float().mean() > 0.5
     assert torch.equal(chosen[borrowed] // 3, rows[borrowed] // 3)  # three images to an outfit
     assert not borrowed[whole_outfit].any()
-    assert torch.equal(texts_of_rows(given, person_ids, 10.0, borrow=False), rows.where(own, -1))
+
+    certain = texts_of_rows(given, person_ids, 10.0, borrow=False)
+    assert set(certain[certain != rows].tolist()) == {-1}
+    assert own.sum() >= (certain == rows).sum() > 0.9 * own.sum()
+
+
+def test_people_of_one_image_have_no_look_alike() -> None:
+    given, _ = wardrobe(people=100, wrong=list(range(0, 600, 15)))
+    chosen = texts_of_rows(given, torch.arange(600), 10.0)
+    assert set(chosen[chosen != torch.arange(600)].tolist()) == {-1}
 
 
 def test_few_rows_are_no_ground_for_a_judgement() -> None:
@@ -181,6 +192,8 @@ def test_losses_like_those_of_strangers_are_implausible_whatever_their_share(sha
     assert found[~wrong].float().mean() > 0.95
     assert found[wrong].sum() < 0.05 * 2048
     assert float(mixture.share) == pytest.approx(share, abs=0.03)
+    assert (mixture.is_plausible(losses, 0.99) <= found).all()
+    assert mixture.is_plausible(losses, 0.99).sum() < found.sum() or share == 0
     assert mixture.is_plausible(torch.tensor([-8.0]))[0]  # nearer to the wider group, in its own deviations
 
 
