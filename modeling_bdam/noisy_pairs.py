@@ -28,8 +28,8 @@ from .sampler import KeyedDataset
 
 MIN_LOSSES = 256  # fewer than this are no ground for a judgement
 OTHERS = 512  # how many rows' texts a row is set against
-EARLY_CERTAINTY = 0.9  # asked of a row's texts while images do not tell clothes apart; later 0.5
-LEAST_ALIKE = 0.25  # the quantile of plausible rows' similarity to their look-alikes that others must reach
+CERTAINTY = 0.9  # that a row's texts are its own, so that no others are looked for
+LEAST_ALIKE = 0.25  # the quantile of certain rows' similarity to their look-alikes that others must reach
 _FIT_STEPS = 100
 # Image against text: what a wrong text makes large.
 _PAIRS = (
@@ -91,17 +91,18 @@ def choose_texts(
 
 
 def texts_of_rows(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float, borrow: bool = True) -> Tensor:
-    """Whose texts each row is best trained with: its own; if they are implausible, a look-alike's; or nobody's.
+    """Whose texts each row is best trained with: its own, a look-alike's, or nobody's.
 
-    The look-alike is, of the person's rows whose own texts are plausible, the one whose clothing embedding is nearest;
-    it must look about as similar as those of plausible rows do, and its texts must be plausible for the row as well.
+    Its own, if they are certain. If not, those of the look-alike: of the person's rows with certain texts, the one
+    whose clothing embedding is nearest; it must look about as similar as those of certain rows do, and its texts must
+    be plausible for the row. Failing that, its own, if they are plausible.
 
     Args:
         embeds: fields of `BDAMOutput`, [N, projection_dim] each; those of descriptions may be missing.
         person_ids: [N], the rows of a person one after the other.
         logit_scale: the multiplier 1/temperature itself, not its logarithm.
-        borrow: whether to look for look-alikes: of use once images tell clothes apart. Without, own texts need more
-            certainty: early on a few wrong ones do more harm than many left out.
+        borrow: whether to look further than certain texts: of use once images tell clothes apart. Early on a few wrong
+            texts do more harm than many left out.
 
     Returns:
         indices of rows, -1 for nobody's texts, [N]; each row's own, if there are too few to judge by.
@@ -112,19 +113,20 @@ def texts_of_rows(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale:
     if min(len(losses), len(strangers)) < MIN_LOSSES:
         return torch.arange(len(losses))
     mixture = Mixture.fit(losses, strangers)
+    certain = mixture.is_plausible(losses, CERTAINTY)
     if not borrow:
-        certain = mixture.is_plausible(losses, EARLY_CERTAINTY)
         return torch.where(certain, torch.arange(len(losses)), -1)
     plausible = mixture.is_plausible(losses)
     chosen = []
     for chunk in chunks:
-        own_fit = plausible[chunk.first : chunk.first + len(chunk.own)]
-        look_alike, similarity = chunk.look_alikes(own_fit)
+        here = slice(chunk.first, chunk.first + len(chunk.own))
+        look_alike, similarity = chunk.look_alikes(certain[here])
         has_one = look_alike >= 0
-        usual = similarity[own_fit & has_one]
+        usual = similarity[certain[here] & has_one]
         alike = has_one & (similarity >= usual.quantile(LEAST_ALIKE)) if len(usual) else torch.zeros_like(has_one)
         fits = alike & mixture.is_plausible(chunk.losses(torch.where(has_one, look_alike, chunk.own)))
-        text_rows = torch.where(own_fit, chunk.own, torch.where(fits, look_alike, -1))
+        otherwise = torch.where(plausible[here], chunk.own, -1)
+        text_rows = torch.where(certain[here], chunk.own, torch.where(fits, look_alike, otherwise))
         chosen.append(chunk.new(torch.where(text_rows >= 0, chunk.first + text_rows, -1)))
     return torch.cat(chosen)
 
