@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,12 @@ class RowResult:
     folders: tuple[Path, ...]
     failures: dict[str, str] = field(default_factory=dict)
 
-    def test(self, metric: str) -> Figure | None:
-        """A figure of the test split, per cent; None where no seed has it."""
-        return self.figure(lambda result: 100 * result["test"][metric], lambda result: metric in result["test"])
+    def test(self, metric: str, seeds: Container[int] | None = None) -> Figure | None:
+        """A figure of the test split, per cent, of some seeds or of all; None where none has it."""
+        return self.figure(
+            lambda result: 100 * result["test"][metric],
+            lambda result: metric in result["test"] and (seeds is None or result["seed"] in seeds),
+        )
 
     def validation(self, metric: str) -> Figure | None:
         """A figure of the validation split at the checkpoint picked, per cent."""

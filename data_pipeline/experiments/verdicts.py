@@ -29,23 +29,26 @@ def verdict(row: Figure, reference: Figure) -> str:
 
 def judge(rows: Sequence[RowResult], reference: str) -> list[str]:
     """One sentence a metric on whether the reference is the best row, and one for each row of the paper that does not
-    hold here; standard protocol."""
+    hold here; standard protocol. Rows are compared over the seeds that both have."""
     by_name = {row.row.name: row for row in rows}
     sentences: list[str] = []
     for metric, label in METRICS.items():
-        ours = by_name[reference].test(metric)
-        figures = {name: row.test(metric) for name, row in by_name.items() if name != reference}
-        others = {name: figure for name, figure in figures.items() if figure is not None}
-        if ours is None or not others:
+        figures = {
+            name: _over_common_seeds(row, by_name[reference], metric)
+            for name, row in by_name.items()
+            if name != reference
+        }
+        others = {name: pair for name, pair in figures.items() if pair is not None}
+        if not others:
             sentences.append(f"{label}: not measured yet.")
             continue
-        words = {name: verdict(figure, ours) for name, figure in others.items()}
+        words = {name: verdict(figure, ours) for name, (figure, ours) in others.items()}
         better = [name for name, word in words.items() if word.startswith("higher")]
         close = [name for name, word in words.items() if word == "same"]
         chance = " One seed: chance is not ruled out." if any("seed" in word for word in words.values()) else ""
         missing = "" if len(others) == len(figures) else f" ({len(figures) - len(others)} rows are not measured yet)"
         if better:
-            listed = ", ".join(f"{name} ({difference(others[name], ours)})" for name in better)
+            listed = ", ".join(f"{name} ({difference(*others[name])})" for name in better)
             sentences.append(f"**{label}: '{reference}' is not the best row here.** Higher: {listed}{missing}.{chance}")
         elif close:
             sentences.append(
@@ -56,6 +59,12 @@ def judge(rows: Sequence[RowResult], reference: str) -> list[str]:
             sentences.append(f"{label}: '{reference}' is the best row{missing}.{chance}")
         sentences += _against_the_paper(by_name, reference, metric, label, words)
     return sentences
+
+
+def _over_common_seeds(row: RowResult, reference: RowResult, metric: str) -> tuple[Figure, Figure] | None:
+    seeds = {result["seed"] for result in row.results} & {result["seed"] for result in reference.results}
+    figures = row.test(metric, seeds), reference.test(metric, seeds)
+    return None if figures[0] is None or figures[1] is None else (figures[0], figures[1])
 
 
 def _against_the_paper(

@@ -1,5 +1,6 @@
 """What the report says in words about a table."""
 
+import dataclasses
 import math
 
 import pytest
@@ -16,7 +17,9 @@ def figure(*values: float) -> Figure:
 
 
 def row(name: str, *values: float, paper: float | None = None) -> RowResult:
-    results = tuple({"test": {"mAP": value / 100, "rank1": value / 100}} for value in values)
+    results = tuple(
+        {"seed": seed, "test": {"mAP": value / 100, "rank1": value / 100}} for seed, value in enumerate(values)
+    )
     return RowResult(Row(name, paper={} if paper is None else {"mAP": paper, "rank1": paper}), (), results, ())
 
 
@@ -57,6 +60,13 @@ def test_row_above_the_full_model_is_said_aloud() -> None:
     text = " ".join(judge([row("Full model", 20, 22, paper=70), row("A", 30, 32, paper=60)], "Full model"))
     assert "**mAP: 'Full model' is not the best row here.** Higher: A (+10.00)." in text
     assert "The paper's 'A' does not hold here: -10.00 R-1 in the paper, higher here." in text
+
+
+def test_rows_are_compared_over_the_seeds_that_both_have() -> None:
+    rows = [row("Full model", 20, 22, 2), row("A", 18, 19)]  # the third seed is a hard one
+    assert judge(rows, "Full model")[0] == "mAP: 'Full model' is the best row."
+    hard = dataclasses.replace(row("A", 18), results=({"seed": 7, "test": {"mAP": 0.18, "rank1": 0.18}},))
+    assert judge([rows[0], hard], "Full model")[0] == "mAP: not measured yet."
 
 
 def test_rows_that_are_missing_are_counted() -> None:
