@@ -11,6 +11,7 @@ from .figures import Curve, curves_figure, probes_figure
 from .probes import KINDS, disentanglement, gain_over_chance, leak
 from .results import PROTOCOLS, Figure, RunResults
 from .section import MISSING, Section, cell_link, picture, table
+from .verdicts import judge
 
 BETAS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 BETA_SPLITS = ("validation", "test")
@@ -75,12 +76,10 @@ def beta_section(experiment: Experiment, results: RunResults) -> Section:
 def disentanglement_section(experiment: Experiment, results: RunResults) -> Section:
     """Linear probes, HSIC, retrieval in the same and in other clothes."""
     section, lines = Section(), []
-    changing: dict[str, Figure] = {}
-    for row in results.rows(experiment):
+    rows = results.rows(experiment)
+    for row in rows:
         measured = row.measured("disentanglement", disentanglement)
         figures = disentanglement_figures(measured)
-        if (figure := figures[CHANGING]) is not None:
-            changing[row.row.name] = figure
         lines.append([row.row.name, f"{len(measured)} of {len(row.cells)}", *figures.values(), cell_link(row, results)])
         if row.row.name == experiment.reference:
             section.findings += leak_findings(figures)
@@ -88,9 +87,9 @@ def disentanglement_section(experiment: Experiment, results: RunResults) -> Sect
             if probed:
                 path = probes_figure(_averaged(probed), results.output_dir / "figures" / "probes.png")
                 section.lines += picture(path, results, f"What linear probes tell from '{row.row.name}', test people.")
-    if changing:
-        best = max(changing, key=lambda name: changing[name].mean)
-        section.findings.append(f"Clothes-changing mAP at β = 0 is highest for '{best}' ({changing[best]}).")
+    metric = "clothes_changing_mAP"
+    if experiment.reference is not None and any(row.test(metric) for row in rows):
+        section.findings += judge(rows, experiment.reference, {metric: "Clothes-changing mAP at β = 0"})
     section.lines += table(["", "seeds", *PROBED, *UNPROBED, "config"], lines)
     section.lines += [
         "Told: accuracy of a linear probe above chance (the best constant answer), points, mean over "

@@ -1,7 +1,7 @@
 """Whether a row of the paper holds here, in words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .results import Figure, RowResult
 
@@ -27,12 +27,12 @@ def verdict(row: Figure, reference: Figure) -> str:
     return "same" if abs(distance) <= deviation else direction
 
 
-def judge(rows: Sequence[RowResult], reference: str) -> list[str]:
+def judge(rows: Sequence[RowResult], reference: str, metrics: Mapping[str, str] = METRICS) -> list[str]:
     """One sentence a metric on whether the reference is the best row, and one for each row of the paper that does not
-    hold here; standard protocol. Rows are compared over the seeds that both have."""
+    hold here. Rows are compared over the seeds that both have."""
     by_name = {row.row.name: row for row in rows}
     sentences: list[str] = []
-    for metric, label in METRICS.items():
+    for metric, label in metrics.items():
         figures = {
             name: _over_common_seeds(row, by_name[reference], metric)
             for name, row in by_name.items()
