@@ -9,7 +9,7 @@ from .definitions import Experiment
 from .features import Features
 from .figures import Curve, curves_figure, probes_figure
 from .probes import KINDS, disentanglement, gain_over_chance, leak
-from .results import PROTOCOLS, Figure, RunResults
+from .results import PROTOCOLS, Figure, RowResult, RunResults
 from .section import MISSING, Section, cell_link, picture, table
 from .verdicts import judge
 
@@ -142,7 +142,6 @@ def noise_section(experiment: Experiment, results: RunResults) -> Section:
     metrics = ("rank1", "mAP", "described_rank1", "clothes_changing_mAP")
     section = Section()
     curves: dict[str, list[Curve]] = {"standard": [], "described gallery": []}
-    figures: dict[tuple[str, float], Figure] = {}
     for name in names:
         chosen = [row for row in rows if row.row.name == name]
         for title, metric in (("standard", "rank1"), ("described gallery", "described_rank1")):
@@ -150,7 +149,6 @@ def noise_section(experiment: Experiment, results: RunResults) -> Section:
             if points:
                 shares, found = zip(*points, strict=True)
                 curves[title].append(Curve(name, shares, [f.mean for f in found], [f.deviation for f in found]))
-        figures |= {(name, row.row.noise): figure for row in chosen if (figure := row.test("rank1")) is not None}
     curves = {title: found for title, found in curves.items() if found}
     if curves:
         path = results.output_dir / "figures" / "noise.png"
@@ -169,20 +167,30 @@ def noise_section(experiment: Experiment, results: RunResults) -> Section:
             for row in rows
         ],
     )
-    clean, plain, robust = (figures.get(key) for key in (("plain", 0.0), ("plain", 0.5), ("robust", 0.5)))
-    if clean is not None and plain is not None and robust is not None:
-        lost, kept = clean.mean - plain.mean, robust.mean - plain.mean
+    means = _means_over_common_seeds(rows, ("plain", 0.0), ("plain", 0.5), ("robust", 0.5))
+    if means is not None:
+        clean, plain, robust = means
+        lost, kept = clean - plain, robust - plain
         share = f"{kept / lost:.2f} of it" if lost > 0 else "nothing was lost"
         finding = (
             f"At 50 % wrong texts plain training loses {lost:.2f} points of standard rank-1; the robust option keeps "
             f"{kept:.2f} of them ({share}; at least half is wanted)."
         )
-        best = figures.get(("right texts alone", 0.5))
-        if best is not None:
-            finding += f" To know which texts are wrong, and to train without them, keeps {best.mean - plain.mean:.2f}."
+        told = _means_over_common_seeds(rows, ("plain", 0.5), ("right texts alone", 0.5))
+        if told is not None:
+            finding += f" To know which texts are wrong, and to train without them, keeps {told[1] - told[0]:.2f}."
         section.findings.append(finding)
         section.lines += [f"- {section.findings[0]}", ""]
     return section
+
+
+def _means_over_common_seeds(rows: Sequence[RowResult], *keys: tuple[str, float]) -> list[float] | None:
+    """Standard rank-1 of the rows of some names and shares of wrong texts, over the seeds that all of them have."""
+    by_key = {(row.row.name, row.row.noise): row for row in rows}
+    chosen = [by_key[key] for key in keys if key in by_key]
+    seeds = set.intersection(*({result["seed"] for result in row.results} for row in chosen)) if chosen else set()
+    found = [figure.mean for row in chosen if (figure := row.test("rank1", seeds)) is not None]
+    return found if len(found) == len(keys) else None
 
 
 def beta_sweep(features: Features) -> dict[str, Any]:
