@@ -48,7 +48,8 @@ def train_cell(folder: Path, threads: int | None = None) -> None:
             try:
                 _train(cell, folder, threads, started)
             except Exception as error:
-                write_text(folder / FAILURE_FILE, f"{type(error).__name__}: {error}\n")
+                reason = str(error).replace(str(folder), f"cells/{cell.key}")  # the report is for other machines too
+                write_text(folder / FAILURE_FILE, f"{type(error).__name__}: {reason}\n")
                 raise
         shutil.rmtree(folder / "run", ignore_errors=True)
 
