@@ -74,8 +74,8 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         Raises:
             ValueError: every row is left out.
         """
-        own = np.arange(len(self.text_rows))
-        text_rows = own if text_rows is None else text_rows
+        if text_rows is None:
+            text_rows = np.arange(len(self.text_rows))
         if (text_rows < 0).all():
             raise ValueError("no row is left to train on")
         self.text_rows = text_rows

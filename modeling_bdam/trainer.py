@@ -142,9 +142,8 @@ class BDAMTrainer(Trainer):
         if not self.args.robust_pairs:
             return
         trained = self.state.global_step / self.state.max_steps
-        if (
-            epoch > self.text_choice.epoch and trained >= self.args.robust_pairs_warmup
-        ):  # on resume, the epoch was judged before
+        # On resume, the epoch was judged before.
+        if epoch > self.text_choice.epoch and trained >= self.args.robust_pairs_warmup:
             assert isinstance(self.train_dataset, KeyedDataset)
             text_rows = choose_texts(
                 self.accelerator.unwrap_model(self.model),
