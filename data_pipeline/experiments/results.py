@@ -39,7 +39,14 @@ class Figure:
         return cls(statistics.fmean(values), deviation, len(values))
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f}" + (f" ± {self.deviation:.2f}" if self.seeds > 1 else "")
+        return f"{self.mean:.2f}{self._spread()}"
+
+    def signed(self) -> str:
+        """`+1.20 ± 0.30`, for a difference."""
+        return f"{self.mean:+.2f}{self._spread()}"
+
+    def _spread(self) -> str:
+        return f" ± {self.deviation:.2f}" if self.seeds > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,15 @@ class RowResult:
         """A figure of the validation split at the checkpoint picked, per cent."""
         return self.figure(
             lambda result: 100 * result["validation"][metric], lambda result: metric in result["validation"]
+        )
+
+    def less(self, other: "RowResult", metric: str) -> Figure | None:
+        """The row less another on the test split, per cent points, each seed against the same seed; None of no seed
+        that both have."""
+        theirs = {result["seed"]: result["test"].get(metric) for result in other.results}
+        return self.figure(
+            lambda result: 100 * (result["test"][metric] - theirs[result["seed"]]),
+            lambda result: metric in result["test"] and theirs.get(result["seed"]) is not None,
         )
 
     def figure(

@@ -17,6 +17,7 @@ COLUMNS = {
     "clothes-changing R-1": "clothes_changing_rank1",
     "clothes-changing mAP": "clothes_changing_mAP",
 }
+DIFFERENCES = {"Δ R-1": "rank1", "Δ mAP": "mAP"}  # to the table's reference row
 
 
 def table_section(experiment: Experiment, results: RunResults) -> Section:
@@ -24,13 +25,22 @@ def table_section(experiment: Experiment, results: RunResults) -> Section:
     rows = results.rows(experiment)
     columns = {title: metric for title, metric in COLUMNS.items() if any(row.test(metric) for row in rows)}
     has_paper = any(row.row.paper for row in rows)
-    header = ["", "seeds", "β", *columns, *(["paper R-1", "paper mAP"] if has_paper else []), "config"]
+    reference = next((row for row in rows if row.row.name == experiment.reference), None)
+    differences = DIFFERENCES if reference else {}
+    header = ["", "seeds", "β", *columns, *differences, *(["paper R-1", "paper mAP"] if has_paper else []), "config"]
     lines = []
     for row in rows:
         paper = [row.row.paper.get(metric) for metric in ("rank1", "mAP")] if has_paper else []
         figures = [row.test(metric) for metric in columns.values()]
-        lines.append([row.row.name, row.seeds, _beta(row), *figures, *paper, cell_link(row, results)])
+        less = [_difference(row, reference, metric) for metric in differences.values()]
+        lines.append([row.row.name, row.seeds, _beta(row), *figures, *less, *paper, cell_link(row, results)])
     section = Section(table(header, lines))
+    if reference:
+        section.lines += [
+            f"Δ: standard protocol, the row less '{experiment.reference}', each seed against the same seed; the mean "
+            "and the deviation of these differences.",
+            "",
+        ]
     if has_paper:
         section.lines += ["The paper's figures are of CUHK-PEDES, standard protocol, per cent.", ""]
     if experiment.reference is not None:
@@ -96,6 +106,13 @@ def choices_section(experiment: Experiment, results: RunResults) -> Section:
             )
             section.lines += [f"- {section.findings[0]}", ""]
     return section
+
+
+def _difference(row: RowResult, reference: RowResult | None, metric: str) -> str | None:
+    if reference is None or row is reference:
+        return None
+    less = row.less(reference, metric)
+    return None if less is None else less.signed()
 
 
 def _beta(row: RowResult) -> str:

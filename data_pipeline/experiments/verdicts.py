@@ -57,6 +57,7 @@ def judge(rows: Sequence[RowResult], reference: str, metrics: Mapping[str, str] 
             )
         else:
             sentences.append(f"{label}: '{reference}' is the best row{missing}.{chance}")
+        sentences += _seed_by_seed(by_name, reference, metric, label)
         sentences += _against_the_paper(by_name, reference, metric, label, words)
     return sentences
 
@@ -65,6 +66,20 @@ def _over_common_seeds(row: RowResult, reference: RowResult, metric: str) -> tup
     seeds = {result["seed"] for result in row.results} & {result["seed"] for result in reference.results}
     figures = row.test(metric, seeds), reference.test(metric, seeds)
     return None if figures[0] is None or figures[1] is None else (figures[0], figures[1])
+
+
+def _seed_by_seed(by_name: dict[str, RowResult], reference: str, metric: str, label: str) -> list[str]:
+    """Which rows differ from the reference by more than the deviation of that difference over the seeds."""
+    found: dict[str, list[str]] = {"lower": [], "higher": [], "within its deviation": []}
+    for name, row in by_name.items():
+        less = None if name == reference else row.less(by_name[reference], metric)
+        if less is None or less.seeds == 1:
+            continue
+        direction = "higher" if less.mean > 0 else "lower"
+        word = direction if abs(less.mean) > less.deviation else "within its deviation"
+        found[word].append(f"{name} ({less.signed()})")
+    parts = [f"{word}: {', '.join(names)}" for word, names in found.items() if names]
+    return [f"{label}, each seed against the same seed of '{reference}': {'; '.join(parts)}."] if parts else []
 
 
 def _against_the_paper(

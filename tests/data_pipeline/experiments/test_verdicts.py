@@ -69,6 +69,20 @@ def test_rows_are_compared_over_the_seeds_that_both_have() -> None:
     assert judge([rows[0], hard], "Full model")[0] == "mAP: not measured yet."
 
 
+def test_difference_is_taken_seed_by_seed() -> None:
+    full = row("Full model", 20, 30, 40)
+    below, near, other = row("A", 19, 28, 39), row("B", 21, 29, 41), row("C", 5)
+    less = below.less(full, "mAP")
+    assert less is not None
+    assert less.signed() == "-1.33 ± 0.58"  # though each row's own deviation is 10
+    assert below.less(row("D"), "mAP") is None
+    sentence = (
+        "mAP, each seed against the same seed of 'Full model': "
+        "lower: A (-1.33 ± 0.58); within its deviation: B (+0.33 ± 1.15)."
+    )
+    assert sentence in judge([full, below, near, other], "Full model")
+
+
 def test_rows_that_are_missing_are_counted() -> None:
     assert judge([row("Full model"), row("A", 1)], "Full model")[0] == "mAP: not measured yet."
     text = " ".join(judge([row("Full model", 5), row("A", 1), row("B")], "Full model"))
