@@ -2,6 +2,9 @@
 
 After Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning for Text-to-Image Person Retrieval" (CVPR
 2023), section 3.3: the distribution of a row's similarities over the batch is to match that of its true labels.
+
+A negative's gradient is weighed by its own probability, so where similarities are sharp and wrong there is nothing to
+learn from: IRRA's τ of 0.02 is for towers of CLIP, and new towers want a far higher one.
 """
 
 import torch
@@ -10,12 +13,11 @@ from torch import Tensor
 from .objective_bdam import PairLabels
 from .outputs_bdam import BDAMOutput
 
-LOGIT_SCALE = 1 / 0.02  # 1/τ, fixed
 EPSILON = 1e-8
 
 
 def similarity_distribution_matching(
-    queries: Tensor, keys: Tensor, logit_scale: float, positives: Tensor, epsilon: float = EPSILON
+    queries: Tensor, keys: Tensor, logit_scale: Tensor | float, positives: Tensor, epsilon: float = EPSILON
 ) -> Tensor:
     """`KL(p_i || q_i)` in one direction: p_i the softmax of row i's similarities, q_i its labels, scaled to sum to 1.
 
@@ -40,10 +42,11 @@ def sdm_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> dic
 
     Args:
         rows: outputs of this process's N rows.
-        columns: outputs of the M rows of all processes.
+        columns: outputs of the M rows of all processes. Their 1/τ stays that of the config, untrained, as in IRRA.
         labels: every image and caption of the same person belong together.
     """
     image, caption = "image_identity_embeds", "caption_identity_embeds"
-    forth = similarity_distribution_matching(rows[image], columns[caption], LOGIT_SCALE, labels.same_person)
-    back = similarity_distribution_matching(rows[caption], columns[image], LOGIT_SCALE, labels.same_person)
+    scale = rows.logit_scale.detach()
+    forth = similarity_distribution_matching(rows[image], columns[caption], scale, labels.same_person)
+    back = similarity_distribution_matching(rows[caption], columns[image], scale, labels.same_person)
     return {"info": forth + back}

@@ -33,7 +33,8 @@ class BDAMTrainingArguments(TrainingArguments):
         default="decoupled",
         metadata={
             "help": "'decoupled' trains the tasks of the paper. Baselines, on images and captions alone: 'plain' by "
-            "InfoNCE, 'sdm' by similarity distribution matching."
+            "InfoNCE, 'sdm' by similarity distribution matching, its temperature fixed by the config's "
+            "logit_scale_init_value (IRRA: log 50 = 3.912)."
         },
     )
     adam_l2: bool = field(

@@ -57,3 +57,19 @@ def test_losses_of_a_batch_are_the_means_over_its_parts(
         labels = PairLabels.of_rows(people[start : start + 4], people, start)
         parts.append(sdm_losses(BDAMOutput(**rows), output, labels)["info"])
     torch.testing.assert_close(torch.stack(parts).mean(), whole)
+
+
+def test_temperature_is_the_configs_and_is_not_trained() -> None:
+    embeds = torch.nn.functional.normalize(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), dim=1)
+    scale = torch.tensor(2.0, requires_grad=True)
+    output = BDAMOutput(
+        image_identity_embeds=embeds.requires_grad_(), caption_identity_embeds=embeds.roll(1, 0), logit_scale=scale
+    )
+    people = torch.arange(4)
+    loss = sdm_losses(output, output, PairLabels.of_rows(people, people))["info"]
+    one_way = similarity_distribution_matching(embeds, embeds.roll(1, 0), 2.0, torch.eye(4).bool())
+    other_way = similarity_distribution_matching(embeds.roll(1, 0), embeds, 2.0, torch.eye(4).bool())
+    torch.testing.assert_close(loss, one_way + other_way)
+    loss.backward()
+    assert embeds.grad is not None
+    assert scale.grad is None
