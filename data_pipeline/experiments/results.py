@@ -67,26 +67,27 @@ class RowResult:
     folders: tuple[Path, ...]
     failures: dict[str, str] = field(default_factory=dict)
 
-    def test(self, metric: str, seeds: Container[int] | None = None) -> Figure | None:
-        """A figure of the test split, per cent, of some seeds or of all; None where none has it."""
-        return self.figure(
-            lambda result: 100 * result["test"][metric],
-            lambda result: metric in result["test"] and (seeds is None or result["seed"] in seeds),
-        )
+    def test(self, metric: str) -> Figure | None:
+        """A figure of the test split, per cent; None where no seed has it."""
+        return self.of_split("test", metric)
 
     def validation(self, metric: str) -> Figure | None:
         """A figure of the validation split at the checkpoint picked, per cent."""
+        return self.of_split("validation", metric)
+
+    def of_split(self, split: str, metric: str, seeds: Container[int] | None = None) -> Figure | None:
+        """A figure of `test` or `validation`, per cent, of some seeds or of all; None where none has it."""
         return self.figure(
-            lambda result: 100 * result["validation"][metric], lambda result: metric in result["validation"]
+            lambda result: 100 * result[split][metric],
+            lambda result: metric in result[split] and (seeds is None or result["seed"] in seeds),
         )
 
-    def less(self, other: "RowResult", metric: str) -> Figure | None:
-        """The row less another on the test split, per cent points, each seed against the same seed; None of no seed
-        that both have."""
-        theirs = {result["seed"]: result["test"].get(metric) for result in other.results}
+    def less(self, other: "RowResult", metric: str, split: str = "test") -> Figure | None:
+        """The row less another, per cent points, each seed against the same seed; None of no seed that both have."""
+        theirs = {result["seed"]: result[split].get(metric) for result in other.results}
         return self.figure(
-            lambda result: 100 * (result["test"][metric] - theirs[result["seed"]]),
-            lambda result: metric in result["test"] and theirs.get(result["seed"]) is not None,
+            lambda result: 100 * (result[split][metric] - theirs[result["seed"]]),
+            lambda result: metric in result[split] and theirs.get(result["seed"]) is not None,
         )
 
     def figure(

@@ -189,7 +189,7 @@ def _means_over_common_seeds(rows: Sequence[RowResult], *keys: tuple[str, float]
     by_key = {(row.row.name, row.row.noise): row for row in rows}
     chosen = [by_key[key] for key in keys if key in by_key]
     seeds = set.intersection(*({result["seed"] for result in row.results} for row in chosen)) if chosen else set()
-    found = [figure.mean for row in chosen if (figure := row.test("rank1", seeds)) is not None]
+    found = [figure.mean for row in chosen if (figure := row.of_split("test", "rank1", seeds)) is not None]
     return found if len(found) == len(keys) else None
 
 

@@ -94,17 +94,10 @@ def choices_section(experiment: Experiment, results: RunResults) -> Section:
         for row in rows
     ]
     section = Section(table(header, lines))
-    measured = {row.row.name: figure for row in rows if (figure := row.validation("mAP")) is not None}
-    if measured:
-        best = max(measured, key=lambda name: measured[name].mean)
-        default = measured.get(experiment.reference or "")
-        if default is not None:
-            section.findings.append(
-                f"Validation mAP: best is '{best}' ({measured[best]}), the default has {default}."
-                if measured[best].mean > default.mean
-                else f"Validation mAP: no other choice is above the default ({default})."
-            )
-            section.lines += [f"- {section.findings[0]}", ""]
+    if experiment.reference is not None:
+        others = [row for row in rows if row.row.name == experiment.reference or row.cells[0].key not in preset]
+        section.findings = judge(others, experiment.reference, {"mAP": "Validation mAP"}, split="validation")
+        section.lines += [f"- {sentence}" for sentence in section.findings] + [""]
     return section
 
 

@@ -27,14 +27,23 @@ def verdict(row: Figure, reference: Figure) -> str:
     return "same" if abs(distance) <= deviation else direction
 
 
-def judge(rows: Sequence[RowResult], reference: str, metrics: Mapping[str, str] = METRICS) -> list[str]:
-    """One sentence a metric on whether the reference is the best row, and one for each row of the paper that does not
-    hold here. Rows are compared over the seeds that both have."""
+def judge(
+    rows: Sequence[RowResult], reference: str, metrics: Mapping[str, str] = METRICS, split: str = "test"
+) -> list[str]:
+    """What a table says about its reference: for each metric whether it is the best row, how the others differ from it
+    seed by seed, and each row of the paper that does not hold here. Rows are compared over the seeds that both have.
+
+    Args:
+        rows: the reference among them.
+        reference: its name.
+        metrics: what to call each.
+        split: `test` or `validation`.
+    """
     by_name = {row.row.name: row for row in rows}
     sentences: list[str] = []
     for metric, label in metrics.items():
         figures = {
-            name: _over_common_seeds(row, by_name[reference], metric)
+            name: _over_common_seeds(row, by_name[reference], metric, split)
             for name, row in by_name.items()
             if name != reference
         }
@@ -57,22 +66,22 @@ def judge(rows: Sequence[RowResult], reference: str, metrics: Mapping[str, str] 
             )
         else:
             sentences.append(f"{label}: '{reference}' is the best row{missing}.{chance}")
-        sentences += _seed_by_seed(by_name, reference, metric, label)
+        sentences += _seed_by_seed(by_name, reference, metric, label, split)
         sentences += _against_the_paper(by_name, reference, metric, label, words)
     return sentences
 
 
-def _over_common_seeds(row: RowResult, reference: RowResult, metric: str) -> tuple[Figure, Figure] | None:
+def _over_common_seeds(row: RowResult, reference: RowResult, metric: str, split: str) -> tuple[Figure, Figure] | None:
     seeds = {result["seed"] for result in row.results} & {result["seed"] for result in reference.results}
-    figures = row.test(metric, seeds), reference.test(metric, seeds)
+    figures = row.of_split(split, metric, seeds), reference.of_split(split, metric, seeds)
     return None if figures[0] is None or figures[1] is None else (figures[0], figures[1])
 
 
-def _seed_by_seed(by_name: dict[str, RowResult], reference: str, metric: str, label: str) -> list[str]:
+def _seed_by_seed(by_name: dict[str, RowResult], reference: str, metric: str, label: str, split: str) -> list[str]:
     """Which rows differ from the reference by more than the deviation of that difference over the seeds."""
     found: dict[str, list[str]] = {"lower": [], "higher": [], "within its deviation": []}
     for name, row in by_name.items():
-        less = None if name == reference else row.less(by_name[reference], metric)
+        less = None if name == reference else row.less(by_name[reference], metric, split)
         if less is None or less.seeds == 1:
             continue
         direction = "higher" if less.mean > 0 else "lower"

@@ -83,6 +83,20 @@ def test_difference_is_taken_seed_by_seed() -> None:
     assert sentence in judge([full, below, near, other], "Full model")
 
 
+def test_choices_are_judged_by_the_validation_split() -> None:
+    default, better = row("Default", 20, 30), row("A", 40, 50)  # on the test split
+    swapped = []
+    for one, other in ((default, better), (better, default)):
+        pairs = zip(one.results, other.results, strict=True)
+        results = tuple(result | {"validation": theirs["test"]} for result, theirs in pairs)
+        swapped.append(dataclasses.replace(one, results=results))
+    sentences = judge(swapped, "Default", {"mAP": "Validation mAP"}, split="validation")
+    assert sentences == [
+        "Validation mAP: 'Default' is the best row.",
+        "Validation mAP, each seed against the same seed of 'Default': lower: A (-20.00 ± 0.00).",
+    ]
+
+
 def test_rows_that_are_missing_are_counted() -> None:
     assert judge([row("Full model"), row("A", 1)], "Full model")[0] == "mAP: not measured yet."
     text = " ".join(judge([row("Full model", 5), row("A", 1), row("B")], "Full model"))
