@@ -54,7 +54,7 @@ def write_report(output_dir: Path) -> Path:
         sections += [experiment.note.strip(), ""] if experiment.note else []
         sections += section.lines
         if section.findings:
-            findings += [f"- **{experiment.title.split('.')[0]}.** {' '.join(section.findings)}"]
+            findings += [f"- **{experiment.title.split('.')[0]}**", *(f"  - {found}" for found in section.findings)]
         for row in results.rows(experiment):
             for place, cell in enumerate(row.cells):
                 cells.setdefault(cell.key, (row, place, []))[2].append(f"{experiment.name}: {row.row.name}")
@@ -91,6 +91,7 @@ def _head(results: RunResults, cells: dict[str, tuple[RowResult, int, list[str]]
     seeds = sorted({seed for seeds in results.seeds.values() for seed in seeds})
     commits = sorted({result["commit"] for result in finished})
     sizes = sorted({f"{r['queries']} captions, {r['gallery']} images of {r['people']} people" for r in finished})
+    changed = " (+: with changes)" if any(commit.endswith("+") for commit in commits) else ""
     part = "all" if len(finished) == len(cells) else f"**{len(finished)} of {len(cells)}, the others are missing:**"
     at_least = "at least " if any(result["resumed"] for result in finished) else ""
     devices = sorted({f"{result['device']}, {result['threads']} threads" for result in finished})
@@ -100,7 +101,7 @@ def _head(results: RunResults, cells: dict[str, tuple[RowResult, int, list[str]]
         "",
         f"{part} cells (a cell is one training) of seeds {', '.join(map(str, seeds))}; {at_least}"
         f"{datetime.timedelta(seconds=round(seconds))} of training and evaluation in turn, on "
-        f"{' and '.join(devices) or 'nothing yet'}; commit {', '.join(commits) or 'unknown'} (+: with changes); "
+        f"{' and '.join(devices) or 'nothing yet'}; commit {', '.join(commits) or 'unknown'}{changed}; "
         f"written {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC.",
         "",
         f"Test split: {'; '.join(sizes) or 'not seen yet'}. Every figure is of the checkpoint with the best standard "
