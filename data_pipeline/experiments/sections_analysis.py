@@ -167,21 +167,28 @@ def noise_section(experiment: Experiment, results: RunResults) -> Section:
             for row in rows
         ],
     )
-    means = _means_over_common_seeds(rows, ("plain", 0.0), ("plain", 0.5), ("robust", 0.5))
-    if means is not None:
-        clean, plain, robust = means
-        lost, kept = clean - plain, robust - plain
-        share = f"{kept / lost:.2f} of it" if lost > 0 else "nothing was lost"
-        finding = (
-            f"At 50 % wrong texts plain training loses {lost:.2f} points of standard rank-1; the robust option keeps "
-            f"{kept:.2f} of them ({share}; at least half is wanted)."
-        )
-        told = _means_over_common_seeds(rows, ("plain", 0.5), ("right texts alone", 0.5))
-        if told is not None:
-            finding += f" To know which texts are wrong, and to train without them, keeps {told[1] - told[0]:.2f}."
-        section.findings.append(finding)
-        section.lines += [f"- {section.findings[0]}", ""]
+    noises = sorted({row.row.noise for row in rows} - {0.0})
+    section.findings = [finding for noise in noises if (finding := _kept(rows, noise)) is not None]
+    section.lines += [*(f"- {finding}" for finding in section.findings), ""]
     return section
+
+
+def _kept(rows: Sequence[RowResult], noise: float) -> str | None:
+    """How much of what some share of wrong texts costs the robust option keeps; None where a row is missing."""
+    means = _means_over_common_seeds(rows, ("plain", 0.0), ("plain", noise), ("robust", noise))
+    if means is None:
+        return None
+    clean, plain, robust = means
+    lost, kept = clean - plain, robust - plain
+    share = f"{kept / lost:.2f} of it" if lost > 0 else "nothing was lost"
+    finding = (
+        f"At {100 * noise:g} % wrong texts plain training loses {lost:.2f} points of standard rank-1; the robust "
+        f"option keeps {kept:.2f} of them ({share})."
+    )
+    told = _means_over_common_seeds(rows, ("plain", noise), ("right texts alone", noise))
+    if told is not None:
+        finding += f" To know which texts are wrong, and to train without them, keeps {told[1] - told[0]:.2f}."
+    return finding
 
 
 def _means_over_common_seeds(rows: Sequence[RowResult], *keys: tuple[str, float]) -> list[float] | None:
