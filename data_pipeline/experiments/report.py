@@ -89,17 +89,22 @@ def _head(results: RunResults, cells: dict[str, tuple[RowResult, int, list[str]]
     finished = _finished(results, cells)
     seconds = sum(result["seconds"] for result in finished)
     seeds = sorted({seed for seeds in results.seeds.values() for seed in seeds})
+    seed_list = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     commits = sorted({result["commit"] for result in finished})
     sizes = sorted({f"{r['queries']} captions, {r['gallery']} images of {r['people']} people" for r in finished})
     changed = " (+: with changes)" if any(commit.endswith("+") for commit in commits) else ""
-    part = "all" if len(finished) == len(cells) else f"**{len(finished)} of {len(cells)}, the others are missing:**"
+    part = (
+        f"All {len(cells)}"
+        if len(finished) == len(cells)
+        else f"**{len(finished)} of {len(cells)}, the others are missing:**"
+    )
     at_least = "at least " if any(result["resumed"] for result in finished) else ""
     devices = sorted({f"{result['device']}, {result['threads']} threads" for result in finished})
     data = ", ".join(run.base["data"].get("dataset_name", ["synthetic"]))
     return [
         f"# BDAM experiments: {run.preset} on {data}, budget {run.budget}",
         "",
-        f"{part} cells (a cell is one training) of seeds {', '.join(map(str, seeds))}; {at_least}"
+        f"{part} cells (a cell is one training) of {seed_list}; {at_least}"
         f"{datetime.timedelta(seconds=round(seconds))} of training and evaluation in turn, on "
         f"{' and '.join(devices) or 'nothing yet'}; commit {', '.join(commits) or 'unknown'}{changed}; "
         f"written {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC.",

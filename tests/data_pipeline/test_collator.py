@@ -160,7 +160,7 @@ def test_worker_processes_give_the_same_batches(processor: BDAMProcessor) -> Non
     collate = TrainCollator(processor, AugmentationConfig())
     assert_same(pickle.loads(pickle.dumps(collate))(rows([1, 2, 3, 4])), collate(rows([1, 2, 3, 4])))
     data: Any = rows([1, 2, 3, 4])
-    loader = DataLoader(data, batch_size=2, collate_fn=collate, num_workers=2, multiprocessing_context="fork")
+    loader = DataLoader(data, batch_size=2, collate_fn=collate, num_workers=2, multiprocessing_context="spawn")
     for here, there in zip([collate(data[:2]), collate(data[2:])], loader, strict=True):
         assert_same(there, here)
 

@@ -123,7 +123,7 @@ def test_whole_report_has_every_figure_and_the_page_shows_them(
                 (folder / "examples" / f"{name}.png").write_bytes(b"")
     text = write_report(tmp_path).read_text()
     assert text.startswith("# BDAM experiments: ")
-    assert "all cells" in text
+    assert re.search(r"All \d+ cells \(a cell is one training\) of seed 0;", text)
     assert "(missing)" not in text
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
     figures = {"beta", "probes", "noise", "gates", "tsne", "efficiency", "retrieval", "attention"}
