@@ -1,5 +1,7 @@
 """Sections of the report that are tables: the paper's, and the choices it leaves open."""
 
+from typing import Any
+
 import yaml
 
 from .definitions import FOLDER, Experiment
@@ -26,15 +28,18 @@ def table_section(experiment: Experiment, results: RunResults) -> Section:
     columns = {title: metric for title, metric in COLUMNS.items() if any(row.test(metric) for row in rows)}
     has_paper = any(row.row.paper for row in rows)
     reference = next((row for row in rows if row.row.name == experiment.reference), None)
-    differences = DIFFERENCES if reference else {}
-    header = ["", "seeds", "β", *columns, *differences, *(["paper R-1", "paper mAP"] if has_paper else []), "config"]
     lines = []
     for row in rows:
-        paper = [row.row.paper.get(metric) for metric in ("rank1", "mAP")] if has_paper else []
-        figures = [row.test(metric) for metric in columns.values()]
-        less = [_difference(row, reference, metric) for metric in differences.values()]
-        lines.append([row.row.name, row.seeds, _beta(row), *figures, *less, *paper, cell_link(row, results)])
-    section = Section(table(header, lines))
+        figures = {title: row.test(metric) for title, metric in columns.items()}
+        line: dict[str, Any] = {"": row.row.name, "seeds": row.seeds, "β": _beta(row)}
+        line |= {title: figure for title, figure in figures.items() if title.startswith("standard")}
+        if reference:
+            line |= {title: _difference(row, reference, metric) for title, metric in DIFFERENCES.items()}
+        line |= figures  # the other protocols'
+        if has_paper:
+            line |= {"paper R-1": row.row.paper.get("rank1"), "paper mAP": row.row.paper.get("mAP")}
+        lines.append(line | {"config": cell_link(row, results)})
+    section = Section(table(list(lines[0]), [list(line.values()) for line in lines]))
     if reference:
         section.lines += [
             f"Δ: standard protocol, the row less '{experiment.reference}', each seed against the same seed; the mean "
@@ -101,10 +106,8 @@ def choices_section(experiment: Experiment, results: RunResults) -> Section:
     return section
 
 
-def _difference(row: RowResult, reference: RowResult | None, metric: str) -> str | None:
-    if reference is None or row is reference:
-        return None
-    less = row.less(reference, metric)
+def _difference(row: RowResult, reference: RowResult, metric: str) -> str | None:
+    less = None if row is reference else row.less(reference, metric)
     return None if less is None else less.signed()
 
 
