@@ -41,8 +41,8 @@ from data_pipeline.retrieval_sheet import retrieval_sheet
 from data_pipeline.synthetic_people import describe_person
 from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
-from modeling_bdam.evaluation import EncodedSplit, chance_metrics
-from modeling_bdam.group_metrics import Groups, rank1_by_group
+from modeling_bdam.evaluation.group_metrics import Groups, rank1_by_group
+from modeling_bdam.evaluation.protocols import EncodedSplit, chance_metrics
 from modeling_bdam.logged_pictures import log_picture
 from modeling_bdam.model_card import CardData
 from modeling_bdam.run_arguments import DataArguments, ModelArguments, parse_arguments

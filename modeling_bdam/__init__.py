@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .auto_registration import register
-from .retrieval_metrics import retrieval_metrics
 
 if TYPE_CHECKING:
     from .configuration_bdam import BDAMConfig
+    from .evaluation.retrieval_metrics import retrieval_metrics
     from .modeling_bdam import BDAMModel
     from .outputs_bdam import BDAMFeatures, BDAMOutput
     from .processing_bdam import BDAMProcessor
@@ -30,6 +30,7 @@ _HOMES = {
     "BDAMProcessor": "processing_bdam",
     "BDAMTrainer": "trainer",
     "BDAMTrainingArguments": "training_args",
+    "retrieval_metrics": "evaluation.retrieval_metrics",
 }
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import speed_metrics
 
-from .evaluation import EncodedSplit, encode_split, protocol_metrics
+from .evaluation.protocols import EncodedSplit, encode_split, protocol_metrics
 from .gathering import gather_labels, gather_outputs, whole_batch_norms
 from .gradnorm import GradNorm, shared_gradient_norms
 from .losses import gate_regularisation

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from modeling_bdam import BDAMModel, BDAMProcessor
-from modeling_bdam.evaluation import EncodedSplit
+from modeling_bdam.evaluation.protocols import EncodedSplit
 
 from ..retrieval_sheet import retrieval_sheet
 from .figure_style import figure_style, no_grid, save_figure

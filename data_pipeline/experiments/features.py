@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from modeling_bdam.evaluation import EncodedSplit, GalleryRows
+from modeling_bdam.evaluation.protocols import EncodedSplit, GalleryRows
 from modeling_bdam.trainer import BDAMTrainer
 
 MEASURED = "measured-"  # before the names of files that hold what was measured on the features

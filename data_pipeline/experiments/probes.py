@@ -12,9 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from modeling_bdam.evaluation import EncodedSplit
+from modeling_bdam.evaluation.protocols import EncodedSplit
+from modeling_bdam.evaluation.retrieval_metrics import retrieval_metrics
 from modeling_bdam.losses import hsic
-from modeling_bdam.retrieval_metrics import retrieval_metrics
 
 from .attributes import CLOTHING_ATTRIBUTES, IDENTITY_TRAITS, attribute_labels
 from .features import BranchFeatures, Features

@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from modeling_bdam.retrieval_metrics import retrieval_metrics
+from modeling_bdam.evaluation.retrieval_metrics import retrieval_metrics
 
 IMAGES_PER_PERSON = 20
 NOISE = 3.0  # of an embedding beside its person's centre; rank-1 is then neither 0 nor 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_pipeline.experiments.features import BranchFeatures, Features, save_features
-from modeling_bdam.evaluation import EncodedSplit
+from modeling_bdam.evaluation.protocols import EncodedSplit
 
 
 def split(described: bool) -> EncodedSplit:

@@ -14,7 +14,7 @@ from data_pipeline.experiments.definitions import NAMES, load_experiment
 from data_pipeline.experiments.features import BranchFeatures, save_features
 from data_pipeline.experiments.plan import Plan
 from data_pipeline.experiments.report import write_report
-from modeling_bdam.evaluation import EncodedSplit
+from modeling_bdam.evaluation.protocols import EncodedSplit
 
 MakePlan = Callable[..., Plan]
 WriteResult = Callable[..., None]

@@ -1,4 +1,4 @@
-"""Retrieval figures as a metric of `evaluate`: `evaluate.load("modeling_bdam/person_retrieval.py")`."""
+"""Retrieval figures as a metric of `evaluate`: `evaluate.load("modeling_bdam/evaluation/person_retrieval.py")`."""
 
 from collections.abc import Sequence
 

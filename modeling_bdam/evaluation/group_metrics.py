@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from .evaluation import EncodedSplit
+from .protocols import EncodedSplit
 from .retrieval_metrics import retrieval_metrics
 
 Groups = dict[str, dict[str, dict[str, float]]]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .modeling_bdam import BDAMModel
+from ..modeling_bdam import BDAMModel
 from .retrieval_metrics import retrieval_metrics
 
 UNKNOWN_OUTFIT = -1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modeling_bdam.retrieval_metrics import retrieval_metrics
+from modeling_bdam.evaluation.retrieval_metrics import retrieval_metrics
 
 Case = tuple[Tensor, Tensor, Tensor, Tensor]  # embeddings of queries and gallery, ids of queries and gallery
 FIGURES = ("rank1", "rank5", "rank10", "mAP", "mINP")
@@ -188,7 +188,7 @@ def metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> evaluate.Metric:
     """The metric as a user without network loads it."""
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
-    path = Path(__file__).parents[2] / "modeling_bdam" / "person_retrieval.py"
+    path = Path(__file__).parents[3] / "modeling_bdam" / "evaluation" / "person_retrieval.py"
     return evaluate.load(str(path), cache_dir=str(tmp_path / "cache"))
 
 
