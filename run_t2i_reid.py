@@ -16,6 +16,7 @@ import os
 import re
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, ViTImageProcessorPil, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
@@ -43,13 +44,13 @@ from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
 from modeling_bdam.evaluation.group_metrics import Groups, rank1_by_group
 from modeling_bdam.evaluation.protocols import EncodedSplit, chance_metrics
-from modeling_bdam.logged_pictures import log_picture
-from modeling_bdam.model_card import CardData
-from modeling_bdam.run_arguments import DataArguments, ModelArguments, parse_arguments
-from modeling_bdam.tower_training import WHOLE_TOWER, add_lora, freeze_layers
-from modeling_bdam.towers_bdam import check_image_size
-from modeling_bdam.trainer import BDAMTrainer, NonFiniteLossError
-from modeling_bdam.training_args import BDAMTrainingArguments
+from modeling_bdam.licences import licence_of
+from modeling_bdam.training.build import build_model, choose_trained_weights
+from modeling_bdam.training.logged_pictures import log_picture
+from modeling_bdam.training.model_card import CardData
+from modeling_bdam.training.run_arguments import DataArguments, ModelArguments, parse_arguments
+from modeling_bdam.training.trainer import BDAMTrainer, NonFiniteLossError
+from modeling_bdam.training.training_args import BDAMTrainingArguments
 
 logger = logging.get_logger("run_t2i_reid")
 FIGURES = ("rank1", "rank5", "rank10", "mAP", "mINP")
@@ -69,7 +70,8 @@ def main(argv: list[str] | None = None) -> None:
         args.run_name = args.run_name or Path(args.output_dir).name  # loggers that are opened again find the same run
         set_seed(args.seed)
         splits = load_splits(data_args, args)
-        model, processor = build_model(model_args, data_args, model_fields, splits)
+        new_tokenizer = partial(train_tokenizer, texts_of(splits["train"]) if args.do_train else [])
+        model, processor = build_model(model_args, data_args, model_fields, new_tokenizer)
         if args.do_train:
             choose_trained_weights(model, model_args)
         trainer = new_trainer(model, args, processor, data_args, splits)
@@ -142,7 +144,7 @@ def name_data(
     prefixes = [name.replace("test", "eval", 1) for name in test_splits(splits)]  # in the order of their names
     bases = [model_args.model_name_or_path, model_args.vision_model_name_or_path, model_args.text_model_name_or_path]
     return CardData(
-        trained_on=list(data_args.dataset_name) if args.do_train else [],
+        trained_on={name: licence_of(name) for name in data_args.dataset_name} if args.do_train else {},
         evaluated_on=dict(zip(prefixes, evaluated, strict=False)),  # without --do_eval there are no prefixes
         base_models=list(dict.fromkeys(base for base in bases if base is not None and not Path(base).is_dir())),
     )
@@ -297,67 +299,6 @@ def with_queries(rows: Dataset, what: str) -> Dataset:
         raise ValueError(f"{what}: no image has a caption or a description, so there is no query to search with")
     logger.warning(f"{what}: there are no captions, so the queries are the descriptions")
     return rows.remove_columns("captions").add_column("captions", texts, feature=PERSON_FEATURES["captions"])
-
-
-def build_model(
-    model_args: ModelArguments, data_args: DataArguments, model_fields: dict[str, Any], splits: DatasetDict
-) -> tuple[BDAMModel, BDAMProcessor]:
-    """The model and its processor: a checkpoint's, over pretrained towers, or all new.
-
-    Raises:
-        ValueError: fields of the config that are unknown or do not fit; images that the vision tower cannot take.
-        OSError: a checkpoint or tower that cannot be read.
-    """
-    if model_args.model_name_or_path is not None:
-        name = model_args.model_name_or_path
-        if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-            raise ValueError(f"--model_name_or_path {name}: no such folder, and no name of the Hub (owner/name) either")
-        kernels = {"attn_implementation": model_args.attn_implementation} if model_args.attn_implementation else {}
-        return BDAMModel.from_pretrained(name, **kernels), BDAMProcessor.from_pretrained(name)
-
-    size = {"height": data_args.image_height, "width": data_args.image_width}
-    image_processor = ViTImageProcessorPil(
-        size=size,
-        image_mean=data_args.image_mean,
-        image_std=data_args.image_std,
-    )
-    vision, text = model_args.vision_model_name_or_path, model_args.text_model_name_or_path
-    if (vision is None) != (text is None):
-        raise ValueError("--vision_model_name_or_path and --text_model_name_or_path go together: give both or neither")
-    if vision is not None and text is not None:
-        model = BDAMModel.from_vision_text_pretrained(vision, text, **model_fields)
-        tokenizer = AutoTokenizer.from_pretrained(text)
-    else:
-        tokenizer = train_tokenizer(texts_of(splits["train"]), data_args.vocab_size, data_args.max_text_length)
-        text_config = model_fields.get("text_config", {}) | {
-            "vocab_size": len(tokenizer),
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.cls_token_id,
-            "eos_token_id": tokenizer.sep_token_id,
-        }
-        model = BDAMModel(BDAMConfig(**{**model_fields, "text_config": text_config}))
-    limit = getattr(model.config.text_config, "max_position_embeddings", data_args.max_text_length)
-    tokenizer.model_max_length = min(data_args.max_text_length, limit)
-    if model_args.attn_implementation is not None:
-        model.set_attn_implementation(model_args.attn_implementation)
-    one_size = model.vision_takes_one_size and not model.config.interpolate_pos_encoding
-    check_image_size(torch.empty(0, 3, *size.values()), model.vision_model.config, one_size)
-    return model, BDAMProcessor(image_processor, tokenizer)
-
-
-def choose_trained_weights(model: BDAMModel, model_args: ModelArguments) -> None:
-    """Freezes layers of the towers and adds LoRA to them, as the arguments say.
-
-    Raises:
-        ValueError: a tower has fewer layers than are to be frozen; peft is missing.
-    """
-    for tower, frozen_layers in (
-        (model.vision_model, model_args.frozen_vision_layers),
-        (model.text_model, model_args.frozen_text_layers),
-    ):
-        if model_args.lora_rank > 0 and frozen_layers != WHOLE_TOWER:
-            add_lora(tower, model_args.lora_rank, model_args.lora_alpha)
-        freeze_layers(tower, frozen_layers)
 
 
 def texts_of(rows: Any) -> list[str]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .modeling_bdam import BDAMModel
     from .outputs_bdam import BDAMFeatures, BDAMOutput
     from .processing_bdam import BDAMProcessor
-    from .trainer import BDAMTrainer
-    from .training_args import BDAMTrainingArguments
+    from .training.trainer import BDAMTrainer
+    from .training.training_args import BDAMTrainingArguments
 
 __version__ = "0.1.0"
 
@@ -28,8 +28,8 @@ _HOMES = {
     "BDAMModel": "modeling_bdam",
     "BDAMOutput": "outputs_bdam",
     "BDAMProcessor": "processing_bdam",
-    "BDAMTrainer": "trainer",
-    "BDAMTrainingArguments": "training_args",
+    "BDAMTrainer": "training.trainer",
+    "BDAMTrainingArguments": "training.training_args",
     "retrieval_metrics": "evaluation.retrieval_metrics",
 }
 

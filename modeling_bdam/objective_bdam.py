@@ -109,7 +109,7 @@ def task_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels, margi
         )
     losses["decouple"] = hsic(columns.decoupled_identity, columns.decoupled_clothing)
     if rows.description_clothing_embeds is not None:
-        losses["match"] = _both_ways(
+        losses["match"] = both_directions(
             rows,
             columns,
             "image_clothing_embeds",
@@ -118,13 +118,6 @@ def task_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels, margi
             labels.unknown_clothing,
         )
     return losses
-
-
-def plain_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
-    """The baseline: InfoNCE between images and captions in the identity embeddings, and nothing else."""
-    fields = "image_identity_embeds", "caption_identity_embeds"
-    # same_clothing is the row itself: captions alone are read
-    return {"info": _both_ways(rows, columns, *fields, labels.same_clothing, labels.unknown_clothing)}
 
 
 def batch_loss(
@@ -149,21 +142,21 @@ def batch_loss(
 def _info(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> Tensor:
     """Task `info`: the sum of its terms, as many as the batch's texts allow."""
     clothing = (labels.same_clothing, labels.unknown_clothing)
-    image_clothing = _both_ways(rows, columns, "image_clothing_embeds", "caption_clothing_embeds", *clothing)
+    image_clothing = both_directions(rows, columns, "image_clothing_embeds", "caption_clothing_embeds", *clothing)
     terms = [CAPTION_CLOTHING_WEIGHT * image_clothing]
     if rows.description_identity_embeds is None:  # captions are all there is to learn identity from
-        terms.append(_both_ways(rows, columns, "image_identity_embeds", "caption_identity_embeds", *clothing))
+        terms.append(both_directions(rows, columns, "image_identity_embeds", "caption_identity_embeds", *clothing))
         return torch.stack(terms).sum()
     identity = labels.same_identity
-    image_identity = _both_ways(rows, columns, "image_identity_embeds", "description_identity_embeds", identity)
+    image_identity = both_directions(rows, columns, "image_identity_embeds", "description_identity_embeds", identity)
     terms.append(IMAGE_IDENTITY_WEIGHT * image_identity)
-    terms.append(_both_ways(rows, columns, "caption_identity_embeds", "description_identity_embeds", identity))
-    terms.append(_both_ways(rows, columns, "caption_clothing_embeds", "description_clothing_embeds", *clothing))
-    terms.append(_one_way(rows, columns, "fused_identity_embeds", "caption_identity_embeds", identity))
+    terms.append(both_directions(rows, columns, "caption_identity_embeds", "description_identity_embeds", identity))
+    terms.append(both_directions(rows, columns, "caption_clothing_embeds", "description_clothing_embeds", *clothing))
+    terms.append(one_direction(rows, columns, "fused_identity_embeds", "caption_identity_embeds", identity))
     return torch.stack(terms).sum()
 
 
-def _both_ways(
+def both_directions(
     rows: BDAMOutput, columns: BDAMOutput, first: str, second: str, positives: Tensor, ignored: Tensor | None = None
 ) -> Tensor:
     """InfoNCE of two fields of the outputs in both directions, averaged."""
@@ -172,7 +165,7 @@ def _both_ways(
     return (forth + back) / 2
 
 
-def _one_way(rows: BDAMOutput, columns: BDAMOutput, query: str, target: str, positives: Tensor) -> Tensor:
+def one_direction(rows: BDAMOutput, columns: BDAMOutput, query: str, target: str, positives: Tensor) -> Tensor:
     """InfoNCE towards a field that is a fixed target: no gradient goes into it."""
     return info_nce(rows[query], columns[target].detach(), rows.logit_scale, positives)
 

@@ -35,13 +35,13 @@ def modules_after(statement: str) -> set[str]:
 def test_importing_the_model_loads_neither_data_nor_plotting_nor_training_code() -> None:
     loaded = modules_after("from modeling_bdam import BDAMModel")
     assert "modeling_bdam.modeling_bdam" in loaded
-    unwanted = {"data_pipeline", "datasets", "matplotlib", "transformers.trainer", "modeling_bdam.trainer"}
+    unwanted = {"data_pipeline", "datasets", "matplotlib", "transformers.trainer", "modeling_bdam.training.trainer"}
     assert not loaded & unwanted
 
 
 def test_importing_the_trainer_loads_no_data_code() -> None:
     loaded = modules_after("from modeling_bdam import BDAMTrainer, BDAMTrainingArguments")
-    assert "modeling_bdam.trainer" in loaded
+    assert "modeling_bdam.training.trainer" in loaded
     assert not loaded & {"data_pipeline", "matplotlib"}
 
 

@@ -14,7 +14,7 @@ from datasets import Dataset, Features
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
-import modeling_bdam.trainer
+import modeling_bdam.training.trainer
 import run_t2i_reid
 from data_pipeline import PERSON_FEATURES
 from modeling_bdam import BDAMModel
@@ -373,7 +373,7 @@ def test_loss_that_turns_nan_stops_with_its_task_and_step_and_keeps_the_checkpoi
     command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
-    good_losses = modeling_bdam.trainer.task_losses
+    good_losses = modeling_bdam.training.trainer.task_losses
 
     def losses(*arguments: Any) -> dict[str, torch.Tensor]:
         nonlocal calls
@@ -381,7 +381,7 @@ def test_loss_that_turns_nan_stops_with_its_task_and_step_and_keeps_the_checkpoi
         values = good_losses(*arguments)
         return values | {"match": values["match"] * float("nan")} if calls == 4 else values
 
-    monkeypatch.setattr(modeling_bdam.trainer, "task_losses", losses)
+    monkeypatch.setattr(modeling_bdam.training.trainer, "task_losses", losses)
     line = command.fails(capsys, command.arguments(tmp_path, max_steps=6))
     assert "the loss of task 'match' is nan at step 4" in line
     assert not (tmp_path / "model.safetensors").exists()

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from modeling_bdam import BDAMConfig
-from modeling_bdam.run_arguments import DataArguments
-from modeling_bdam.training_args import BDAMTrainingArguments
+from modeling_bdam.training.run_arguments import DataArguments
+from modeling_bdam.training.training_args import BDAMTrainingArguments
 
 Settings = dict[str, dict[str, Any]]
 SECTIONS: dict[str, type] = {"model": BDAMConfig, "data": DataArguments, "training": BDAMTrainingArguments}

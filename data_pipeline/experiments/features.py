@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from modeling_bdam.evaluation.protocols import EncodedSplit, GalleryRows
-from modeling_bdam.trainer import BDAMTrainer
+from modeling_bdam.training.trainer import BDAMTrainer
 
 MEASURED = "measured-"  # before the names of files that hold what was measured on the features
 _SPLIT_FIELDS = ("gallery", "described_gallery", "gallery_ids", "gallery_outfits", "queries", "query_rows")

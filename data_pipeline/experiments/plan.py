@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_bdam import BDAMConfig
-from modeling_bdam.run_arguments import parse_arguments, read_preset
+from modeling_bdam.training.run_arguments import parse_arguments, read_preset
 
 from .cells import Cell, Settings, merged, write_json
 from .definitions import Budget, Experiment, Row

@@ -15,8 +15,8 @@ from transformers import set_seed
 from transformers.utils import logging
 
 import run_t2i_reid
-from modeling_bdam.run_arguments import parse_arguments
-from modeling_bdam.trainer import BDAMTrainer
+from modeling_bdam.training.run_arguments import parse_arguments
+from modeling_bdam.training.trainer import BDAMTrainer
 
 from ..synthetic import load_synthetic
 from .cells import FAILURE_FILE, Cell, write_json, write_text

@@ -29,7 +29,7 @@ from data_pipeline.collator import RetrievalCollator, TrainCollator
 from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam import BDAMProcessor
 from modeling_bdam.processing_bdam import default_image_processor
-from modeling_bdam.sampler import IdentityBalancedSampler, KeyedDataset
+from modeling_bdam.training.sampler import IdentityBalancedSampler, KeyedDataset
 
 SIZES = (((128, 384), (128, 384)), ((64, 128), (64, 128)), ((128, 384), (224, 224)))  # (width, height) on disk, wanted
 CAPTION = "a man in a red coat and blue jeans, with a black bag over his left shoulder, walks past a white car"

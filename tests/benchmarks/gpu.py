@@ -30,8 +30,8 @@ from transformers.utils import logging
 
 from modeling_bdam import BDAMConfig, BDAMModel, mamba_bdam
 from modeling_bdam.mamba_bdam import MambaBlock
-from modeling_bdam.run_arguments import parse_arguments
-from modeling_bdam.trainer import BDAMTrainer
+from modeling_bdam.training.run_arguments import parse_arguments
+from modeling_bdam.training.trainer import BDAMTrainer
 
 PACKAGES = ("torch", "transformers", "accelerate", "mamba_ssm", "causal_conv1d", "triton")
 TEXT_LENGTH = 77

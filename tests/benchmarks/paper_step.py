@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from modeling_bdam import BDAMConfig, BDAMModel
-from modeling_bdam.run_arguments import parse_arguments
-from modeling_bdam.trainer import BDAMTrainer
+from modeling_bdam.training.run_arguments import parse_arguments
+from modeling_bdam.training.trainer import BDAMTrainer
 
 TEXTS = ("", "identity_", "clothing_")
 FIRST_WORD = 1000  # of BERT's vocabulary; the ids before it are special or unused

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from modeling_bdam import BDAMConfig, BDAMModel
 from modeling_bdam.losses import hsic
-from modeling_bdam.objective_bdam import TASKS, PairLabels, Texts, plain_losses, task_losses
+from modeling_bdam.objective_bdam import TASKS, PairLabels, Texts, task_losses
 from modeling_bdam.outputs_bdam import BDAMOutput
+from modeling_bdam.training.baselines import plain_losses
 
 PEOPLE = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
 # Descriptions as token ids: people 0 and 2 read the same; so do the clothes of rows 0, 1 and 5.

@@ -21,7 +21,7 @@ from data_pipeline.experiments.probes import BRANCHES, disentanglement
 from data_pipeline.experiments.runner import run_cells
 from data_pipeline.experiments.train_cell import train_cell
 from modeling_bdam.evaluation.protocols import protocol_metrics
-from modeling_bdam.trainer import NonFiniteLossError
+from modeling_bdam.training.trainer import NonFiniteLossError
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from modeling_bdam import BDAMConfig, BDAMModel
 from modeling_bdam.objective_bdam import PairLabels
 from modeling_bdam.outputs_bdam import BDAMOutput
-from modeling_bdam.similarity_distribution_matching import sdm_losses, similarity_distribution_matching
+from modeling_bdam.training.baselines import sdm_losses, similarity_distribution_matching
 
 
 def slow_sdm(queries: Tensor, keys: Tensor, scale: float, positives: Tensor, epsilon: float) -> float:

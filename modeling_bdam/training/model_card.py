@@ -5,22 +5,19 @@ import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from transformers import PreTrainedConfig, TrainerState
 from transformers.trainer_utils import IntervalStrategy
 
-from .licences import licence_of
-from .objective_bdam import TASKS
-from .sampler import KeyedDataset
+from ..objective_bdam import TASKS
+from .training_args import BDAMTrainingArguments
 
-if TYPE_CHECKING:
-    from .trainer import BDAMTrainer
-
-TEMPLATE = Path(__file__).parents[1] / "hub_cards" / "model_card.md"
+TEMPLATE = Path(__file__).parents[2] / "hub_cards" / "model_card.md"
 TAGS = ["bdam", "person-re-identification", "text-to-image-retrieval"]
 PROTOCOLS = {"": "standard", "described": "described gallery", "clothes_changing": "clothes-changing"}
 FIGURES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
@@ -29,30 +26,60 @@ COUNT = "unmatched_queries"
 
 @dataclass
 class CardData:
-    """What a trainer cannot know of its data: what they are called.
+    """Names and licenses of the data, which the trainer does not know.
 
     Attributes:
-        trained_on: data sets of the training split, as `--dataset_name` names them.
-        evaluated_on: data set of each test split, by the prefix of its figures: `{"eval": "synthetic"}`.
+        trained_on: license terms of each data set of the training split, by its `--dataset_name`.
+        evaluated_on: data set of each test split, by the prefix of its metrics: `{"eval": "synthetic"}`.
         base_models: the pretrained towers, as Hub ids.
     """
 
-    trained_on: list[str] = field(default_factory=list)
+    trained_on: dict[str, str] = field(default_factory=dict)
     evaluated_on: dict[str, str] = field(default_factory=dict)
     base_models: list[str] = field(default_factory=list)
 
 
 @dataclass
 class SplitSize:
-    """How much a split holds."""
+    """Number of people, images and captions of a split."""
 
     people: int
     images: int
     captions: int
 
+    @classmethod
+    def of_rows(cls, rows: Any) -> "SplitSize":
+        """Counts rows of the common schema."""
+        return cls(len(set(rows["person_id"])), len(rows), sum(len(texts) for texts in rows["captions"]))
+
+
+@dataclass
+class RunFacts:
+    """Everything a card reports about a run.
+
+    Attributes:
+        args: the training arguments.
+        state: step count and best metric of the trainer.
+        data: names of the data.
+        config: of the model.
+        parameters: number of parameters, without LoRA.
+        trained_parameters: number of parameters with a gradient.
+        train_size: size of the training split, if there is one.
+        test_sizes: size of each test split, by the prefix of its metrics.
+    """
+
+    args: BDAMTrainingArguments
+    state: TrainerState
+    data: CardData
+    config: PreTrainedConfig
+    parameters: int
+    trained_parameters: int
+    train_size: SplitSize | None
+    test_sizes: dict[str, SplitSize]
+
 
 def write_model_card(
-    trainer: "BDAMTrainer", name: str | None = None, licence: str | None = None, tags: list[str] | None = None
+    run: RunFacts, name: str | None = None, license: str | None = None, tags: list[str] | None = None
 ) -> None:
     """Writes `README.md` into the output folder, from the results, the picture and the arguments of the run.
 
@@ -60,23 +87,22 @@ def write_model_card(
 
     Args:
         name: of the model; by default the last part of the repository's name or of the folder.
-        licence: as the Hub spells it; by default Apache-2.0 of a model that has seen nothing but the synthetic data
+        license: as the Hub spells it; by default Apache-2.0 of a model that has seen nothing but the synthetic data
             set, and none where it is for others to say.
         tags: beside those that every card has.
     """
-    args, data = trainer.args, trainer.card_data
+    args, data = run.args, run.data
     folder = Path(args.output_dir)
-    model = trainer.accelerator.unwrap_model(trainer.model)
     repository = args.hub_model_id or folder.absolute().name
     results = eval_results(
-        _read(folder / "eval_results.json"), data.evaluated_on, model.config.clothing_weight, args.seed
+        _read(folder / "eval_results.json"), data.evaluated_on, run.config.clothing_weight, args.seed
     )
-    if licence is None and data.trained_on == ["synthetic"] and not data.base_models:
-        licence = "apache-2.0"
+    if license is None and list(data.trained_on) == ["synthetic"] and not data.base_models:
+        license = "apache-2.0"
     name = name or repository.rpartition("/")[2]
     card_data = ModelCardData(
         language="en",
-        license=licence,
+        license=license,
         library_name="transformers",
         pipeline_tag="zero-shot-image-classification",
         tags=[*TAGS, *(tag for tag in tags or [] if tag not in TAGS)],
@@ -90,16 +116,16 @@ def write_model_card(
         template_str=TEMPLATE.read_text(encoding="utf-8"),
         name=name,
         repository=repository,
-        config=model.config,
-        parameters=sum(value.numel() for name, value in model.named_parameters() if ".lora_" not in name),
+        config=run.config,
+        parameters=run.parameters,
         rows=_rows(results),
-        sizes={data.evaluated_on.get(prefix, prefix): size for prefix, size in trainer.scored.items()},
+        sizes={data.evaluated_on.get(prefix, prefix): size for prefix, size in run.test_sizes.items()},
         groups=_read(folder / "group_results.json"),
         base_models=data.base_models,
         pictures=sorted(path.name for path in folder.glob("retrieval*.png")),
-        trained_on=[(name, licence_of(name)) for name in data.trained_on],
-        training=_training(trainer) if args.do_train else None,
-        selection=_selection(trainer),
+        trained_on=list(data.trained_on.items()),
+        training=_training(run) if args.do_train else None,
+        selection=_selection(run),
     )
     _write(folder / "README.md", str(card))
     on_hub = [result for result in results if "/" in result.dataset_type and result.metric_type == "rank1"]
@@ -174,12 +200,9 @@ def _rows(results: list[EvalResult]) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: (row["data"], order.index(row["protocol"])))
 
 
-def _training(trainer: "BDAMTrainer") -> dict[str, Any]:
+def _training(run: RunFacts) -> dict[str, Any]:
     """What a training run was: data, settings, hardware and time."""
-    args = trainer.args
-    assert isinstance(trainer.train_dataset, KeyedDataset)
-    rows = trainer.train_dataset.rows
-    captions = sum(len(texts) for texts in rows["captions"])
+    args = run.args
     results = _read(Path(args.output_dir) / "train_results.json")
     tasks = [task for task in TASKS if task not in args.left_out_tasks] if args.objective == "decoupled" else ["info"]
     balance = "GradNorm" if args.gradnorm else "learned uncertainty" if args.uncertainty_weighting else "fixed weights"
@@ -187,15 +210,15 @@ def _training(trainer: "BDAMTrainer") -> dict[str, Any]:
     assert isinstance(fixed, dict)  # the arguments have read it from JSON
     seconds = results.get("train_runtime")
     return {
-        "size": SplitSize(len(set(rows["person_id"])), len(rows), captions),
+        "size": run.train_size,
         "settings": {
             "objective": args.objective,
             "tasks": ", ".join(tasks),
             "task weights": ", ".join([*(f"{task} {weight:g}" for task, weight in fixed.items()), balance]),
             "batch": f"{args.train_batch_size * args.world_size * args.gradient_accumulation_steps} images, "
             f"{args.images_per_person} a person",
-            "steps": trainer.state.global_step,
-            "trained parameters": f"{trainer.get_num_trainable_parameters():,}",
+            "steps": run.state.global_step,
+            "trained parameters": f"{run.trained_parameters:,}",
             "learning rate": f"{args.learning_rate:g}, {str(args.lr_scheduler_type).rpartition('.')[2].lower()}",
             "weight decay": f"{args.weight_decay:g}",
             "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
@@ -207,9 +230,9 @@ def _training(trainer: "BDAMTrainer") -> dict[str, Any]:
     }
 
 
-def _selection(trainer: "BDAMTrainer") -> str | None:
+def _selection(run: RunFacts) -> str | None:
     """Which checkpoint this is, in words."""
-    state, args = trainer.state, trainer.args
+    state, args = run.state, run.args
     if state.best_metric is None or args.eval_strategy == IntervalStrategy.NO or not args.load_best_model_at_end:
         return None
     figure = str(args.metric_for_best_model).removeprefix("eval_")
@@ -234,4 +257,4 @@ def _write(path: Path, text: str) -> None:
     os.replace(unfinished, path)
 
 
-__all__ = ["CardData", "SplitSize", "eval_results", "write_model_card"]
+__all__ = ["CardData", "RunFacts", "SplitSize", "eval_results", "write_model_card"]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from transformers import TrainingArguments
 
-from .objective_bdam import TASKS
+from ..objective_bdam import TASKS
 
 
 @dataclass

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.utils.data import DataLoader, Subset
 
-from .losses import info_nce_of_rows, masked_logsumexp, same_label_mask
-from .modeling_bdam import BDAMModel
+from ..losses import info_nce_of_rows, masked_logsumexp, same_label_mask
+from ..modeling_bdam import BDAMModel
 from .sampler import KeyedDataset
 
 MIN_LOSSES = 256  # fewer than this are no ground for a judgement

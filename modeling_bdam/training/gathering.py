@@ -11,8 +11,8 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 
-from .objective_bdam import COLUMN_FIELDS, PairLabels
-from .outputs_bdam import BDAMOutput
+from ..objective_bdam import COLUMN_FIELDS, PairLabels
+from ..outputs_bdam import BDAMOutput
 
 
 class _AllGather(torch.autograd.Function):

@@ -14,7 +14,13 @@ from torch import Tensor
 
 import run_t2i_reid
 from modeling_bdam import BDAMModel
-from modeling_bdam.tower_training import add_lora, freeze_layers, lora_weights, merged_weights, unmerged_weights
+from modeling_bdam.training.tower_training import (
+    add_lora,
+    freeze_layers,
+    lora_weights,
+    merged_weights,
+    unmerged_weights,
+)
 
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, HfArgumentParser, PreTrainedConfig
 
-from .configuration_bdam import BDAMConfig
+from ..configuration_bdam import BDAMConfig
 from .training_args import BDAMTrainingArguments
 
 SECTIONS = ("model", "data", "training")
@@ -181,11 +181,11 @@ def read_preset(name_or_path: str) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: see `parse_arguments`.
     """
-    path = Path(__file__).parent / f"preset_{name_or_path}.json"
+    path = Path(__file__).parents[1] / f"preset_{name_or_path}.json"
     if not path.is_file():
         path = Path(name_or_path)
     if not path.is_file():
-        presets = sorted(file.stem.removeprefix("preset_") for file in Path(__file__).parent.glob("preset_*.json"))
+        presets = sorted(file.stem.removeprefix("preset_") for file in Path(__file__).parents[1].glob("preset_*.json"))
         raise ValueError(f"--config {name_or_path}: no such file, and no preset of that name ({', '.join(presets)})")
     try:
         preset = json.loads(path.read_text(encoding="utf-8"))

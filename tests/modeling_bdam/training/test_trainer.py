@@ -10,15 +10,14 @@ from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from modeling_bdam import BDAMConfig, BDAMModel
-from modeling_bdam.gradnorm import GradNorm
 from modeling_bdam.losses import gate_regularisation
 from modeling_bdam.objective_bdam import TASKS, PairLabels, task_losses
-from modeling_bdam.sampler import KeyedDataset
-from modeling_bdam.trainer import BDAMTrainer, NonFiniteLossError
-from modeling_bdam.training_args import BDAMTrainingArguments
-from modeling_bdam.uncertainty_weighting import UncertaintyWeighting
+from modeling_bdam.training.sampler import KeyedDataset
+from modeling_bdam.training.task_weighting import GradNorm, UncertaintyWeighting
+from modeling_bdam.training.trainer import BDAMTrainer, NonFiniteLossError
+from modeling_bdam.training.training_args import BDAMTrainingArguments
 
-from .tensor_rows import TensorRows, collate
+from ..tensor_rows import TensorRows, collate
 
 
 class Recorder(TrainerCallback):
@@ -203,8 +202,8 @@ def test_uncertainty_takes_the_place_of_gradnorm_and_moves_once_a_step(make_trai
     for entry in logs:
         assert [entry[f"weight_{task}"] for task in TASKS] == pytest.approx(expected.weights.tolist())
         expected.update(torch.tensor([entry[f"loss_{task}"] for task in TASKS]))
-    assert trainer.uncertainty is not None
-    torch.testing.assert_close(trainer.uncertainty.weights, expected.weights)
+    assert trainer.task_weighting is not None
+    torch.testing.assert_close(trainer.task_weighting.weights, expected.weights)
 
     resumed, _ = make_trainer(**{**arguments, "max_steps": 4})
     resumed.train(resume_from_checkpoint=str(Path(trainer.args.output_dir) / "checkpoint-3"))
@@ -233,7 +232,7 @@ def test_robust_pairs_judge_as_epochs_begin_after_the_warm_up_and_an_epoch_resum
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             drawn.append([row for row, *_ in trainer.train_sampler or ()])
 
-    monkeypatch.setattr("modeling_bdam.trainer.choose_texts", without_one)
+    monkeypatch.setattr("modeling_bdam.training.trainer.choose_texts", without_one)
     arguments = {
         "robust_pairs": True,
         "robust_pairs_warmup": 0.3,

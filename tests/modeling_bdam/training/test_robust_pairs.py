@@ -8,10 +8,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from modeling_bdam import BDAMConfig, BDAMModel, noisy_pairs
-from modeling_bdam.noisy_pairs import Chunk, Mixture, TextChoice, choose_texts, texts_of_rows
+from modeling_bdam import BDAMConfig, BDAMModel
+from modeling_bdam.training import robust_pairs as noisy_pairs
+from modeling_bdam.training.robust_pairs import Chunk, Mixture, TextChoice, choose_texts, texts_of_rows
 
-from .tensor_rows import TensorRows, collate
+from ..tensor_rows import TensorRows, collate
 
 PAIRS = (
     ("image_identity_embeds", "description_identity_embeds"),

@@ -17,23 +17,21 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import speed_metrics
 
-from .evaluation.protocols import EncodedSplit, encode_split, protocol_metrics
+from ..evaluation.protocols import EncodedSplit, encode_split, protocol_metrics
+from ..losses import gate_regularisation
+from ..modeling_bdam import BDAMModel
+from ..objective_bdam import task_losses
+from ..outputs_bdam import BDAMOutput
+from .baselines import plain_losses, sdm_losses
 from .gathering import gather_labels, gather_outputs, whole_batch_norms
-from .gradnorm import GradNorm, shared_gradient_norms
-from .losses import gate_regularisation
-from .model_card import CardData, SplitSize, write_model_card
-from .modeling_bdam import BDAMModel
-from .noisy_pairs import TextChoice, choose_texts
-from .objective_bdam import plain_losses, task_losses
-from .outputs_bdam import BDAMOutput
+from .model_card import CardData, RunFacts, SplitSize, write_model_card
+from .robust_pairs import TextChoice, choose_texts
 from .sampler import IdentityBalancedSampler, KeyedDataset
-from .similarity_distribution_matching import sdm_losses
+from .task_weighting import GradNorm, TaskWeighting, UncertaintyWeighting, shared_gradient_norms
 from .tower_training import lora_weights, merged_weights, unmerged_weights
 from .training_args import BDAMTrainingArguments
-from .uncertainty_weighting import UncertaintyWeighting
 
-GRADNORM_FILE = "gradnorm.pt"
-UNCERTAINTY_FILE = "uncertainty.pt"
+TASK_WEIGHTING_FILE = "task_weighting.pt"
 TEXT_CHOICE_FILE = "text_choice.pt"
 LORA_FILE = "lora.safetensors"
 BASELINES = {"plain": plain_losses, "sdm": sdm_losses}
@@ -77,8 +75,7 @@ class BDAMTrainer(Trainer):
     ) -> None:
         self.retrieval_collator = retrieval_collator
         self.train_sampler: IdentityBalancedSampler | None = None
-        self.gradnorm: GradNorm | None = None
-        self.uncertainty: UncertaintyWeighting | None = None
+        self.task_weighting: TaskWeighting | None = None
         self.text_choice = TextChoice()
         self.card_data = CardData()
         self.scored: dict[str, SplitSize] = {}  # by prefix of the figures
@@ -188,7 +185,7 @@ class BDAMTrainer(Trainer):
         assert isinstance(fixed, dict)  # the arguments have read it from JSON
         losses = {task: fixed.get(task, 1.0) * loss for task, loss in losses.items()}
 
-        weights = self._gradnorm_weights(losses, output)
+        weights = self._current_task_weights(losses, output)
         total = sum(
             (weight * loss for weight, loss in zip(weights, losses.values(), strict=True)), start=weights.new_zeros(())
         )
@@ -204,47 +201,32 @@ class BDAMTrainer(Trainer):
             self._note({"fusion_gate_image_mean": output.fusion_gate[:, 0].mean()})
         return (total, output) if return_outputs else total
 
-    def _gradnorm_weights(self, losses: dict[str, Tensor], output: BDAMOutput) -> Tensor:
-        """The weights of this step's losses, [K]; at the last micro-batch of a step, GradNorm moves on for the next."""
+    def _current_task_weights(self, losses: dict[str, Tensor], output: BDAMOutput) -> Tensor:
+        """The weights of the losses in this step, [K]; the last micro-batch of a step also updates them."""
         values = torch.stack([loss.detach() for loss in losses.values()])
-        if self.args.uncertainty_weighting:
-            return self._uncertainty_weights(list(losses), values)
-        if not self.args.gradnorm or len(losses) == 1:
+        if not (self.args.gradnorm or self.args.uncertainty_weighting) or len(losses) == 1:
             return torch.ones_like(values)
-        if self.gradnorm is None:
-            self.gradnorm = self._new_gradnorm(list(losses))
-        weights = self.gradnorm.weights
-        norms = shared_gradient_norms(list(losses.values()), [output.pooled_identity, output.pooled_clothing])
-        norms = whole_batch_norms(norms, self.accelerator)
-        self._note({f"gradient_norm_{task}": norm for task, norm in zip(losses, norms, strict=True)})
+        if self.task_weighting is None:
+            self.task_weighting = self._new_task_weighting(list(losses))
+        weights = self.task_weighting.weights
+        norms = torch.zeros_like(values)
+        if self.args.gradnorm:
+            norms = shared_gradient_norms(list(losses.values()), [output.pooled_identity, output.pooled_clothing])
+            norms = whole_batch_norms(norms, self.accelerator)
+            self._note({f"gradient_norm_{task}": norm for task, norm in zip(losses, norms, strict=True)})
         self._micro_batches.append((self.accelerator.reduce(values, "mean"), norms))
         if self.accelerator.sync_gradients:
             mean_values, mean_norms = (torch.stack(part).mean(dim=0) for part in zip(*self._micro_batches, strict=True))
-            self.gradnorm.update(mean_values, mean_norms)
+            self.task_weighting.update(mean_values, mean_norms)
             self._micro_batches.clear()
         return weights
 
-    def _uncertainty_weights(self, tasks: list[str], losses: Tensor) -> Tensor:
-        """As `_gradnorm_weights`, by learned uncertainty; `losses` [K]."""
-        if self.uncertainty is None:
-            self.uncertainty = self._new_uncertainty(tasks)
-        weights = self.uncertainty.weights
-        self._micro_batches.append((self.accelerator.reduce(losses, "mean"), losses))
-        if self.accelerator.sync_gradients:
-            self.uncertainty.update(torch.stack([values for values, _ in self._micro_batches]).mean(dim=0))
-            self._micro_batches.clear()
-        return weights
-
-    def _new_uncertainty(self, tasks: list[str]) -> UncertaintyWeighting:
-        return UncertaintyWeighting(tasks, self.args.gradnorm_learning_rate, device=self.args.device)
-
-    def _new_gradnorm(self, tasks: list[str]) -> GradNorm:
+    def _new_task_weighting(self, tasks: list[str]) -> TaskWeighting:
+        args = self.args
+        if args.uncertainty_weighting:
+            return UncertaintyWeighting(tasks, args.gradnorm_learning_rate, device=args.device)
         return GradNorm(
-            tasks,
-            alpha=self.args.gradnorm_alpha,
-            learning_rate=self.args.gradnorm_learning_rate,
-            log_weight_penalty=self.args.gradnorm_penalty,
-            device=self.args.device,
+            tasks, args.gradnorm_alpha, args.gradnorm_learning_rate, args.gradnorm_penalty, device=args.device
         )
 
     def _check_finite(self, losses: dict[str, Tensor]) -> None:
@@ -370,19 +352,15 @@ class BDAMTrainer(Trainer):
             state_dict = merged_weights(own, own.state_dict() if state_dict is None else state_dict)
         if self.is_fsdp_enabled and state_dict:  # empty on all processes but the first
             state_dict["logit_scale"] = state_dict["logit_scale"].reshape(())
-        sharded, own.__class__ = own.__class__, BDAMModel  # FSDP's own class is not what the folder is to name
         super()._save(output_dir, state_dict)
-        own.__class__ = sharded
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         lora = lora_weights(self.accelerator.unwrap_model(self.model))
         if lora and self.args.should_save:
             save_file(lora, os.path.join(output_dir, LORA_FILE))
-        if self.gradnorm is not None and self.args.should_save:
-            torch.save(self.gradnorm.state_dict(), os.path.join(output_dir, GRADNORM_FILE))
-        if self.uncertainty is not None and self.args.should_save:
-            torch.save(self.uncertainty.state_dict(), os.path.join(output_dir, UNCERTAINTY_FILE))
+        if self.task_weighting is not None and self.args.should_save:
+            torch.save(self.task_weighting.state_dict(), os.path.join(output_dir, TASK_WEIGHTING_FILE))
         if self.args.robust_pairs and self.args.should_save:
             torch.save(self.text_choice.state_dict(), os.path.join(output_dir, TEXT_CHOICE_FILE))
 
@@ -396,12 +374,9 @@ class BDAMTrainer(Trainer):
             exists = os.path.isfile(path)
             return torch.load(path, map_location=self.args.device, weights_only=True) if exists else None
 
-        if self.args.gradnorm and (state := saved(GRADNORM_FILE)) is not None:
-            self.gradnorm = self._new_gradnorm(state["tasks"])
-            self.gradnorm.load_state_dict(state)
-        if self.args.uncertainty_weighting and (state := saved(UNCERTAINTY_FILE)) is not None:
-            self.uncertainty = self._new_uncertainty(state["tasks"])
-            self.uncertainty.load_state_dict(state)
+        if (state := saved(TASK_WEIGHTING_FILE)) is not None:
+            self.task_weighting = self._new_task_weighting(state["tasks"])
+            self.task_weighting.load_state_dict(state)
         if self.args.robust_pairs and (state := saved(TEXT_CHOICE_FILE)) is not None:
             self.text_choice.load_state_dict(state)
 
@@ -429,7 +404,19 @@ class BDAMTrainer(Trainer):
                 What the data sets are called is `card_data`.
         """
         if self.is_world_process_zero():
-            write_model_card(self, model_name, license, [tags] if isinstance(tags, str) else tags)
+            model = self.accelerator.unwrap_model(self.model)
+            rows = self.train_dataset.rows if isinstance(self.train_dataset, KeyedDataset) else None
+            facts = RunFacts(
+                args=self.args,
+                state=self.state,
+                data=self.card_data,
+                config=model.config,
+                parameters=sum(value.numel() for name, value in model.named_parameters() if ".lora_" not in name),
+                trained_parameters=self.get_num_trainable_parameters(),
+                train_size=None if rows is None else SplitSize.of_rows(rows),
+                test_sizes=self.scored,
+            )
+            write_model_card(facts, model_name, license, [tags] if isinstance(tags, str) else tags)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """As in `Trainer`, with the code that the model needs where this package is not, and with a card."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modeling_bdam.gradnorm import GradNorm, shared_gradient_norms
+from modeling_bdam.training.task_weighting import GradNorm, UncertaintyWeighting, shared_gradient_norms
 
 
 class TwoLayers(torch.nn.Module):
@@ -234,10 +234,39 @@ def test_tasks_must_be_distinct_names(tasks: list[str]) -> None:
 
 
 def test_bounds_must_hold_the_initial_weight() -> None:
-    with pytest.raises(ValueError, match="must lie in"):
+    with pytest.raises(ValueError, match="must contain 1"):
         GradNorm(["a"], min_weight=2.0)
 
 
 def test_one_value_a_task_is_required() -> None:
     with pytest.raises(ValueError, match=r"one loss for each of \['a', 'b'\]"):
         GradNorm(["a", "b"]).update(torch.ones(3), torch.ones(2))
+
+
+def test_uncertainty_follows_adam_on_its_objective() -> None:
+    torch.manual_seed(0)
+    weighting = UncertaintyWeighting(["a", "b", "c"], learning_rate=0.1)
+    s = torch.zeros(3, requires_grad=True)
+    adam = torch.optim.Adam([s], lr=0.1)
+    for _ in range(5):
+        losses = 5 * torch.rand(3)
+        weighting.update(losses)
+        adam.zero_grad()
+        ((-s).exp() * losses + s).sum().backward()
+        adam.step()
+        torch.testing.assert_close(weighting.weights, (-s).exp().detach())
+    assert (weighting.weights - 1).abs().max() > 0.1
+
+
+def test_uncertainty_converges_to_the_inverse_loss() -> None:
+    weighting = UncertaintyWeighting(["a", "b"], learning_rate=0.05)
+    for _ in range(400):
+        weighting.update(torch.tensor([4.0, 0.5]))
+    assert weighting.weights.tolist() == pytest.approx([0.25, 2.0], rel=0.02)
+
+
+def test_uncertainty_weight_is_clipped_at_zero_loss() -> None:
+    weighting = UncertaintyWeighting(["a"], learning_rate=1.0, max_weight=10.0)
+    for _ in range(20):
+        weighting.update(torch.zeros(1))
+    assert weighting.weights.tolist() == pytest.approx([10.0])

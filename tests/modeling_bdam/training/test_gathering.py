@@ -12,14 +12,14 @@ import torch
 from accelerate import Accelerator
 
 import modeling_bdam
-from modeling_bdam.gathering import gather_outputs, whole_batch_norms
 from modeling_bdam.outputs_bdam import BDAMOutput
+from modeling_bdam.training.gathering import gather_outputs, whole_batch_norms
 
 PROGRAM = """
 import json, sys
 import torch
 from accelerate import Accelerator
-from modeling_bdam.gathering import gather_labels, gather_outputs, gather_with_gradient, whole_batch_norms
+from modeling_bdam.training.gathering import gather_labels, gather_outputs, gather_with_gradient, whole_batch_norms
 from modeling_bdam.outputs_bdam import BDAMOutput
 
 accelerator = Accelerator(cpu=True)

@@ -10,8 +10,8 @@ learn from: IRRA's τ of 0.02 is for towers of CLIP, and new towers want a far h
 import torch
 from torch import Tensor
 
-from .objective_bdam import PairLabels
-from .outputs_bdam import BDAMOutput
+from ..objective_bdam import PairLabels, both_directions
+from ..outputs_bdam import BDAMOutput
 
 EPSILON = 1e-8
 
@@ -50,3 +50,10 @@ def sdm_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> dic
     forth = similarity_distribution_matching(rows[image], columns[caption], scale, labels.same_person)
     back = similarity_distribution_matching(rows[caption], columns[image], scale, labels.same_person)
     return {"info": forth + back}
+
+
+def plain_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
+    """The baseline: InfoNCE between images and captions in the identity embeddings, and nothing else."""
+    fields = "image_identity_embeds", "caption_identity_embeds"
+    # same_clothing is the row itself: captions alone are read
+    return {"info": both_directions(rows, columns, *fields, labels.same_clothing, labels.unknown_clothing)}

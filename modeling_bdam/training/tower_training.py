@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 if TYPE_CHECKING:
-    from .modeling_bdam import BDAMModel
+    from ..modeling_bdam import BDAMModel
 
 WHOLE_TOWER = -1
 _ADAPTER = "default"

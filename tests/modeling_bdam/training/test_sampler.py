@@ -8,7 +8,7 @@ import pytest
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, DataLoader
 
-from modeling_bdam.sampler import IdentityBalancedSampler, KeyedDataset
+from modeling_bdam.training.sampler import IdentityBalancedSampler, KeyedDataset
 
 # 30 people with 1 to 9 images each, rows in random order
 PERSON_IDS = np.random.default_rng(0).permutation(np.repeat(np.arange(30) * 7 + 3, np.arange(30) % 9 + 1)).tolist()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modeling_bdam.run_arguments import apply_overrides, parse_arguments, read_preset
+from modeling_bdam.training.run_arguments import apply_overrides, parse_arguments, read_preset
 
 
 @pytest.mark.parametrize("name", ["tiny", "paper", "clip"])
