@@ -27,7 +27,7 @@ def convert_clip(
     with one_line_errors():
         from transformers import AutoTokenizer
 
-        from modeling_bdam.clip_baselines import convert_clip_baseline, read_checkpoint
+        from modeling_bdam.conversion.clip_checkpoints import convert_clip_baseline, read_checkpoint
 
         if output.exists():
             raise ValueError(f"{output} exists already")

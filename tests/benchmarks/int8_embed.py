@@ -22,7 +22,7 @@ from transformers import BertConfig, ViTConfig
 
 from data_pipeline import load_synthetic
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor, retrieval_metrics
-from modeling_bdam.export_bdam import ImageSide, OnnxEmbedder, TextSide, export_onnx, quantize_int8
+from modeling_bdam.conversion.onnx import ImageSide, OnnxEmbedder, TextSide, export_onnx, quantize_int8
 
 Embed = Callable[..., NDArray[np.float32]]
 RUNTIMES = ("torch fp32", "onnxruntime fp32", "onnxruntime int8")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from data_pipeline.commands.main import app
 from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam import BDAMModel
-from modeling_bdam.clip_baselines import convert_clip_baseline, read_checkpoint
+from modeling_bdam.conversion.clip_checkpoints import convert_clip_baseline, read_checkpoint
 
 WIDTH, TEXT_WIDTH, LAYERS, PATCH, VOCABULARY, LONGEST = 128, 64, 2, 16, 60, 12
 

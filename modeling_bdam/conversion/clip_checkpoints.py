@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
-from .clip_grid_bdam import GridVisionModel
+from ..clip_grid_bdam import GridVisionModel
 
 HEAD_WIDTH = 64  # of every CLIP
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .modeling_bdam import BDAMModel
+from ..modeling_bdam import BDAMModel
 
 PathLike = str | os.PathLike[str]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modeling_bdam import BDAMModel
-from modeling_bdam.export_bdam import OnnxEmbedder, export_onnx, quantize_int8
+from modeling_bdam.conversion.onnx import OnnxEmbedder, export_onnx, quantize_int8
 
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")

@@ -1,0 +1,1 @@
+"""Other formats in and out: checkpoints of CLIP baselines, ONNX."""
