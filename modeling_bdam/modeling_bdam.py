@@ -15,7 +15,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_bdam import BDAMConfig
 from .decoupling_bdam import BDAMAttention, BDAMLayer, BidirectionalDecoupling, Decoupled, LinearDecoupling
 from .fusion_bdam import FusionHead, LinearFusion, masked_mean
-from .losses import gradient_reversal
+from .losses_bdam import gradient_reversal
 from .mamba_bdam import MambaBlock
 from .objective_bdam import batch_loss
 from .outputs_bdam import BDAMFeatures, BDAMOutput

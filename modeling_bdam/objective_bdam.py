@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .losses import adversarial, hsic, info_nce, same_label_mask, same_text_mask, triplet
+from .losses_bdam import adversarial, hsic, info_nce, same_label_mask, same_text_mask, triplet
 from .outputs_bdam import BDAMOutput
 
 TASKS = ("info", "triplet", "adversarial", "decouple", "match")

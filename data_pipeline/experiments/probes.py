@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from modeling_bdam.evaluation.protocols import EncodedSplit
 from modeling_bdam.evaluation.retrieval_metrics import retrieval_metrics
-from modeling_bdam.losses import hsic
+from modeling_bdam.losses_bdam import hsic
 
 from .attributes import CLOTHING_ATTRIBUTES, IDENTITY_TRAITS, attribute_labels
 from .features import BranchFeatures, Features

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.utils.data import DataLoader, Subset
 
-from ..losses import info_nce_of_rows, masked_logsumexp, same_label_mask
+from ..losses_bdam import info_nce_of_rows, masked_logsumexp, same_label_mask
 from ..modeling_bdam import BDAMModel
 from .sampler import KeyedDataset
 

@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import speed_metrics
 
 from ..evaluation.protocols import EncodedSplit, encode_split, protocol_metrics
-from ..losses import gate_regularisation
+from ..losses_bdam import gate_regularisation
 from ..modeling_bdam import BDAMModel
 from ..objective_bdam import task_losses
 from ..outputs_bdam import BDAMOutput

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modeling_bdam import BDAMModel
-from modeling_bdam.losses import gate_regularisation
+from modeling_bdam.losses_bdam import gate_regularisation
 
 MakeConfig = Callable[..., Any]  # BDAMConfig, whose towers are configs by now
 MakeBatch = Callable[..., dict[str, Tensor]]

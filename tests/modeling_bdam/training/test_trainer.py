@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from modeling_bdam import BDAMConfig, BDAMModel
-from modeling_bdam.losses import gate_regularisation
+from modeling_bdam.losses_bdam import gate_regularisation
 from modeling_bdam.objective_bdam import TASKS, PairLabels, task_losses
 from modeling_bdam.training.sampler import KeyedDataset
 from modeling_bdam.training.task_weighting import GradNorm, UncertaintyWeighting

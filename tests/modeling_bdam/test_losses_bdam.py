@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from modeling_bdam import losses
+from modeling_bdam import losses_bdam as losses
 
 DOUBLE = torch.float64
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from modeling_bdam import BDAMConfig, BDAMModel
-from modeling_bdam.losses import hsic
+from modeling_bdam.losses_bdam import hsic
 from modeling_bdam.objective_bdam import TASKS, PairLabels, Texts, task_losses
 from modeling_bdam.outputs_bdam import BDAMOutput
 from modeling_bdam.training.baselines import plain_losses
