@@ -39,7 +39,7 @@ from data_pipeline import (
 from data_pipeline.augmentation import AugmentationConfig
 from data_pipeline.collator import RetrievalCollator, TrainCollator
 from data_pipeline.retrieval_sheet import retrieval_sheet
-from data_pipeline.synthetic_people import describe_person
+from data_pipeline.synthetic.people import describe_person
 from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
 from modeling_bdam.evaluation.group_metrics import Groups, rank1_by_group

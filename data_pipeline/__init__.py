@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     from .inspection import inspect_splits
     from .loading import BENCHMARKS, load_person_dataset
     from .schema import PERSON_FEATURES, check_splits
-    from .synthetic import load_synthetic, synthetic_caption_styles
-    from .synthetic_people import Outfit, Person, PersonTraits, describe_person
+    from .synthetic.dataset import load_synthetic, synthetic_caption_styles
+    from .synthetic.people import Outfit, Person, PersonTraits, describe_person
 
 # A name must not be a module's as well: once imported, the module would stand in its place.
 _HOMES = {
     "BENCHMARKS": "loading",
     "PERSON_FEATURES": "schema",
-    "Outfit": "synthetic_people",
-    "Person": "synthetic_people",
-    "PersonTraits": "synthetic_people",
+    "Outfit": "synthetic.people",
+    "Person": "synthetic.people",
+    "PersonTraits": "synthetic.people",
     "UnreadableImageError": "images",
     "check_image": "images",
     "check_splits": "schema",
     "concatenate_person_datasets": "concatenation",
-    "describe_person": "synthetic_people",
+    "describe_person": "synthetic.people",
     "inspect_splits": "inspection",
     "load_person_dataset": "loading",
-    "load_synthetic": "synthetic",
+    "load_synthetic": "synthetic.dataset",
     "open_image": "images",
     "push_person_dataset": "hub",
     "save_parquet": "benchmarks.parquet",
-    "synthetic_caption_styles": "synthetic",
+    "synthetic_caption_styles": "synthetic.dataset",
     "with_image_files": "images",
 }
 

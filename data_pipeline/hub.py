@@ -11,7 +11,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from modeling_bdam.licences import licence_of
 
 from .schema import check_splits
-from .synthetic_people import describe_person
+from .synthetic.people import describe_person
 
 TEMPLATE = Path(__file__).parents[1] / "hub_cards" / "dataset_card.md"
 UNKNOWN = -1

@@ -165,7 +165,7 @@ def _load(
     check_images: bool = True,
 ) -> "DatasetDict":
     if name == "synthetic":
-        from ..synthetic import load_synthetic
+        from ..synthetic.dataset import load_synthetic
 
         return load_synthetic(cache_dir=cache_dir)
     from ..loading import load_person_dataset

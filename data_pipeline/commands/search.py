@@ -217,7 +217,7 @@ def _dataset(name: str, data_dir: Path | None, split: str, descriptions: str | N
     from datasets import disable_progress_bars
 
     from ..loading import load_person_dataset
-    from ..synthetic import load_synthetic
+    from ..synthetic.dataset import load_synthetic
 
     disable_progress_bars()
     if name == "synthetic":

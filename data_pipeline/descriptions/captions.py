@@ -5,7 +5,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from ..loading import load_person_dataset
-from ..synthetic import load_synthetic, synthetic_caption_styles
+from ..synthetic.dataset import load_synthetic, synthetic_caption_styles
 from ..text_files import check_string, read_json_lines, read_text
 
 

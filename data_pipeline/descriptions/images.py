@@ -81,7 +81,7 @@ def load_splits(name: str, data_dir: Path | None) -> DatasetDict:
         ValueError, OSError: the data set cannot be loaded; the message says why.
     """
     from ..loading import load_person_dataset
-    from ..synthetic import load_synthetic
+    from ..synthetic.dataset import load_synthetic
 
     if name == "synthetic":
         return load_synthetic()

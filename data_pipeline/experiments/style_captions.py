@@ -17,9 +17,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from ..columns import with_column
 from ..descriptions.clustering import cluster
 from ..descriptions.neutralize import neutralize
-from ..synthetic import synthetic_caption_styles
-from ..synthetic_captions import write_caption
-from ..synthetic_people import NUM_OUTFITS, describe_person, describe_shot
+from ..synthetic.captions import write_caption
+from ..synthetic.dataset import synthetic_caption_styles
+from ..synthetic.people import NUM_OUTFITS, describe_person, describe_shot
 from .attributes import SYNTHETIC_SEED
 
 EXEMPLARS = 8  # captions near its centre that stand for a style

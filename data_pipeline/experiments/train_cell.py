@@ -18,7 +18,7 @@ import run_t2i_reid
 from modeling_bdam.training.run_arguments import parse_arguments
 from modeling_bdam.training.trainer import BDAMTrainer
 
-from ..synthetic import load_synthetic
+from ..synthetic.dataset import load_synthetic
 from .cells import FAILURE_FILE, Cell, write_json, write_text
 from .corruption import corrupt_texts
 from .examples import draw_attention, draw_sheet

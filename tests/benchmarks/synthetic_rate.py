@@ -7,7 +7,7 @@ import argparse
 import itertools
 import time
 
-from data_pipeline.synthetic import synthetic_row
+from data_pipeline.synthetic.dataset import synthetic_row
 
 
 def main() -> None:

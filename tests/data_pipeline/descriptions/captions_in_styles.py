@@ -2,9 +2,9 @@
 
 import random
 
-from data_pipeline.synthetic import caption_styles
-from data_pipeline.synthetic_captions import write_caption
-from data_pipeline.synthetic_people import describe_person, describe_shot
+from data_pipeline.synthetic.captions import write_caption
+from data_pipeline.synthetic.dataset import caption_styles
+from data_pipeline.synthetic.people import describe_person, describe_shot
 
 LIKE_CUHK_PEDES = (
     "The man is wearing a white t-shirt with a black logo on the front, dark gray shorts and black and white sneakers.",

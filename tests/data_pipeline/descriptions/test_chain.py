@@ -13,7 +13,7 @@ from PIL import Image
 
 import run_t2i_reid
 from data_pipeline import load_person_dataset
-from data_pipeline.synthetic import synthetic_row
+from data_pipeline.synthetic.dataset import synthetic_row
 
 from .tiny_text_encoders import save_clip
 

@@ -14,13 +14,13 @@ from data_pipeline.descriptions.lexicon import (
     named_attributes,
     refusal_words,
 )
-from data_pipeline.synthetic_captions import (
+from data_pipeline.synthetic.captions import (
     CAPTION_STYLES,
     write_caption,
     write_clothing_description,
     write_identity_description,
 )
-from data_pipeline.synthetic_people import describe_person, describe_shot
+from data_pipeline.synthetic.people import describe_person, describe_shot
 
 
 def synthetic_texts(people: int) -> list[tuple[str, str, list[str]]]:

@@ -7,7 +7,7 @@ import torch
 from data_pipeline.experiments import probes
 from data_pipeline.experiments.attributes import CLOTHING_ATTRIBUTES, IDENTITY_TRAITS, attribute_labels
 from data_pipeline.experiments.features import BranchFeatures
-from data_pipeline.synthetic_people import NUM_OUTFITS, describe_person
+from data_pipeline.synthetic.people import NUM_OUTFITS, describe_person
 from modeling_bdam.evaluation.protocols import EncodedSplit
 from modeling_bdam.evaluation.retrieval_metrics import retrieval_metrics
 

@@ -21,7 +21,7 @@ from data_pipeline.images import open_image
 from data_pipeline.schema import PERSON_FEATURES
 from data_pipeline.search import PersonGallery, build_index, indexing
 from data_pipeline.search.embedder import Embedder
-from data_pipeline.synthetic import synthetic_row
+from data_pipeline.synthetic.dataset import synthetic_row
 
 ROOT = Path(__file__).parents[3]
 SENTENCE = "a young woman in a red coat and blue jeans"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_pipeline.search import PersonGallery, build_index
 from data_pipeline.search.embedder import Embedder
-from data_pipeline.synthetic import synthetic_row
+from data_pipeline.synthetic.dataset import synthetic_row
 
 SENTENCE = "a young woman in a red coat and blue jeans"
 

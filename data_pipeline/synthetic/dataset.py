@@ -9,10 +9,10 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, NamedSplit
 
-from .schema import PERSON_FEATURES
-from .synthetic_captions import CAPTION_STYLES, write_caption, write_clothing_description, write_identity_description
-from .synthetic_drawing import draw_photo
-from .synthetic_people import NUM_OUTFITS, describe_person, describe_shot
+from ..schema import PERSON_FEATURES
+from .captions import CAPTION_STYLES, write_caption, write_clothing_description, write_identity_description
+from .drawing import draw_photo
+from .people import NUM_OUTFITS, describe_person, describe_shot
 
 
 def load_synthetic(
@@ -147,8 +147,10 @@ def _rows(
 
 
 def _recipe() -> str:
-    """A digest of the source that draws and writes, for the cache key: no older drawing is ever read back."""
+    """Digest of the source files of this package, part of the cache key: a change of the drawing code redraws."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    assert len(sources) > 1, f"{Path(__file__).parent} has no source files to digest"
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("synthetic*.py")):
+    for path in sources:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -2,9 +2,9 @@
 
 import math
 
-from .synthetic_body import PALETTE, SKIN, Body, hair_colour
-from .synthetic_pen import Colour, Pen, mix, shade
-from .synthetic_people import Outfit, PersonTraits
+from .body import PALETTE, SKIN, Body, hair_colour
+from .pen import Colour, Pen, mix, shade
+from .people import Outfit, PersonTraits
 
 
 def draw_head(pen: Pen, traits: PersonTraits, body: Body, outfit: Outfit, view: str) -> None:

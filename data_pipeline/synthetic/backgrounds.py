@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from PIL import ImageDraw
 
-from .synthetic_body import PALETTE
-from .synthetic_pen import Colour, mix, shade
+from .body import PALETTE
+from .pen import Colour, mix, shade
 
 Background = Callable[[ImageDraw.ImageDraw, int, int, random.Random], None]
 

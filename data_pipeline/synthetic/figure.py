@@ -7,10 +7,10 @@ import math
 
 from PIL import Image
 
-from .synthetic_body import PALETTE, SKIN, body_of, contrast, figure_height
-from .synthetic_head import draw_head
-from .synthetic_pen import Colour, Pen, Point, Shape, cloth, mix, shade
-from .synthetic_people import Outfit, PersonTraits, Shot
+from .body import PALETTE, SKIN, body_of, contrast, figure_height
+from .head import draw_head
+from .pen import Colour, Pen, Point, Shape, cloth, mix, shade
+from .people import Outfit, PersonTraits, Shot
 
 _LONG_SLEEVES = ("shirt", "sweater", "hoodie", "jacket", "coat")
 _HEM = {"t-shirt": 0.53, "shirt": 0.54, "sweater": 0.52, "hoodie": 0.53, "jacket": 0.525, "coat": 0.71, "dress": 0.71}

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from .synthetic_pen import Colour, mix, shade
-from .synthetic_people import PersonTraits, Shot
+from .pen import Colour, mix, shade
+from .people import PersonTraits, Shot
 
 PALETTE: dict[str, Colour] = {
     "black": (28, 28, 32),

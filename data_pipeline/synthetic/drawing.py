@@ -8,11 +8,11 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from .synthetic_backgrounds import BACKGROUNDS
-from .synthetic_body import PALETTE
-from .synthetic_figure import draw_figure
-from .synthetic_pen import shade
-from .synthetic_people import Person, Shot, describe_person
+from .backgrounds import BACKGROUNDS
+from .body import PALETTE
+from .figure import draw_figure
+from .pen import shade
+from .people import Person, Shot, describe_person
 
 _OVERSAMPLING = 2
 _JPEG_QUALITY = 92

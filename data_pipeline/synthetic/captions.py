@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .synthetic_people import NEIGHBOURS, Outfit, PersonTraits, Shot
-from .synthetic_vocabulary import (
+from .people import NEIGHBOURS, Outfit, PersonTraits, Shot
+from .vocabulary import (
     AGE_WORDS,
     BUILD_WORDS,
     COLOUR_WORDS,

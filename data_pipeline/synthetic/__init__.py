@@ -1,0 +1,1 @@
+"""Synthetic pedestrians: people, their photos and captions, all drawn from seeds."""
