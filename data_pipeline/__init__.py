@@ -7,19 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .benchmarks.concatenation import concatenate_person_datasets
+    from .benchmarks.inspection import inspect_splits
+    from .benchmarks.loading import BENCHMARKS, load_person_dataset
     from .benchmarks.parquet import save_parquet
-    from .concatenation import concatenate_person_datasets
     from .hub import push_person_dataset
     from .images import UnreadableImageError, check_image, open_image, with_image_files
-    from .inspection import inspect_splits
-    from .loading import BENCHMARKS, load_person_dataset
     from .schema import PERSON_FEATURES, check_splits
     from .synthetic.dataset import load_synthetic, synthetic_caption_styles
     from .synthetic.people import Outfit, Person, PersonTraits, describe_person
 
 # A name must not be a module's as well: once imported, the module would stand in its place.
 _HOMES = {
-    "BENCHMARKS": "loading",
+    "BENCHMARKS": "benchmarks.loading",
     "PERSON_FEATURES": "schema",
     "Outfit": "synthetic.people",
     "Person": "synthetic.people",
@@ -27,10 +27,10 @@ _HOMES = {
     "UnreadableImageError": "images",
     "check_image": "images",
     "check_splits": "schema",
-    "concatenate_person_datasets": "concatenation",
+    "concatenate_person_datasets": "benchmarks.concatenation",
     "describe_person": "synthetic.people",
-    "inspect_splits": "inspection",
-    "load_person_dataset": "loading",
+    "inspect_splits": "benchmarks.inspection",
+    "load_person_dataset": "benchmarks.loading",
     "load_synthetic": "synthetic.dataset",
     "open_image": "images",
     "push_person_dataset": "hub",

@@ -11,7 +11,7 @@ import pytest
 import run_t2i_reid
 from data_pipeline import load_person_dataset
 
-from .data_pipeline import layouts
+from .data_pipeline.benchmarks import layouts
 from .test_run_t2i_reid import Command
 
 TINY = {"max_steps": 2, "per_device_train_batch_size": 2, "save_strategy": "no"}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..image_listing import ImageListing
+from .image_listing import ImageListing
 
 UNKNOWN = -1
 """The person, camera or outfit of an image for which nobody says it."""

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from ..image_names import match_names
 from .benchmark import UNKNOWN, Benchmark, PersonImage, Source
+from .image_names import match_names
 
 NAME = r"(?P<person>\d+)_\d+_[^/]*"
 FOLDERS = (("train", "train", NAME), ("query", "test", NAME), ("gallery", "test", NAME))

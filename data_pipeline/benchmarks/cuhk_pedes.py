@@ -1,6 +1,6 @@
 """CUHK-PEDES (Li et al., CVPR 2017): 13,003 people, two captions an image, cameras unknown."""
 
-from ..annotations import read_annotations
+from .annotations import read_annotations
 from .benchmark import Benchmark, Counts
 
 CUHK_PEDES = Benchmark(

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..annotations import read_captions, split_named
-from ..image_listing import safe_path
-from ..people_splits import divide
-from ..side_files import numbered
-from ..text_files import check_string, first_line, read_json_lines, read_text
+from .annotations import read_captions, split_named
 from .benchmark import UNKNOWN, Benchmark, PersonImage, Source
+from .image_listing import safe_path
+from .people_splits import divide
+from .side_files import numbered
+from .text_files import check_string, first_line, read_json_lines, read_text
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 COLUMNS = {

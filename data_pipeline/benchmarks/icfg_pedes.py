@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-from ..annotations import read_annotations
+from .annotations import read_annotations
 from .benchmark import Benchmark, Counts, PersonImage, Source
 
 

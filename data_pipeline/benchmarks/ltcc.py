@@ -1,7 +1,7 @@
 """LTCC (Qian et al., ACCV 2020): people in several outfits before twelve cameras."""
 
-from ..image_names import match_names
 from .benchmark import Benchmark, PersonImage, Source
+from .image_names import match_names
 
 NAME = r"(?P<person>\d+)_(?P<outfit>\d+)_c(?P<camera>\d+)_[^/]*"
 FOLDERS = (("train", "train", NAME), ("query", "test", NAME), ("test", "test", NAME))

@@ -1,7 +1,7 @@
 """Market-1501 (Zheng et al., ICCV 2015): six cameras, no outfits, no captions."""
 
-from ..image_names import match_names
 from .benchmark import Benchmark, PersonImage, Source
+from .image_names import match_names
 
 NAME = r"(?P<person>-1|\d+)_c(?P<camera>\d+)s\d+_[^/]*"
 FOLDERS = (

@@ -1,7 +1,7 @@
 """MSMT17 (Wei et al., CVPR 2018): fifteen cameras, no outfits, no captions. Test people are numbered from 0 again."""
 
-from ..image_names import match_names
 from .benchmark import Benchmark, PersonImage, Source
+from .image_names import match_names
 
 NAME = r"(?P<person>-1|\d+)/(?:-1|\d+)_\d+_(?P<camera>\d+)_[^/]*"
 FOLDERS = (

@@ -13,7 +13,7 @@ from datasets.table import embed_table_storage
 from tqdm.auto import tqdm
 
 from ..schema import PERSON_FEATURES
-from ..text_files import first_line
+from .text_files import first_line
 
 ROWS_IN_A_GROUP = 100  # what a reader must decode to show one row
 SHARD_BYTES = 400_000_000

@@ -1,7 +1,7 @@
 """PRCC (Yang et al., TPAMI 2019): cameras A and B see one outfit of a person, camera C another."""
 
-from ..image_names import match_names
 from .benchmark import Benchmark, PersonImage, Source
+from .image_names import match_names
 
 TRAIN = r"(?P<person>\d+)/(?P<camera>[ABC])[^/]*"
 TEST = r"(?P<camera>[ABC])/(?P<person>\d+)/[^/]*"

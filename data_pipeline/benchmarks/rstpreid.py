@@ -3,7 +3,7 @@
 import re
 from pathlib import PurePosixPath
 
-from ..annotations import read_annotations
+from .annotations import read_annotations
 from .benchmark import Benchmark, Counts, PersonImage, Source
 
 OLD_SPLIT = {"train": 3901, "validation": 100, "test": 100}

@@ -1,6 +1,6 @@
 """UFine6926 (Zuo et al., CVPR 2024): long captions, two an image, cameras unknown."""
 
-from ..annotations import read_annotations
+from .annotations import read_annotations
 from .benchmark import Benchmark
 
 UFINE6926 = Benchmark(

@@ -12,7 +12,7 @@ from .errors import one_line_errors
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-    from ..inspection import BadImage, SplitInspection, Spread
+    from ..benchmarks.inspection import BadImage, SplitInspection, Spread
 
 app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")
 
@@ -54,7 +54,7 @@ def inspect(
     from rich.console import Console
 
     with one_line_errors():
-        from ..inspection import inspect_splits, left_out_images, loader_notes
+        from ..benchmarks.inspection import inspect_splits, left_out_images, loader_notes
 
         load = partial(_load, name, data_dir, descriptions, outfits, split_file, cache_dir, check_images=False)
         with loader_notes() as notes:
@@ -88,7 +88,7 @@ def list_data_sets(as_json: AsJson = False) -> None:
     """Names the data sets, where each is given out and what its folder holds."""
     import json
 
-    from ..loading import BENCHMARKS
+    from ..benchmarks.loading import BENCHMARKS
 
     known = {
         name: {"title": benchmark.title, "origin": benchmark.origin, "layout": benchmark.layout}
@@ -168,7 +168,7 @@ def _load(
         from ..synthetic.dataset import load_synthetic
 
         return load_synthetic(cache_dir=cache_dir)
-    from ..loading import load_person_dataset
+    from ..benchmarks.loading import load_person_dataset
 
     return load_person_dataset(
         name,

@@ -235,10 +235,10 @@ def _tasks(
         return None
     if model is None:
         raise ValueError("--neutralize mllm: name the model (--model)")
+    from ..benchmarks.text_files import read_text
     from ..descriptions.client import ChatClient, Sampling, ServerRefuses
     from ..descriptions.prompts import PACKAGED
     from ..descriptions.text_tasks import text_tasks
-    from ..text_files import read_text
 
     if prompts is not None and not any((prompts / file).is_file() for file in PROMPTS):
         raise FileNotFoundError(f"{prompts}: holds none of {', '.join(PROMPTS)}")

@@ -216,7 +216,7 @@ def _dataset(name: str, data_dir: Path | None, split: str, descriptions: str | N
     """
     from datasets import disable_progress_bars
 
-    from ..loading import load_person_dataset
+    from ..benchmarks.loading import load_person_dataset
     from ..synthetic.dataset import load_synthetic
 
     disable_progress_bars()

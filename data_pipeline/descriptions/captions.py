@@ -4,9 +4,9 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from ..loading import load_person_dataset
+from ..benchmarks.loading import load_person_dataset
+from ..benchmarks.text_files import check_string, read_json_lines, read_text
 from ..synthetic.dataset import load_synthetic, synthetic_caption_styles
-from ..text_files import check_string, read_json_lines, read_text
 
 
 def captions_of_dataset(name: str, data_dir: Path | None = None) -> list[str]:

@@ -80,7 +80,7 @@ def load_splits(name: str, data_dir: Path | None) -> DatasetDict:
     Raises:
         ValueError, OSError: the data set cannot be loaded; the message says why.
     """
-    from ..loading import load_person_dataset
+    from ..benchmarks.loading import load_person_dataset
     from ..synthetic.dataset import load_synthetic
 
     if name == "synthetic":

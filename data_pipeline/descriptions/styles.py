@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..text_files import check_integer, check_string, read_json
+from ..benchmarks.text_files import check_integer, check_string, read_json
 from .clustering import Clustering
 from .prompts import Style
 from .style_names import StyleNamer

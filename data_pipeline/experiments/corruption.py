@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..columns import with_column
+from ..benchmarks.columns import with_column
 
 TEXT_COLUMNS = ("captions", "identity_description", "clothing_description", "styled_captions")
 # Words that can stand for one another in a sentence, and then say something else of the person.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ..columns import with_column
+from ..benchmarks.columns import with_column
 from ..descriptions.clustering import cluster
 from ..descriptions.neutralize import neutralize
 from ..synthetic.captions import write_caption

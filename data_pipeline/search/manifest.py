@@ -8,7 +8,7 @@ from typing import Literal
 
 import modeling_bdam
 
-from ..text_files import read_json
+from ..benchmarks.text_files import read_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1

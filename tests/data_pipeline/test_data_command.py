@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from data_pipeline import load_person_dataset
 from data_pipeline.commands.main import app
 
-from .layouts import write_cuhk_pedes, write_json_lines, write_names
+from .benchmarks.layouts import write_cuhk_pedes, write_json_lines, write_names
 
 
 @pytest.fixture

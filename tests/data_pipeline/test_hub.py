@@ -18,7 +18,7 @@ from PIL import Image
 
 from data_pipeline import PERSON_FEATURES
 
-from . import layouts
+from .benchmarks import layouts
 
 ROOT = Path(__file__).parents[2]
 CAPTIONS = ["", "  a man, in  red\n", "naïve — 一个女人", '"quoted", \\n and \u2028']

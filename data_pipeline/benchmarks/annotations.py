@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from .benchmarks.benchmark import UNKNOWN, PersonImage, Source
+from .benchmark import UNKNOWN, PersonImage, Source
 from .image_listing import safe_path
 from .text_files import check_integer, check_string, read_json
 

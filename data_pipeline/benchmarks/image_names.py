@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from .benchmarks.benchmark import Source
+from .benchmark import Source
 
 
 def match_names(

@@ -14,8 +14,8 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
-from .benchmarks.benchmark import UNKNOWN
-from .images import ImageFile, check_image, image_size, with_image_files
+from ..images import ImageFile, check_image, image_size, with_image_files
+from .benchmark import UNKNOWN
 from .person_table import LEFT_OUT
 
 _ROWS_AT_ONCE = 512  # of a table that holds its images, so many are in memory

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from data_pipeline import load_person_dataset
-from data_pipeline.inspection import BadImage, Spread, inspect_splits, left_out_images, loader_notes
+from data_pipeline.benchmarks.inspection import BadImage, Spread, inspect_splits, left_out_images, loader_notes
 from data_pipeline.schema import PERSON_FEATURES
 
 from .layouts import write_cuhk_pedes, write_rstpreid

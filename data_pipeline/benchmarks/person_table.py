@@ -11,11 +11,11 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, List, Value
 from tqdm.auto import tqdm
 
-from .benchmarks.benchmark import Benchmark, PersonImage, Source
+from ..images import check_image
+from ..schema import PERSON_FEATURES, check_splits
+from .benchmark import Benchmark, PersonImage, Source
 from .image_listing import safe_path
-from .images import check_image
 from .people_splits import hold_out
-from .schema import PERSON_FEATURES, check_splits
 from .side_files import join, read_split_file
 from .text_files import check_string, first_of
 

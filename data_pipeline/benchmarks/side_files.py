@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .annotations import split_named
-from .benchmarks.benchmark import UNKNOWN, Options
+from .benchmark import UNKNOWN, Options
 from .text_files import check_integer, check_string, first_of, read_json, read_json_lines
 
 DESCRIPTION_KEYS = ("identity_description", "clothing_description")

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from datasets import DatasetDict, Features, concatenate_datasets
 
-from .benchmarks.benchmark import UNKNOWN
+from ..schema import check_splits
+from .benchmark import UNKNOWN
 from .columns import with_column
 from .person_table import TABLE_FEATURES
-from .schema import check_splits
 
 ID_COLUMNS = ("person_id", "camera_id", "outfit_id")
 

@@ -197,7 +197,7 @@ def test_the_second_load_reads_no_annotation_and_repeats_the_warnings(
     said = [record.message for record in caplog.records]
     assert said
     caplog.clear()
-    monkeypatch.setattr("data_pipeline.loading.build_tables", None)
+    monkeypatch.setattr("data_pipeline.benchmarks.loading.build_tables", None)
     second = load("icfg-pedes", folder)
     assert [record.message for record in caplog.records] == said
     assert {name: split.to_dict() for name, split in second.items()} == {n: s.to_dict() for n, s in first.items()}
@@ -232,7 +232,7 @@ DESCRIBED = {"identity_description": "A tall man.", "clothing_description": "A r
 def test_two_processes_that_finish_at_once_leave_one_good_table(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from data_pipeline import loading, table_cache
+    from data_pipeline.benchmarks import loading, table_cache
 
     folder = layouts.write_cuhk_pedes(tmp_path / "cuhk")
 
@@ -264,4 +264,6 @@ def test_the_image_folder_itself_may_be_a_link(load: Load, tmp_path: Path, caplo
 
 def test_warnings_are_logged_by_the_loader(load: Load, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     load("icfg-pedes", layouts.write_icfg_pedes(tmp_path / "icfg"))
-    assert {(record.name, record.levelno) for record in caplog.records} == {("data_pipeline.loading", logging.WARNING)}
+    assert {(record.name, record.levelno) for record in caplog.records} == {
+        ("data_pipeline.benchmarks.loading", logging.WARNING)
+    }

@@ -25,7 +25,7 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None, name: str, parts: Map
     """
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     here = Path(__file__).parent
-    for file in sorted([*here.glob("*.py"), *here.glob("benchmarks/*.py")]):
+    for file in sorted([*here.glob("*.py"), here.parent / "images.py", here.parent / "schema.py"]):
         digest.update(file.read_bytes())
     return Path(cache_dir or config.HF_DATASETS_CACHE) / "person_sets" / f"{name}-{digest.hexdigest()[:24]}"
 

@@ -9,26 +9,26 @@ from pathlib import Path
 import numpy as np
 from datasets import DatasetDict
 
-from .benchmarks.benchmark import Benchmark, Options, Source
-from .benchmarks.celeb_reid import CELEB_REID, CELEB_REID_LIGHT
-from .benchmarks.cuhk_pedes import CUHK_PEDES
-from .benchmarks.folder import FOLDER
-from .benchmarks.icfg_pedes import ICFG_PEDES
-from .benchmarks.ltcc import LTCC
-from .benchmarks.market_1501 import MARKET_1501
-from .benchmarks.msmt17 import MSMT17
-from .benchmarks.parquet import load_parquet
-from .benchmarks.prcc import PRCC
-from .benchmarks.rstpreid import RSTPREID
-from .benchmarks.ufine6926 import UFINE6926
+from ..schema import check_splits
+from .benchmark import Benchmark, Options, Source
+from .celeb_reid import CELEB_REID, CELEB_REID_LIGHT
 from .columns import with_column
+from .cuhk_pedes import CUHK_PEDES
+from .folder import FOLDER
+from .icfg_pedes import ICFG_PEDES
 from .image_listing import list_images
+from .ltcc import LTCC
+from .market_1501 import MARKET_1501
+from .msmt17 import MSMT17
+from .parquet import load_parquet
 from .people_splits import hold_out
 from .person_table import TABLE_FEATURES, build_tables
-from .schema import check_splits
+from .prcc import PRCC
+from .rstpreid import RSTPREID
 from .side_files import DESCRIPTION_KEYS, join
 from .table_cache import cache_folder, file_digest, read_cached, write_cached
 from .text_files import first_of
+from .ufine6926 import UFINE6926
 
 PathLike = str | os.PathLike[str]
 logger = logging.getLogger(__name__)
