@@ -36,11 +36,11 @@ from data_pipeline import (
     load_synthetic,
     with_image_files,
 )
-from data_pipeline.augmentation import AugmentationConfig
-from data_pipeline.collator import RetrievalCollator, TrainCollator
+from data_pipeline.batches.augmentation import AugmentationConfig
+from data_pipeline.batches.collator import RetrievalCollator, TrainCollator
+from data_pipeline.batches.tokenizer import train_tokenizer
 from data_pipeline.retrieval_sheet import retrieval_sheet
 from data_pipeline.synthetic.people import describe_person
-from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
 from modeling_bdam.evaluation.group_metrics import Groups, rank1_by_group
 from modeling_bdam.evaluation.protocols import EncodedSplit, chance_metrics

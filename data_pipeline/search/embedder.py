@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 
 from modeling_bdam import BDAMModel, BDAMProcessor
 
-from ..collator import PixelBatcher
+from ..batches.collator import PixelBatcher
 
 _DIGITS = 16  # of a fingerprint, in hexadecimal
 # What a config says of the file it was read from, or of the way a model is run, and not of what it computes.

@@ -24,9 +24,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from data_pipeline import PERSON_FEATURES, with_image_files
-from data_pipeline.augmentation import AugmentationConfig
-from data_pipeline.collator import RetrievalCollator, TrainCollator
-from data_pipeline.tokenizer import train_tokenizer
+from data_pipeline.batches.augmentation import AugmentationConfig
+from data_pipeline.batches.collator import RetrievalCollator, TrainCollator
+from data_pipeline.batches.tokenizer import train_tokenizer
 from modeling_bdam import BDAMProcessor
 from modeling_bdam.processing_bdam import default_image_processor
 from modeling_bdam.training.sampler import IdentityBalancedSampler, KeyedDataset

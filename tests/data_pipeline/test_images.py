@@ -15,7 +15,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from data_pipeline.collator import PixelBatcher
+from data_pipeline.batches.collator import PixelBatcher
 from data_pipeline.images import UnreadableImageError, check_image, open_image, with_image_files
 from modeling_bdam.processing_bdam import default_image_processor
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from data_pipeline.tokenizer import train_tokenizer
+from data_pipeline.batches.tokenizer import train_tokenizer
 
 
 def save_sentence_encoder(folder: Path, texts: Sequence[str], max_length: int = 64) -> str:

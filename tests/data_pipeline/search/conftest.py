@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_pipeline.batches.tokenizer import train_tokenizer
 from data_pipeline.search import build_index
 from data_pipeline.search.embedder import Embedder
 from data_pipeline.synthetic.dataset import synthetic_row
-from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
 from modeling_bdam.processing_bdam import default_image_processor
 

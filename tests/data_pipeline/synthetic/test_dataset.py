@@ -9,9 +9,9 @@ from unittest import mock
 import pytest
 from datasets import Dataset, DatasetDict, Image
 
-from data_pipeline.synthetic import dataset as synthetic
 from data_pipeline.contact_sheet import contact_sheet
 from data_pipeline.schema import PERSON_FEATURES, check_splits
+from data_pipeline.synthetic import dataset as synthetic
 from data_pipeline.synthetic.captions import CAPTION_STYLES
 from data_pipeline.synthetic.dataset import load_synthetic, synthetic_caption_styles, synthetic_row
 from data_pipeline.synthetic.people import NUM_OUTFITS, describe_person, describe_shot

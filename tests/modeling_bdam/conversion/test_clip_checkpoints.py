@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+from data_pipeline.batches.tokenizer import train_tokenizer
 from data_pipeline.commands.main import app
-from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam import BDAMModel
 from modeling_bdam.conversion.clip_checkpoints import convert_clip_baseline, read_checkpoint
 

@@ -16,10 +16,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 
-from data_pipeline.augmentation import AugmentationConfig
-from data_pipeline.collator import PixelBatcher, RetrievalCollator, TrainCollator
+from data_pipeline.batches.augmentation import AugmentationConfig
+from data_pipeline.batches.collator import PixelBatcher, RetrievalCollator, TrainCollator
+from data_pipeline.batches.tokenizer import train_tokenizer
 from data_pipeline.images import UnreadableImageError, with_image_files
-from data_pipeline.tokenizer import train_tokenizer
 from modeling_bdam.processing_bdam import BDAMProcessor, default_image_processor
 
 CAPTIONS = [

@@ -12,8 +12,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from modeling_bdam.processing_bdam import BDAMProcessor
 
+from ..images import ImageFile, open_image
 from .augmentation import AugmentationConfig, augment_image, mask_words
-from .images import ImageFile, open_image
 
 ImageSource = ImageFile | Image.Image
 _last_batch = threading.local()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_pipeline.augmentation import (
+from data_pipeline.batches.augmentation import (
     AugmentationConfig,
     augment_image,
     erase_rectangle,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from data_pipeline.tokenizer import train_tokenizer
+from data_pipeline.batches.tokenizer import train_tokenizer
 
 TEXTS = [
     "A slim young woman in a red coat and blue jeans.",
@@ -20,10 +20,10 @@ TEXTS = [
 
 def test_training_twice_in_different_processes_gives_the_same_vocabulary() -> None:
     script = (
-        "import json, sys; from data_pipeline.tokenizer import train_tokenizer;"
+        "import json, sys; from data_pipeline.batches.tokenizer import train_tokenizer;"
         "print(json.dumps(train_tokenizer(json.loads(sys.argv[1]), vocab_size=150).get_vocab()))"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     runs = [
         subprocess.run(
             [sys.executable, "-c", script, json.dumps(TEXTS)], cwd=root, capture_output=True, text=True, check=True
