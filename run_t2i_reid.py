@@ -39,7 +39,7 @@ from data_pipeline import (
 from data_pipeline.batches.augmentation import AugmentationConfig
 from data_pipeline.batches.collator import RetrievalCollator, TrainCollator
 from data_pipeline.batches.tokenizer import train_tokenizer
-from data_pipeline.retrieval_sheet import retrieval_sheet
+from data_pipeline.sheets.retrieval_sheet import draw_retrieval
 from data_pipeline.synthetic.people import describe_person
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
 from modeling_bdam.evaluation.group_metrics import Groups, rank1_by_group
@@ -56,7 +56,6 @@ logger = logging.get_logger("run_t2i_reid")
 FIGURES = ("rank1", "rank5", "rank10", "mAP", "mINP")
 PROTOCOLS = {"": "standard", "described_": "described gallery", "clothes_changing_": "clothes-changing"}
 MODELS = {"BDAM": "BDAM", "plain": "plain dual encoder", "chance": "chance"}
-SHEET_QUERIES = 8
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -371,23 +370,6 @@ def train_plain(
     trainer = new_trainer(model, args, processor, data_args, splits)
     train(trainer, find_checkpoint(args))
     return trainer
-
-
-def draw_retrieval(split: EncodedSplit, rows: Any, clothing_weight: float, path: Path) -> None:
-    """The picture of the run: some queries, evenly spread over the split, beside their top ten."""
-    positions = torch.linspace(0, len(split.queries) - 1, SHEET_QUERIES).long().tolist()
-    scores = split.weighted_queries(clothing_weight)[positions] @ split.gallery.T
-    captions = [caption for texts in rows["captions"] for caption in texts]
-    top = scores.topk(min(10, scores.shape[1]), dim=1).indices
-    right = split.gallery_ids[top] == split.gallery_ids[split.query_rows[positions]][:, None]
-    retrieval_sheet(
-        path,
-        queries=[captions[position] for position in positions],
-        results=[[rows[index]["image"] for index in indices] for indices in top.tolist()],
-        correct=right.tolist(),
-        query_images=[rows[int(split.query_rows[position])]["image"] for position in positions],
-        protocol=f"standard protocol, β = {clothing_weight:g}",
-    )
 
 
 def results_table(

@@ -184,7 +184,7 @@ def _load(
 
 def _draw(splits: "DatasetDict", file: Path) -> None:
     """Images from all over the first split that has any, in order."""
-    from ..contact_sheet import contact_sheet
+    from ..sheets.contact_sheet import contact_sheet
 
     split = next(split for split in splits.values() if len(split))
     count = min(len(split), SHEET_IMAGES)

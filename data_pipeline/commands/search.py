@@ -130,7 +130,7 @@ def search(
     """Finds the images that a sentence, or a picture, describes."""
     with _errors():
         from ..search.gallery import PersonGallery
-        from ..search.hits_sheet import hits_sheet
+        from ..sheets.hits_sheet import hits_sheet
 
         if (sentence is None) == (image is None):
             raise ValueError("give a sentence, or a picture with --image, and not both")

@@ -8,8 +8,8 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from ..contact_sheet import contact_sheet
 from ..schema import PERSON_FEATURES
+from ..sheets.contact_sheet import contact_sheet
 from .costs import read_prices, record_cost
 from .images import ImageItems
 from .jsonl import read_json_lines

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from ..experiments.figure_style import COLOURS, MARKERS, QUIET, figure_style, no_grid, save_figure
+from ..sheets.figure_style import COLOURS, MARKERS, QUIET, figure_style, no_grid, save_figure
 from .clustering import Clustering, distinct_rows
 from .styles import StyleBook
 

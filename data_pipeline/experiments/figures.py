@@ -13,8 +13,8 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
+from ..sheets.figure_style import BLUE, COLOURS, GREEN, MARKERS, ORANGE, QUIET, figure_style, no_grid, save_figure
 from .features import BranchFeatures
-from .figure_style import BLUE, COLOURS, GREEN, MARKERS, ORANGE, QUIET, figure_style, no_grid, save_figure
 from .probes import BRANCHES, KINDS
 
 TSNE_PEOPLE = 8

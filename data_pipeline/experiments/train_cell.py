@@ -18,10 +18,11 @@ import run_t2i_reid
 from modeling_bdam.training.run_arguments import parse_arguments
 from modeling_bdam.training.trainer import BDAMTrainer
 
+from ..sheets.occlusion_map import draw_attention
+from ..sheets.retrieval_sheet import draw_retrieval
 from ..synthetic.dataset import load_synthetic
 from .cells import FAILURE_FILE, Cell, write_json, write_text
 from .corruption import corrupt_texts
-from .examples import draw_attention, draw_sheet
 from .features import branch_features, save_features
 from .plan import check_settings, training_flags
 from .provenance import provenance
@@ -78,7 +79,7 @@ def _train(cell: Cell, folder: Path, threads: int | None, started: float) -> Non
     if "model" in cell.keep:
         trainer.save_model(str(folder / "model"))
     if "examples" in cell.keep:
-        draw_sheet(test, splits["test"], beta, folder / "examples" / "retrieval.png")
+        draw_retrieval(test, splits["test"], beta, folder / "examples" / "retrieval.png")
         draw_attention(model, processor, splits["test"], folder / "examples" / "attention.png")
     write_json(
         folder / "result.json",

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ..experiments.examples import relevance
 from ..images import open_image
+from ..sheets.occlusion_map import occlusion_maps
 from .gallery import PersonGallery
 
 _THUMBNAIL, _LARGEST, _MAP_HEIGHT = (240, 320), (1600, 1600), 384  # pixels
@@ -44,7 +44,7 @@ class Pictures:
         embedder, image = self._gallery.embedder, self._gallery.image(row)
         pixels = embedder.pixels.normalise([embedder.pixels.resize(image)], 1).to(embedder.device)
         wanted = torch.from_numpy(query).to(embedder.device)[None]
-        identity, clothing = relevance(embedder.model, pixels, wanted)
+        identity, clothing = occlusion_maps(embedder.model, pixels, wanted)
         return _coloured(image, identity), _coloured(image, clothing)
 
     def _thumbnail(self, row: int) -> str | None:

@@ -55,7 +55,7 @@ def test_cell_leaves_its_figures_where_they_come_from_and_what_it_keeps(toy_run:
     probe = features.branches("probe")
     assert probe is not None
     assert sorted(set(probe.person_ids.tolist())) == list(range(20, 26))  # 12 + 3 + 5 people are in the splits
-    for name in ("retrieval.png", "retrieval.pdf", "attention.png", "attention.pdf"):
+    for name in ("retrieval.png", "attention.png"):
         assert (folder / "examples" / name).stat().st_size > 1000
     model = AutoModel.from_pretrained(folder / "model")
     assert sum(parameter.numel() for parameter in model.parameters()) == result["parameters"]

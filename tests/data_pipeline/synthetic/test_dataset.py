@@ -9,8 +9,8 @@ from unittest import mock
 import pytest
 from datasets import Dataset, DatasetDict, Image
 
-from data_pipeline.contact_sheet import contact_sheet
 from data_pipeline.schema import PERSON_FEATURES, check_splits
+from data_pipeline.sheets.contact_sheet import contact_sheet
 from data_pipeline.synthetic import dataset as synthetic
 from data_pipeline.synthetic.captions import CAPTION_STYLES
 from data_pipeline.synthetic.dataset import load_synthetic, synthetic_caption_styles, synthetic_row

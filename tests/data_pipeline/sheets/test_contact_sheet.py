@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from data_pipeline.contact_sheet import contact_sheet
 from data_pipeline.schema import PERSON_FEATURES
+from data_pipeline.sheets.contact_sheet import contact_sheet
 
 CELL = 200  # pixels, with captions
 

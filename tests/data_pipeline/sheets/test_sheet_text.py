@@ -7,8 +7,8 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
 
-from data_pipeline import sheet_text
-from data_pipeline.sheet_text import DEFAULT_FONT, font_families_for, font_for, wrap_text
+from data_pipeline.sheets import sheet_text
+from data_pipeline.sheets.sheet_text import DEFAULT_FONT, font_families_for, font_for, wrap_text
 
 CHINESE = "一个穿着红色外套的男人"
 

@@ -11,9 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
-from .images import ImageFile, open_image
+from modeling_bdam.evaluation.protocols import EncodedSplit
+
+from ..images import ImageFile, open_image
 from .sheet_text import font_families_for, wrap_text
 
+SHEET_QUERIES, SHEET_RESULTS = 8, 10
 ImageSource = ImageFile | Image.Image
 RIGHT, WRONG, QUIET = "#15803d", "#dc2626", "#6b7280"
 # Inches.
@@ -22,6 +25,38 @@ _CAPTION_WIDTH, _CAPTION_CHARACTERS, _CAPTION_LINES = 2.55, 36, 10
 _IMAGE_WIDTH, _IMAGE_HEIGHT, _GAP = 0.72, 1.44, 0.16
 _LABEL = 0.24  # a line of text above or below an image
 _FINEST = (432, 864)  # pixels of an image, width and height: four times what its cell has on a screen
+
+
+def spread(count: int, total: int) -> list[int]:
+    """`count` positions evenly spaced over `total`, first and last included; fewer if `total` is smaller."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+
+
+def draw_retrieval(split: EncodedSplit, rows: Any, clothing_weight: float, path: Path) -> Path:
+    """Draws queries that are evenly spaced over an encoded split, each with its top ten images.
+
+    Args:
+        split: the encoded rows.
+        rows: the rows, with `image` and `captions`.
+        clothing_weight: β of the score.
+        path: the `.png` to write.
+    """
+    positions = spread(SHEET_QUERIES, len(split.queries))
+    captions = [caption for texts in rows["captions"] for caption in texts]
+    scores = split.weighted_queries(clothing_weight)[positions] @ split.gallery.T  # [8, G]
+    best = scores.topk(min(SHEET_RESULTS, len(split.gallery)), dim=1)
+    query_rows = split.query_rows[positions]
+    correct = split.gallery_ids[best.indices] == split.gallery_ids[query_rows][:, None]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return retrieval_sheet(
+        path,
+        queries=[captions[position] for position in positions],
+        results=[[rows[index]["image"] for index in indices] for indices in best.indices.tolist()],
+        correct=correct.tolist(),
+        query_images=[rows[row]["image"] for row in query_rows.tolist()],
+        scores=best.values.tolist(),
+        protocol=f"standard protocol, β = {clothing_weight:g}",
+    )
 
 
 def retrieval_sheet(

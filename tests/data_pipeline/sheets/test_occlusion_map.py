@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_pipeline.experiments.examples import MAP_GRID, relevance, spread
+from data_pipeline.sheets.occlusion_map import MAP_GRID, occlusion_maps
+from data_pipeline.sheets.retrieval_sheet import spread
 
 
 class Model:
@@ -24,7 +25,7 @@ def test_maps_are_bright_where_covering_costs_likeness() -> None:
     pixels = torch.rand(1, 3, 64, 32)
     pixels[:, :, 10:14, 4:8] += 5  # what identity sees
     pixels[:, :, 50:54, 20:24] += 5  # what clothing sees
-    identity, clothing = relevance(Model(), pixels, torch.ones(1, 2))  # type: ignore[arg-type]
+    identity, clothing = occlusion_maps(Model(), pixels, torch.ones(1, 2))  # type: ignore[arg-type]
     assert identity.shape == clothing.shape == MAP_GRID
     assert identity.max() == clothing.max() == 1
     rows, columns = MAP_GRID
@@ -37,7 +38,7 @@ def test_maps_are_bright_where_covering_costs_likeness() -> None:
 
 
 def test_an_image_with_nothing_to_lose_has_empty_maps() -> None:
-    identity, clothing = relevance(Model(), torch.zeros(1, 3, 64, 32), torch.ones(1, 2))  # type: ignore[arg-type]
+    identity, clothing = occlusion_maps(Model(), torch.zeros(1, 3, 64, 32), torch.ones(1, 2))  # type: ignore[arg-type]
     assert not identity.any()
     assert not clothing.any()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from ..images import open_image
-from .gallery import PersonHit
+from ..search.gallery import PersonHit
 
 _COLUMNS = 10
 _WIDTH, _HEIGHT = 120, 240  # of an image's cell, pixels

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
-from data_pipeline.retrieval_sheet import RIGHT, WRONG, retrieval_sheet
+from data_pipeline.sheets.retrieval_sheet import RIGHT, WRONG, retrieval_sheet
 
 
 def arguments(hits: list[list[bool]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Searches to look at, and where in an image the model finds a caption's identity and its clothing."""
+"""Occlusion maps: the image regions that the similarity with the identity and the clothing of a caption depends on."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,54 +13,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from modeling_bdam import BDAMModel, BDAMProcessor
-from modeling_bdam.evaluation.protocols import EncodedSplit
 
-from ..retrieval_sheet import retrieval_sheet
 from .figure_style import figure_style, no_grid, save_figure
+from .retrieval_sheet import spread
 
-SHEET_QUERIES, SHEET_RESULTS = 8, 10
 MAP_IMAGES = 6
 MAP_GRID = (16, 8)  # places covered, down and across
 COVER_GRID = (4, 2)  # colours to cover with
 MAP_BATCH = 64
 
 
-def spread(count: int, total: int) -> list[int]:
-    """`count` positions evenly over `total`, first and last included."""
-    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+def occlusion_maps(model: BDAMModel, pixel_values: Tensor, query: Tensor) -> tuple[NDArray, NDArray]:
+    """Computes the drop in similarity when a patch is masked, for the identity and the clothing of a caption.
 
-
-def captions_of(rows: Any) -> list[str]:
-    """Every caption of a split, in the order of its encoded queries."""
-    return [caption for texts in rows["captions"] for caption in texts]
-
-
-def draw_sheet(split: EncodedSplit, rows: Any, clothing_weight: float, path: Path) -> Path:
-    """Some queries beside their top ten, right and wrong, as PNG and PDF."""
-    positions = spread(SHEET_QUERIES, len(split.queries))
-    captions = captions_of(rows)
-    scores = split.weighted_queries(clothing_weight)[positions] @ split.gallery.T
-    best = scores.topk(min(SHEET_RESULTS, len(split.gallery)), dim=1)
-    right = split.gallery_ids[best.indices] == split.gallery_ids[split.query_rows[positions]][:, None]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for target in (path.with_suffix(".pdf"), path.with_suffix(".png")):
-        retrieval_sheet(
-            target,
-            queries=[captions[position] for position in positions],
-            results=[[rows[index]["image"] for index in indices] for indices in best.indices.tolist()],
-            correct=right.tolist(),
-            query_images=[rows[int(split.query_rows[position])]["image"] for position in positions],
-            scores=best.values.tolist(),
-            protocol=f"standard protocol, β = {clothing_weight:g}",
-        )
-    return path.with_suffix(".png")
-
-
-def relevance(model: BDAMModel, pixel_values: Tensor, query: Tensor) -> tuple[NDArray, NDArray]:
-    """How much each place of an image adds to its likeness with a caption's identity and with its clothing.
-
-    Each place in turn is covered with the colour around it, and the likeness lost is what the place was worth. (The
-    gradient at the tower's tokens, the cheaper way, says little here: every token has heard of every other.)
+    Each patch in turn is covered with the mean color around it. Gradients at the tokens of the tower are cheaper but
+    not informative here, because self-attention has mixed all tokens.
 
     Args:
         pixel_values: [1, 3, H, W].
@@ -105,7 +72,7 @@ def draw_attention(model: BDAMModel, processor: BDAMProcessor, rows: Any, path: 
             inputs = processor(images=[image], text=[caption], return_tensors="pt").to(device)
             with torch.no_grad():
                 query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
-            maps = relevance(model, inputs["pixel_values"], query)
+            maps = occlusion_maps(model, inputs["pixel_values"], query)
             _show(grid[0, column], image, None)
             grid[0, column].set_title(_shortened(caption), fontsize=6.5, fontweight="normal")
             for row, found in enumerate(maps, start=1):

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from .images import UnreadableImageError, open_image, with_image_files
+from ..images import UnreadableImageError, open_image, with_image_files
 from .sheet_text import font_for, wrap_text
 
 _FONT_SIZE, _LINE, _MARGIN = 10, 13, 6  # pixels
