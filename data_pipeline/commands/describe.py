@@ -253,6 +253,6 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _draw_style(file: Path) -> "Callable[[random.Random], Style]":
-    from ..descriptions.styles import StyleBook  # takes seconds, and most runs do without
+    from ..styles.styles import StyleBook  # takes seconds, and most runs do without
 
     return StyleBook.load(file).draw

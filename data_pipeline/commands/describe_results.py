@@ -81,12 +81,14 @@ def prompts(folder: Annotated[Path, typer.Argument(help="Where to copy them to; 
 
     with one_line_errors():
         from ..descriptions.prompts import PACKAGED, PLACEHOLDERS
+        from ..styles.text_tasks import PROMPT_FOLDER
 
         folder.mkdir(parents=True)
-        for name, placeholders in {**PLACEHOLDERS, **dict.fromkeys(describe_styles.PROMPTS, ())}.items():
-            shutil.copy(PACKAGED / name, folder / name)
+        files = {PACKAGED / name: placeholders for name, placeholders in PLACEHOLDERS.items()}
+        for file, placeholders in (files | {PROMPT_FOLDER / name: () for name in describe_styles.PROMPTS}).items():
+            shutil.copy(file, folder)
             allowed = ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
-            typer.echo(f"{folder / name}" + (f" may hold {allowed}" if allowed else ""))
+            typer.echo(f"{folder / file.name}" + (f" may hold {allowed}" if allowed else ""))
 
 
 def requirements_of(

@@ -12,7 +12,7 @@ from .errors import one_line_errors
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..descriptions.neutralize_model import TextTask
+    from ..styles.neutralize_model import TextTask
 
 
 class Neutralization(str, enum.Enum):
@@ -105,9 +105,9 @@ def styles(
 ) -> None:
     """Finds the styles in which captions are written, and writes exemplars and a name of each to a JSON file."""
     with one_line_errors():
-        from ..descriptions.clustering import cluster
-        from ..descriptions.style_names import names_by_model, names_by_rules
-        from ..descriptions.styles import make_style_book
+        from ..styles.clustering import cluster
+        from ..styles.style_names import names_by_model, names_by_rules
+        from ..styles.styles import make_style_book
 
         texts = _read(name, data_dir, captions)
         ask = _tasks(neutralize, model, base_url, prompts, in_flight, answers or output.with_suffix(".answers.jsonl"))
@@ -146,7 +146,7 @@ def styles(
         if found.count == 1 and method is not Method.none:
             typer.echo("all captions fell into one style: try a smaller --eps, or another --method", err=True)
         if plot is not None:
-            from ..descriptions.style_plot import style_plot
+            from ..styles.style_plot import style_plot
 
             style_plot(plot, book, found, texts, embeddings, seed=seed)
         _print_styles(output, as_json)
@@ -181,8 +181,8 @@ def compare_clusterings(
     from dataclasses import asdict
 
     with one_line_errors():
-        from ..descriptions.captions import true_styles_of_synthetic
-        from ..descriptions.comparison import compare_clusterings as compare
+        from ..styles.captions import true_styles_of_synthetic
+        from ..styles.comparison import compare_clusterings as compare
 
         texts = _read(name, data_dir, captions)
         neutral, by_rules = _neutral(texts, _tasks(neutralize, model, base_url, prompts, in_flight, answers))
@@ -213,7 +213,7 @@ def compare_clusterings(
 
 
 def _read(name: str | None, data_dir: Path | None, captions: Path | None) -> list[str]:
-    from ..descriptions.captions import captions_of_dataset, captions_of_file
+    from ..styles.captions import captions_of_dataset, captions_of_file
 
     if (name is None) == (captions is None):
         raise ValueError("name either a data set or --captions FILE")
@@ -237,8 +237,7 @@ def _tasks(
         raise ValueError("--neutralize mllm: name the model (--model)")
     from ..benchmarks.text_files import read_text
     from ..descriptions.client import ChatClient, Sampling, ServerRefuses
-    from ..descriptions.prompts import PACKAGED
-    from ..descriptions.text_tasks import text_tasks
+    from ..styles.text_tasks import PROMPT_FOLDER, text_tasks
 
     if prompts is not None and not any((prompts / file).is_file() for file in PROMPTS):
         raise FileNotFoundError(f"{prompts}: holds none of {', '.join(PROMPTS)}")
@@ -246,7 +245,7 @@ def _tasks(
 
     def task(prompt_file: str) -> "TextTask":
         own = None if prompts is None else prompts / prompt_file
-        prompt = read_text(own if own is not None and own.is_file() else PACKAGED / prompt_file).strip()
+        prompt = read_text(own if own is not None and own.is_file() else PROMPT_FOLDER / prompt_file).strip()
 
         def ask(texts: list[str]) -> list[str]:
             try:
@@ -267,10 +266,10 @@ def _tasks(
 def _neutral(captions: list[str], ask: "Callable[[str], TextTask] | None") -> tuple[list[str], int]:
     """Neutral captions, and how many of them the rules wrote."""
     if ask is None:
-        from ..descriptions.neutralize import neutralize
+        from ..styles.neutralize import neutralize
 
         return [neutralize(caption) for caption in captions], len(captions)
-    from ..descriptions.neutralize_model import neutralize_by_model
+    from ..styles.neutralize_model import neutralize_by_model
 
     neutral = neutralize_by_model(captions, ask(_NEUTRALIZE))
     if neutral.by_rules:
@@ -281,7 +280,7 @@ def _neutral(captions: list[str], ask: "Callable[[str], TextTask] | None") -> tu
 
 
 def _embed(neutral: list[str], encoder: str, batch_size: int, device: str | None) -> "np.ndarray":
-    from ..descriptions.style_encoder import StyleEncoder
+    from ..styles.style_encoder import StyleEncoder
 
     return StyleEncoder.load(encoder, device).embed(neutral, batch_size)
 
@@ -294,7 +293,7 @@ def _print_styles(file: Path, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..descriptions.styles import StyleBook
+    from ..styles.styles import StyleBook
 
     book = StyleBook.load(file)
     table = Table(title=f"styles of {sum(book.sizes):,} captions", show_lines=True)

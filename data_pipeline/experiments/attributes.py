@@ -3,9 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from ..synthetic.people import NUM_OUTFITS, PersonTraits, describe_person
+from ..synthetic.people import NUM_OUTFITS, SYNTHETIC_SEED, PersonTraits, describe_person
 
-SYNTHETIC_SEED = 0  # of `load_synthetic`
 IDENTITY_TRAITS = tuple(entry.name for entry in dataclasses.fields(PersonTraits))
 CLOTHING_ATTRIBUTES = (
     "upper_type",

@@ -20,13 +20,13 @@ from modeling_bdam.training.trainer import BDAMTrainer
 
 from ..sheets.occlusion_map import draw_attention
 from ..sheets.retrieval_sheet import draw_retrieval
+from ..styles.style_captions import with_styled_captions
 from ..synthetic.dataset import load_synthetic
 from .cells import FAILURE_FILE, Cell, write_json, write_text
 from .corruption import corrupt_texts
 from .features import branch_features, save_features
 from .plan import check_settings, training_flags
 from .provenance import provenance
-from .style_captions import with_styled_captions
 
 _RUNTIME = ("runtime", "samples_per_second", "steps_per_second")
 

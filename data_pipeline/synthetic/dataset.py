@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict, NamedSplit
 from ..schema import PERSON_FEATURES
 from .captions import CAPTION_STYLES, write_caption, write_clothing_description, write_identity_description
 from .drawing import draw_photo
-from .people import NUM_OUTFITS, describe_person, describe_shot
+from .people import NUM_OUTFITS, SYNTHETIC_SEED, describe_person, describe_shot
 
 
 def load_synthetic(
@@ -22,7 +22,7 @@ def load_synthetic(
     images_per_outfit: int = 3,
     captions_per_image: int = 2,
     image_size: tuple[int, int] = (128, 64),
-    seed: int = 0,
+    seed: int = SYNTHETIC_SEED,
     cache_dir: str | None = None,
     num_proc: int | None = None,
 ) -> DatasetDict:
@@ -88,7 +88,7 @@ def caption_styles(seed: int, person_id: int, outfit: int, shot: int, count: int
     return styles[:count]
 
 
-def synthetic_caption_styles(split: Dataset, seed: int = 0) -> list[list[str]]:
+def synthetic_caption_styles(split: Dataset, seed: int = SYNTHETIC_SEED) -> list[list[str]]:
     """The style of every caption of a whole, unshuffled split of `load_synthetic`: one list of names a row."""
     seen: Counter[int] = Counter()
     styles = []

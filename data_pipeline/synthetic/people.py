@@ -24,6 +24,7 @@ BAGS = ("backpack", "handbag", "shoulder bag")
 HATS = ("cap", "beanie")
 VIEWS = ("front", "back", "left", "right")
 OCCLUDERS = ("post", "car", "bush", "pedestrian")
+SYNTHETIC_SEED = 0  # default seed of `load_synthetic`
 NUM_OUTFITS = 2
 NUM_CAMERAS = 6
 

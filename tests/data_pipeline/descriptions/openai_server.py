@@ -218,7 +218,7 @@ def rewritten(instruction: str, text: str) -> str:
     if "Name the style" in instruction:
         return "keyword list" if "," in text else "flowing sentences"
     if "rewrite a caption" in instruction:
-        from data_pipeline.descriptions.neutralize import neutralize
+        from data_pipeline.styles.neutralize import neutralize
 
         return neutralize(text)
     return text

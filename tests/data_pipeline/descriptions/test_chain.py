@@ -15,7 +15,7 @@ import run_t2i_reid
 from data_pipeline import load_person_dataset
 from data_pipeline.synthetic.dataset import synthetic_row
 
-from .tiny_text_encoders import save_clip
+from ..styles.tiny_text_encoders import save_clip
 
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -6,9 +6,9 @@ from sklearn.cluster import DBSCAN
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from data_pipeline.descriptions import clustering
-from data_pipeline.descriptions.clustering import METHODS, cluster, knee
-from data_pipeline.descriptions.comparison import compare_clusterings
+from data_pipeline.styles import clustering
+from data_pipeline.styles.clustering import METHODS, cluster, knee
+from data_pipeline.styles.comparison import compare_clusterings
 
 FINDING = [method for method in METHODS if method not in ("random", "none")]
 

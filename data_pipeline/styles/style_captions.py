@@ -15,12 +15,11 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..benchmarks.columns import with_column
-from ..descriptions.clustering import cluster
-from ..descriptions.neutralize import neutralize
 from ..synthetic.captions import write_caption
 from ..synthetic.dataset import synthetic_caption_styles
-from ..synthetic.people import NUM_OUTFITS, describe_person, describe_shot
-from .attributes import SYNTHETIC_SEED
+from ..synthetic.people import NUM_OUTFITS, SYNTHETIC_SEED, describe_person, describe_shot
+from .clustering import cluster
+from .neutralize import neutralize
 
 EXEMPLARS = 8  # captions near its centre that stand for a style
 _DIMENSIONS = 50
@@ -31,7 +30,7 @@ def with_styled_captions(rows: Dataset, method: str, seed: int) -> Dataset:
 
     Args:
         rows: a whole split of the synthetic set, in its order.
-        method: of `data_pipeline.descriptions.clustering.cluster`.
+        method: of `data_pipeline.styles.clustering.cluster`.
         seed: of the clustering and of what is drawn.
     """
     captions = [caption for texts in rows["captions"] for caption in texts]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .small_images import jpeg
+from .descriptions.small_images import jpeg
 
-SERVER = Path(__file__).with_name("openai_server.py")
+SERVER = Path(__file__).parent / "descriptions" / "openai_server.py"
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from data_pipeline import load_synthetic, synthetic_caption_styles
-from data_pipeline.descriptions.neutralize import neutralize, telling_words
+from data_pipeline.styles.neutralize import neutralize, telling_words
 
 from .captions_in_styles import LIKE_CUHK_PEDES, synthetic_captions
 

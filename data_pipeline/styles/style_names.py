@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from statistics import median
 
-from .lexicon import refusal_words
+from ..descriptions.lexicon import refusal_words
 from .neutralize_model import TextTask
 
 StyleNamer = Callable[[Sequence[Sequence[str]], Sequence[Sequence[str]]], list[str]]

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertModel, CLIPModel
 
-from data_pipeline.descriptions import style_encoder
-from data_pipeline.descriptions.style_encoder import StyleEncoder
+from data_pipeline.styles import style_encoder
+from data_pipeline.styles.style_encoder import StyleEncoder
 
 from .tiny_text_encoders import save_clip, save_sentence_encoder
 

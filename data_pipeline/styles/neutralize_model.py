@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .lexicon import refusal_words
+from ..descriptions.lexicon import refusal_words
 from .neutralize import neutralize, telling_words
 
 TextTask = Callable[[list[str]], list[str]]

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from data_pipeline.descriptions.clustering import METHODS, cluster
-from data_pipeline.descriptions.comparison import compare_clusterings
-from data_pipeline.descriptions.neutralize import neutralize
-from data_pipeline.descriptions.style_encoder import StyleEncoder
+from data_pipeline.styles.clustering import METHODS, cluster
+from data_pipeline.styles.comparison import compare_clusterings
+from data_pipeline.styles.neutralize import neutralize
+from data_pipeline.styles.style_encoder import StyleEncoder
 
 from .captions_in_styles import captions_in_other_styles, synthetic_captions
 

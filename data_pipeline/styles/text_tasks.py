@@ -9,10 +9,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from .client import Backend, RequestFailed
-from .jsonl import JsonLinesFile, writing_alone
-from .validation import UnusableAnswer, parse_answer
+from ..descriptions.client import Backend, RequestFailed
+from ..descriptions.jsonl import JsonLinesFile, writing_alone
+from ..descriptions.validation import UnusableAnswer, parse_answer
 
+PROMPT_FOLDER = Path(__file__).parent  # of the packaged prompt files
 _SCHEMA = {
     "type": "object",
     "properties": {"text": {"type": "string"}},

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.descriptions.client import Answer, RequestFailed, ServerRefuses
 from data_pipeline.descriptions.prompts import Message
-from data_pipeline.descriptions.text_tasks import text_tasks
+from data_pipeline.styles.text_tasks import text_tasks
 
 
 class Upper:

@@ -9,7 +9,7 @@ from datasets import config as datasets_config
 from typer.testing import CliRunner, Result
 
 from data_pipeline.commands.main import app
-from data_pipeline.descriptions.styles import StyleBook
+from data_pipeline.styles.styles import StyleBook
 
 from .captions_in_styles import synthetic_captions
 from .tiny_text_encoders import save_sentence_encoder

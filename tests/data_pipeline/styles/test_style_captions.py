@@ -9,8 +9,8 @@ from datasets import Dataset
 from sklearn.metrics import adjusted_rand_score
 
 from data_pipeline import load_synthetic, synthetic_caption_styles
-from data_pipeline.descriptions.clustering import cluster
-from data_pipeline.experiments.style_captions import EXEMPLARS, caption_vectors, exemplars, with_styled_captions
+from data_pipeline.styles.clustering import cluster
+from data_pipeline.styles.style_captions import EXEMPLARS, caption_vectors, exemplars, with_styled_captions
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.descriptions.clustering import Clustering
 from data_pipeline.descriptions.prompts import Style
-from data_pipeline.descriptions.style_names import names_by_model, names_by_rules
-from data_pipeline.descriptions.style_plot import style_plot
-from data_pipeline.descriptions.styles import StyleBook, exemplar_rows, make_style_book
+from data_pipeline.styles.clustering import Clustering
+from data_pipeline.styles.style_names import names_by_model, names_by_rules
+from data_pipeline.styles.style_plot import style_plot
+from data_pipeline.styles.styles import StyleBook, exemplar_rows, make_style_book
 
 BOOK = StyleBook(
     (Style("short list", ("man, red coat", "woman, “blue” hat")), Style("long", ("穿红色外套的男人",))),

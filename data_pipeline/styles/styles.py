@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..benchmarks.text_files import check_integer, check_string, read_json
+from ..descriptions.prompts import Style
+from ..descriptions.whole_file import write_whole
 from .clustering import Clustering
-from .prompts import Style
 from .style_names import StyleNamer
-from .whole_file import write_whole
 
 _FORMAT = "bdam-styles-1"
 

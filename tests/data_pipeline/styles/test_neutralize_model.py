@@ -2,8 +2,8 @@
 
 import pytest
 
-from data_pipeline.descriptions.neutralize import neutralize
-from data_pipeline.descriptions.neutralize_model import neutralize_by_model
+from data_pipeline.styles.neutralize import neutralize
+from data_pipeline.styles.neutralize_model import neutralize_by_model
 
 CAPTION = "The tall man is wearing a red coat, blue jeans and boots."
 

@@ -1,0 +1,1 @@
+"""Annotator styles: neutralizing captions, clustering them, naming and sampling styles."""
