@@ -81,7 +81,7 @@ def index(
     the work among processes.
     """
     with _errors():
-        from ..search.indexing import build_index
+        from ..search.index.indexing import build_index
 
         _quiet()
         is_folder = Path(images).exists() or images.startswith((".", "~"))
@@ -169,7 +169,7 @@ def demo(
 ) -> None:
     """Shows an index in the browser: a page to search it, for this machine alone unless told otherwise."""
     with _errors():
-        from ..search.demo_server import serve_demo
+        from ..search.demo.server import serve_demo
         from ..search.gallery import PersonGallery
 
         user, colon, password = (auth or "").partition(":")

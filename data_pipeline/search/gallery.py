@@ -16,11 +16,12 @@ from PIL import Image
 
 from ..images import open_image
 from .embedder import Embedder
-from .indexing import IndexReport, build_index, check_model, update_index
-from .manifest import IndexType, Manifest, read_manifest
+from .index.indexing import IndexReport, build_index, check_model, update_index
+from .index.manifest import Manifest, read_manifest
+from .index.opened import OpenedIndex, open_index
+from .index.sources import GallerySource, key_table
 from .metadata_table import MetadataTable
-from .opened import OpenedIndex, open_index
-from .sources import GallerySource, key_table
+from .stores.store import IndexType
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from data_pipeline.search.embedder import Embedder
-from data_pipeline.search.embedding import embed_batches, usable_cores
+from data_pipeline.search.index.embedding import embed_batches, usable_cores
 from data_pipeline.synthetic.dataset import synthetic_row
 from modeling_bdam import BDAMConfig, BDAMModel
 from modeling_bdam.training.run_arguments import parse_arguments

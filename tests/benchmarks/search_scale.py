@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.search.embedding import usable_cores
-from data_pipeline.search.manifest import IndexType
-from data_pipeline.search.store_faiss import APPROXIMATION, VECTORS, FaissStore
+from data_pipeline.search.index.embedding import usable_cores
+from data_pipeline.search.stores.faiss_store import APPROXIMATION, VECTORS, FaissStore
+from data_pipeline.search.stores.store import IndexType
 
 IMAGES_A_PERSON, OUTFITS, PEOPLE_A_LOOK = 8, 2, 50
 # Of a person beside the look, an image beside its person, and a query beside its person, as shares of a unit vector.

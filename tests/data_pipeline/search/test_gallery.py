@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_pipeline.search import PersonGallery, PersonHit, group_by_person
 from data_pipeline.search.embedder import Embedder
-from data_pipeline.search.manifest import IndexType
+from data_pipeline.search.stores.store import IndexType
 from data_pipeline.synthetic.dataset import synthetic_row
 
 SENTENCE = "a young woman in a red coat and blue jeans"

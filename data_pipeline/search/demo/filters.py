@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .gallery import PersonGallery
+from ..gallery import PersonGallery
 
 _VALUES_OF_A_MENU, _MENUS, _LENGTH_OF_A_VALUE = 50, 6, 40
 _COUNTABLE = ("VARCHAR", "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT")

@@ -13,9 +13,10 @@ from datasets import Dataset
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from .embedder import Embedder
+from ..embedder import Embedder
+from ..stores.store import IndexType
 from .embedding import embed_batches
-from .manifest import MANIFEST, IndexType
+from .manifest import MANIFEST
 from .opened import OpenedIndex, open_index
 from .publishing import Published, is_part_of_an_index, publish
 from .shards import SHARD_SIZE, Key, Shards, keys_of

@@ -17,9 +17,9 @@ import pyarrow.parquet
 from datasets import Dataset
 from PIL import Image
 
-from ..benchmarks.image_listing import list_images
-from ..benchmarks.side_files import read_descriptions
-from ..benchmarks.text_files import first_of
+from ...benchmarks.image_listing import list_images
+from ...benchmarks.side_files import read_descriptions
+from ...benchmarks.text_files import first_of
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 KEY_COLUMNS = ("path", "_size", "_mtime_ns", "_text")

@@ -14,12 +14,13 @@ from tqdm.auto import tqdm
 
 import modeling_bdam
 
-from .embedder import Embedder
-from .manifest import MANIFEST, IndexType, Manifest, write_manifest
+from ..embedder import Embedder
+from ..stores.faiss_store import EXACT_UP_TO, FaissStore
+from ..stores.store import IndexType
+from .manifest import MANIFEST, Manifest, write_manifest
 from .opened import TABLE, OpenedIndex
 from .shards import Key, Shards, keys_of
 from .sources import EXPORTED, GallerySource
-from .store_faiss import EXACT_UP_TO, FaissStore
 
 UNREADABLE = "unreadable.json"
 _COLLECTION = "collection"  # file that names a collection while it is being made
@@ -174,7 +175,7 @@ def _write_state(
         if manifest.store is None:
             FaissStore.write(folder, chunks, manifest.dimensions, manifest.index_type)
         else:
-            from .store_milvus import MilvusStore
+            from ..stores.milvus_store import MilvusStore
 
             assert manifest.collection is not None
             _drop_unfinished_collection(index)
@@ -189,7 +190,7 @@ def _write_state(
 
 def _drop_unfinished_collection(index: Path) -> None:
     """Removes the collection that a run was making when it was killed."""
-    from .store_milvus import MilvusStore
+    from ..stores.milvus_store import MilvusStore
 
     if (index / _COLLECTION).is_file():
         MilvusStore.drop(*json.loads((index / _COLLECTION).read_text()))
@@ -199,7 +200,7 @@ def _clear_up(index: Path, manifest: Manifest, old: Manifest | None, paths: set[
     """Removes what the manifest does not name: earlier states, shards, images of its own that are gone."""
     (index / _COLLECTION).unlink(missing_ok=True)
     if old is not None and old.store is not None and old.collection not in (None, manifest.collection):
-        from .store_milvus import MilvusStore
+        from ..stores.milvus_store import MilvusStore
 
         MilvusStore.drop(old.store, old.collection)
     for entry in index.iterdir():

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..images import UnreadableImageError, open_image
-from .embedder import Embedder
+from ...images import UnreadableImageError, open_image
+from ..embedder import Embedder
 
 
 @dataclass(frozen=True)

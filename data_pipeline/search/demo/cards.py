@@ -4,8 +4,8 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from .demo_pictures import Pictures
-from .gallery import PersonHit, group_by_person
+from ..gallery import PersonHit, group_by_person
+from .pictures import Pictures
 
 _LONGEST_VALUE = 600  # characters of a value in the large view
 _CARD_VALUES = 3  # of the metadata on a card

@@ -18,8 +18,8 @@ from data_pipeline.search.embedder import Embedder
 
 gr = pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'bdam-reid[demo]'")
 
-from data_pipeline.search.demo_filters import expression, menus, time_column  # noqa: E402
-from data_pipeline.search.demo_page import SearchPage, Session  # noqa: E402
+from data_pipeline.search.demo.filters import expression, menus, time_column  # noqa: E402
+from data_pipeline.search.demo.page import SearchPage, Session  # noqa: E402
 from data_pipeline.search.hits_export import export_hits  # noqa: E402
 
 SENTENCE = "a young woman in a red coat and blue jeans"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from .manifest import IndexType
+from .store import IndexType
 
 _INDEXES: dict[IndexType, dict[str, Any]] = {
     "exact": {"index_type": "FLAT"},

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ..images import open_image
-from ..sheets.occlusion_map import occlusion_maps
-from .gallery import PersonGallery
+from ...images import open_image
+from ...sheets.occlusion_map import occlusion_maps
+from ..gallery import PersonGallery
 
 _THUMBNAIL, _LARGEST, _MAP_HEIGHT = (240, 320), (1600, 1600), 384  # pixels
 _REMEMBERED = 4096  # thumbnails, of about 8 kB

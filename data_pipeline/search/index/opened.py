@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
+from ..stores.faiss_store import FaissStore
+from ..stores.store import VectorStore
 from .manifest import Manifest, read_manifest
-from .store import VectorStore
-from .store_faiss import FaissStore
 
 TABLE = "metadata.parquet"
 
@@ -50,7 +50,7 @@ def _open(index: Path, manifest: Manifest) -> OpenedIndex:
     if manifest.store is None:
         store = FaissStore(folder, manifest.index_type)
     else:
-        from .store_milvus import MilvusStore
+        from ..stores.milvus_store import MilvusStore
 
         assert manifest.collection is not None
         store = MilvusStore(manifest.store, manifest.collection, manifest.index_type, manifest.count)

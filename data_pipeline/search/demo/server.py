@@ -12,8 +12,8 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .demo_page import SearchPage
-from .gallery import PersonGallery
+from ..gallery import PersonGallery
+from .page import SearchPage
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 LARGEST_UPLOAD = 10  # MB
@@ -89,8 +89,8 @@ def serve_demo(
                 server_port=port or _free_port(),
                 auth=auth,
                 theme=gr.themes.Default(font=_SYSTEM_FONTS, font_mono=["monospace"], primary_hue="blue"),
-                css_paths=_HERE / "demo.css",
-                js=(_HERE / "demo.js").read_text(encoding="utf-8"),
+                css_paths=_HERE / "page.css",
+                js=(_HERE / "page.js").read_text(encoding="utf-8"),
                 max_file_size=f"{LARGEST_UPLOAD}mb",
                 app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
                 footer_links=[],

@@ -1,9 +1,11 @@
 """What a gallery wants of the place where its vectors lie; faiss and Milvus give it."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+
+IndexType = Literal["exact", "hnsw", "int8"]
 
 
 class VectorStore(Protocol):

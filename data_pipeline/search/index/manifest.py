@@ -4,15 +4,14 @@ import json
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import modeling_bdam
 
-from ..benchmarks.text_files import read_json
+from ...benchmarks.text_files import read_json
+from ..stores.store import IndexType
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-IndexType = Literal["exact", "hnsw", "int8"]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import faiss as _faiss
 import numpy as np
 
-from .embedding import usable_cores
-from .manifest import IndexType
+from ..index.embedding import usable_cores
+from .store import IndexType
 
 faiss: Any = _faiss  # its type stubs do not know what its Python layer adds
 # For one query, BLAS copies every vector before it multiplies: a scan without it takes half the time.

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.search import store_faiss
-from data_pipeline.search.manifest import IndexType
-from data_pipeline.search.store_faiss import FaissStore
+from data_pipeline.search.stores import faiss_store as store_faiss
+from data_pipeline.search.stores.faiss_store import FaissStore
+from data_pipeline.search.stores.store import IndexType
 
 CROWDS, EACH, DIMENSIONS = 20, 200, 32
 

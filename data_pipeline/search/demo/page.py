@@ -9,18 +9,18 @@ from typing import Any
 import gradio as gr
 from numpy.typing import NDArray
 
-from ..images import open_image
-from . import demo_cards as cards
-from .demo_filters import Menu, expression, menus, time_column
-from .demo_pictures import Pictures, small_picture
-from .gallery import PersonGallery, PersonHit
-from .hits_export import export_hits
+from ...images import open_image
+from ..gallery import PersonGallery, PersonHit
+from ..hits_export import export_hits
+from . import cards
+from .filters import Menu, expression, menus, time_column
+from .pictures import Pictures, small_picture
 
 RESULTS = (12, 24, 48, 96)
 _LONGEST_SENTENCE = 20_000  # characters; models read a few hundred
 _SHOWN_SENTENCE = 200  # characters of the sentence above the hits
 _SEARCHES, _MAPS = 4, 1  # at once
-# Cards tell their row when they are opened; the rest of the keyboard is in demo.js.
+# Cards tell their row when they are opened; the rest of the keyboard is in page.js.
 _OPEN = """
 element.addEventListener('click', (event) => {
     const card = event.target.closest('.card');
@@ -117,7 +117,7 @@ class SearchPage:
                 picture = gr.UploadButton(
                     "Picture …", file_types=["image"], type="filepath", scale=1, min_width=96, elem_id="picture"
                 )
-            # demo.css writes "same clothes" and "may have changed clothes" at its ends.
+            # page.css writes "same clothes" and "may have changed clothes" at its ends.
             changed = gr.Slider(0, 100, step=5, label="may have changed clothes, %", elem_id="clothes", buttons=[])
             with gr.Accordion("Filters", open=False, elem_id="filters"):
                 chosen = self._menu_row()

@@ -19,8 +19,9 @@ from PIL import Image
 
 from data_pipeline.images import open_image
 from data_pipeline.schema import PERSON_FEATURES
-from data_pipeline.search import PersonGallery, build_index, indexing
+from data_pipeline.search import PersonGallery, build_index
 from data_pipeline.search.embedder import Embedder
+from data_pipeline.search.index import indexing
 from data_pipeline.synthetic.dataset import synthetic_row
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,1 @@
+"""Vector stores: faiss in the process, Milvus on a server."""
