@@ -8,8 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from modeling_bdam.licences import licence_of
-
+from .benchmarks.loading import license_of
 from .schema import check_splits
 from .synthetic.people import describe_person
 
@@ -63,7 +62,7 @@ def dataset_card(splits: DatasetDict, repo_id: str, name: str, metadata: dict[st
         name=short,
         repository=repo_id,
         source=name,
-        licence=licence_of(name),
+        licence=license_of(name),
         columns=list(next(iter(splits.values())).features),
         counts={split: _count(rows) for split, rows in splits.items()},
         traits=_traits(splits) if name == "synthetic" else {},

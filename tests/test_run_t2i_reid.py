@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset, Features
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 import modeling_bdam.training.trainer
 import run_t2i_reid
-from data_pipeline import PERSON_FEATURES
+from data_pipeline import training
 from modeling_bdam import BDAMModel
+from modeling_bdam.training.build import build_model
+from modeling_bdam.training.run_arguments import parse_arguments
 
 ROOT = Path(run_t2i_reid.__file__).parent
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -149,35 +150,6 @@ def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
 
 
 # Rows that training and evaluation can use
-
-
-def rows_of(texts: list[tuple[list[str], str | None, str | None]]) -> Dataset:
-    """A split without images; each entry is captions, identity description, clothing description."""
-    names = ("captions", "identity_description", "clothing_description")
-    columns: dict[str, Any] = {name: [entry[i] for entry in texts] for i, name in enumerate(names)}
-    columns["person_id"] = list(range(len(texts)))
-    return Dataset.from_dict(columns, Features({name: PERSON_FEATURES[name] for name in columns}))
-
-
-def test_training_rows_without_descriptions_are_left_out_where_others_have_them() -> None:
-    rows = rows_of([(["a"], "i", "c"), (["b"], None, "c"), (["c"], "i", None), ([], "i", "c")])
-    assert run_t2i_reid.trainable_rows(rows)["person_id"][:] == [0, 3]
-
-
-def test_training_without_any_description_uses_the_rows_with_captions() -> None:
-    rows = rows_of([(["a"], None, None), ([], None, None)])
-    assert run_t2i_reid.trainable_rows(rows)["person_id"][:] == [0]
-    with pytest.raises(ValueError, match="no training image has a caption or a description"):
-        run_t2i_reid.trainable_rows(rows.select([1]))
-
-
-def test_descriptions_are_the_queries_of_a_split_that_nobody_captioned() -> None:
-    captioned = rows_of([(["a"], "i", "c"), ([], "i", "c")])
-    assert run_t2i_reid.with_queries(captioned, "test")["captions"][:] == [["a"], []]
-    bare = rows_of([([], "i", "c"), ([], None, "d"), ([], None, None)])
-    assert run_t2i_reid.with_queries(bare, "test")["captions"][:] == [["i c"], ["d"], []]
-    with pytest.raises(ValueError, match="test: no image has a caption or a description"):
-        run_t2i_reid.with_queries(bare.select([2]), "test")
 
 
 # The main command
@@ -426,7 +398,7 @@ def test_plain_model_starts_from_the_same_pretrained_towers(
     parsed = json.loads(settings.read_text())
     del parsed["model"]["vision_config"], parsed["model"]["text_config"]
     settings.write_text(json.dumps(parsed))
-    model_args, data_args, args, fields = run_t2i_reid.parse_arguments(
+    model_args, data_args, args, fields = parse_arguments(
         [
             f"--config={settings}",
             f"--output_dir={tmp_path / 'out'}",
@@ -434,10 +406,11 @@ def test_plain_model_starts_from_the_same_pretrained_towers(
             "--config_overrides=fusion_sequence=token",
         ]
     )
-    splits = run_t2i_reid.load_splits(data_args, args)
-    model, processor = run_t2i_reid.build_model(model_args, data_args, fields, splits)
-    monkeypatch.setattr(run_t2i_reid, "train", lambda trainer, checkpoint: {})
-    plain = run_t2i_reid.train_plain(model_args, model.config, args, processor, data_args, splits).model
+    splits = training.load_splits(data_args, args)
+    model, processor = build_model(model_args, data_args, fields, training.tokenizer_of(splits))
+    monkeypatch.setattr(training, "train_and_save", lambda trainer, checkpoint: {})
+    trainer = training.new_trainer(model, args, processor, data_args, splits)
+    plain = training.train_plain(trainer, model_args, data_args, splits).model
     assert isinstance(plain, BDAMModel) and not plain.config.use_bdam
     for tower in ("vision_model", "text_model"):
         weights = getattr(source, tower).state_dict()

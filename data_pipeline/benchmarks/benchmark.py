@@ -10,6 +10,10 @@ UNKNOWN = -1
 """The person, camera or outfit of an image for which nobody says it."""
 
 
+RESEARCH_ONLY = "distributed by its authors for non-commercial research"
+UNKNOWN_LICENSE = "not known to this package: ask the distributor of the data"
+
+
 @dataclass(slots=True)
 class PersonImage:
     """One image as a benchmark lists it; the columns of the table, see data_pipeline/schema.py.
@@ -83,6 +87,9 @@ class Benchmark:
         annotations: spellings of the annotation file, the best first.
         markers: without an annotation file: sub-folders, of which one tells that this is the set.
         image_folders: folders that paths are relative to, the first that exists counts.
+        url: official page of the authors.
+        paper: first author, title, venue.
+        license: terms under which the authors distribute the set, in words; for the cards.
         published: size of each split.
         parts: sub-folders of the image folder, of which downloads are often short.
         numbers_restart: test people may be numbered from the same number as train people, though they are others.
@@ -97,6 +104,9 @@ class Benchmark:
     annotations: Sequence[str] = ()
     markers: Sequence[str] = ()
     image_folders: Sequence[str] = (".",)
+    url: str = ""
+    paper: str = ""
+    license: str = UNKNOWN_LICENSE
     published: dict[str, Counts] = field(default_factory=dict)
     parts: Sequence[str] = ()
     numbers_restart: bool = False

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .benchmark import UNKNOWN, Benchmark, PersonImage, Source
+from .benchmark import RESEARCH_ONLY, UNKNOWN, Benchmark, PersonImage, Source
 from .image_names import match_names
 
 NAME = r"(?P<person>\d+)_\d+_[^/]*"
@@ -22,6 +22,10 @@ CELEB_REID = Benchmark(
     origin="its authors: the GitHub repository Celeb-reID of Huang-3",
     layout="train, query and gallery with the images",
     read=read,
+    url="https://github.com/Huang-3/Celeb-reID",
+    paper="Huang et al., Celebrities-ReID: A Benchmark for Clothes Variation in Long-Term Person "
+    "Re-Identification, IJCNN 2019",
+    license=RESEARCH_ONLY,
     top_folders=("Celeb-reID",),
     markers=("train", "query", "gallery"),
     numbers_restart=True,

@@ -1,13 +1,16 @@
 """CUHK-PEDES (Li et al., CVPR 2017): 13,003 people, two captions an image, cameras unknown."""
 
 from .annotations import read_annotations
-from .benchmark import Benchmark, Counts
+from .benchmark import RESEARCH_ONLY, Benchmark, Counts
 
 CUHK_PEDES = Benchmark(
     title="CUHK-PEDES",
     origin="its authors, by mail: the page 'Person Search with Natural Language Description' (S. Li et al.) says how",
     layout="reid_raw.json and imgs/ with cam_a, cam_b, CUHK01, CUHK03, Market, test_query, train_query",
     read=read_annotations,
+    url="https://github.com/ShuangLI59/Person-Search-with-Natural-Language-Description",
+    paper="Li et al., Person Search with Natural Language Description, CVPR 2017",
+    license=RESEARCH_ONLY,
     top_folders=("CUHK-PEDES",),
     annotations=("reid_raw.json", "caption_all.json"),  # the second has no splits
     image_folders=("imgs",),

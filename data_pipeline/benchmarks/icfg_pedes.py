@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 
 from .annotations import read_annotations
-from .benchmark import Benchmark, Counts, PersonImage, Source
+from .benchmark import RESEARCH_ONLY, Benchmark, Counts, PersonImage, Source
 
 
 def read(source: Source) -> list[PersonImage]:
@@ -22,6 +22,10 @@ ICFG_PEDES = Benchmark(
     origin="its authors, by mail: the GitHub repository SSAN of zifyloo says how",
     layout="ICFG-PEDES.json (or ICFG_PEDES.json) and imgs/",
     read=read,
+    url="https://github.com/zifyloo/SSAN",
+    paper="Ding et al., Semantically Self-Aligned Network for Text-to-Image Part-aware Person "
+    "Re-identification, arXiv:2107.12666",
+    license=f"{RESEARCH_ONLY}; its images are those of MSMT17",
     top_folders=("ICFG-PEDES", "ICFG_PEDES"),
     annotations=("ICFG-PEDES.json", "ICFG_PEDES.json"),
     image_folders=("imgs", "ICFG_PEDES", "."),

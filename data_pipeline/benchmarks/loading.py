@@ -3,14 +3,16 @@
 import difflib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
 
 from ..schema import check_splits
-from .benchmark import Benchmark, Options, Source
+from ..synthetic.dataset import load_synthetic
+from .benchmark import UNKNOWN_LICENSE, Benchmark, Options, Source
 from .celeb_reid import CELEB_REID, CELEB_REID_LIGHT
 from .columns import with_column
 from .cuhk_pedes import CUHK_PEDES
@@ -46,7 +48,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "msmt17": MSMT17,
     "folder": FOLDER,
 }
-"""What `load_person_dataset` reads from a folder of images, by name."""
+"""The sets that `load_person_dataset` reads from a folder of images, by name."""
+SYNTHETIC = "synthetic"
 
 
 def load_person_dataset(
@@ -61,6 +64,7 @@ def load_person_dataset(
     skip_unreadable: bool = False,
     check_images: bool = True,
     cache_dir: PathLike | None = None,
+    synthetic: Mapping[str, Any] | None = None,
 ) -> DatasetDict:
     """Loads a person data set from the disk or the Hub into the one table layout of this project.
 
@@ -68,8 +72,8 @@ def load_person_dataset(
     their content, and is there at once the next time. What the user should know is logged as warnings, every time.
 
     Args:
-        name: one of `BENCHMARKS`; `parquet` for a folder that `save_parquet` wrote; `hub:OWNER/NAME` for a data set of
-            the Hub in this layout.
+        name: one of `BENCHMARKS`; `synthetic` for the pedestrians that this package draws; `parquet` for a folder that
+            `save_parquet` wrote; `hub:OWNER/NAME` for a data set of the Hub in this layout.
         data_dir: the folder that the set was unpacked to, or its parent; none for `hub:`.
         descriptions: a JSON-lines file, joined by `file_path`, see `read_descriptions`. Images without a line keep
             what the set itself says, mostly None. With captions in it there is a column `styled_captions`.
@@ -82,6 +86,7 @@ def load_person_dataset(
         check_images: the first load decodes every image once, so that a broken one is found then and not in the midst
             of a training. False leaves that to the reader; with `skip_unreadable` they are decoded in any case.
         cache_dir: the cache of `datasets` by default.
+        synthetic: arguments of `load_synthetic`, for the set `synthetic` only.
 
     Returns:
         The splits, of `train`, `validation` and `test` those that the set has: the columns of `PERSON_FEATURES`, then
@@ -94,6 +99,11 @@ def load_person_dataset(
         OSError: images cannot be decoded; the message names some of them.
     """
     kind = name.lower().replace("_", "-")
+    if kind == SYNTHETIC:
+        given = {"data_dir": data_dir, "descriptions": descriptions, "outfits": outfits, "split_file": split_file}
+        if unused := [option for option, value in given.items() if value is not None]:
+            raise ValueError(f"synthetic: the set is drawn with its own descriptions and outfits; drop {unused[0]}")
+        return load_synthetic(**(synthetic or {}), cache_dir=None if cache_dir is None else str(cache_dir))
     options = Options(
         descriptions=None if descriptions is None else Path(descriptions),
         outfits=None if outfits is None else Path(outfits),
@@ -108,13 +118,20 @@ def load_person_dataset(
     elif kind in BENCHMARKS:
         splits, notes = _load_images(kind, data_dir, options, cache_dir)
     else:
-        names = [*BENCHMARKS, "parquet", "hub:OWNER/NAME"]
+        names = [*BENCHMARKS, SYNTHETIC, "parquet", "hub:OWNER/NAME"]
         close = difflib.get_close_matches(kind, names, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ValueError(f"no data set is called {name!r}: {hint}There are {', '.join(names)}")
     for note in notes:
         logger.warning(note)
     return splits
+
+
+def license_of(name: str) -> str:
+    """The license terms of a data set in words, by its `--dataset_name`; for the cards."""
+    if name == SYNTHETIC:
+        return "drawn by this package, Apache-2.0; shows no real person"
+    return BENCHMARKS[name].license if name in BENCHMARKS else UNKNOWN_LICENSE
 
 
 def _load_images(

@@ -1,6 +1,6 @@
 """LTCC (Qian et al., ACCV 2020): people in several outfits before twelve cameras."""
 
-from .benchmark import Benchmark, PersonImage, Source
+from .benchmark import RESEARCH_ONLY, Benchmark, PersonImage, Source
 from .image_names import match_names
 
 NAME = r"(?P<person>\d+)_(?P<outfit>\d+)_c(?P<camera>\d+)_[^/]*"
@@ -20,6 +20,9 @@ LTCC = Benchmark(
     origin="its authors, after an agreement: the page 'Long-Term Cloth-Changing Person Re-identification'",
     layout="train, query and test with the images",
     read=read,
+    url="https://naiq.github.io/LTCC_Perosn_ReID.html",
+    paper="Qian et al., Long-Term Cloth-Changing Person Re-identification, ACCV 2020",
+    license=RESEARCH_ONLY,
     top_folders=("LTCC_ReID", "LTCC"),
     markers=("train", "query", "test"),
 )

@@ -1,6 +1,6 @@
 """Market-1501 (Zheng et al., ICCV 2015): six cameras, no outfits, no captions."""
 
-from .benchmark import Benchmark, PersonImage, Source
+from .benchmark import RESEARCH_ONLY, Benchmark, PersonImage, Source
 from .image_names import match_names
 
 NAME = r"(?P<person>-1|\d+)_c(?P<camera>\d+)s\d+_[^/]*"
@@ -25,6 +25,9 @@ MARKET_1501 = Benchmark(
     origin="its authors: the page 'Market-1501 Dataset' of Liang Zheng",
     layout="bounding_box_train, query and bounding_box_test with the images",
     read=read,
+    url="https://zheng-lab-anu.github.io/Project/project_reid.html",
+    paper="Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015",
+    license=RESEARCH_ONLY,
     top_folders=("Market-1501-v15.09.15", "Market-1501"),
     markers=("bounding_box_train", "query", "bounding_box_test"),
 )

@@ -1,6 +1,6 @@
 """MSMT17 (Wei et al., CVPR 2018): fifteen cameras, no outfits, no captions. Test people are numbered from 0 again."""
 
-from .benchmark import Benchmark, PersonImage, Source
+from .benchmark import RESEARCH_ONLY, Benchmark, PersonImage, Source
 from .image_names import match_names
 
 NAME = r"(?P<person>-1|\d+)/(?:-1|\d+)_\d+_(?P<camera>\d+)_[^/]*"
@@ -30,6 +30,9 @@ MSMT17 = Benchmark(
     origin="its authors, after an agreement: the page 'MSMT17' of the PKU-VMC laboratory",
     layout="train and test (or mask_train_v2 and mask_test_v2) with a folder for each person",
     read=read,
+    url="https://www.pkuvmc.com/dataset.html",
+    paper="Wei et al., Person Transfer GAN to Bridge Domain Gap for Person Re-Identification, CVPR 2018",
+    license=RESEARCH_ONLY,
     top_folders=("MSMT17_V1", "MSMT17_V2", "MSMT17"),
     markers=("train", "mask_train_v2", "test", "mask_test_v2"),
     numbers_restart=True,

@@ -1,6 +1,6 @@
 """PRCC (Yang et al., TPAMI 2019): cameras A and B see one outfit of a person, camera C another."""
 
-from .benchmark import Benchmark, PersonImage, Source
+from .benchmark import RESEARCH_ONLY, Benchmark, PersonImage, Source
 from .image_names import match_names
 
 TRAIN = r"(?P<person>\d+)/(?P<camera>[ABC])[^/]*"
@@ -21,6 +21,9 @@ PRCC = Benchmark(
     origin="its authors: the page 'Person Re-identification by Contour Sketch under Moderate Clothing Change'",
     layout="rgb/train, rgb/val with a folder for each person, and rgb/test/A, B, C",
     read=read,
+    url="https://www.isee-ai.cn/~yangqize/clothing.html",
+    paper="Yang et al., Person Re-identification by Contour Sketch under Moderate Clothing Change, TPAMI 2019",
+    license=RESEARCH_ONLY,
     top_folders=("prcc", "PRCC"),
     markers=("rgb",),
     numbers_restart=True,

@@ -4,7 +4,7 @@ import re
 from pathlib import PurePosixPath
 
 from .annotations import read_annotations
-from .benchmark import Benchmark, Counts, PersonImage, Source
+from .benchmark import RESEARCH_ONLY, Benchmark, Counts, PersonImage, Source
 
 OLD_SPLIT = {"train": 3901, "validation": 100, "test": 100}
 
@@ -32,6 +32,9 @@ RSTPREID = Benchmark(
     origin="its authors: the GitHub repository RSTPReid-Dataset of NjtechCVLab",
     layout="data_captions.json and imgs/",
     read=read,
+    url="https://github.com/NjtechCVLab/RSTPReid-Dataset",
+    paper="Zhu et al., DSSL: Deep Surroundings-person Separation Learning for Text-based Person Retrieval, ACM MM 2021",
+    license=f"{RESEARCH_ONLY}; its images are those of MSMT17",
     top_folders=("RSTPReid",),
     annotations=("data_captions.json",),
     image_folders=("imgs", "."),

@@ -164,10 +164,6 @@ def _load(
     skip_unreadable: bool,
     check_images: bool = True,
 ) -> "DatasetDict":
-    if name == "synthetic":
-        from ..synthetic.dataset import load_synthetic
-
-        return load_synthetic(cache_dir=cache_dir)
     from ..benchmarks.loading import load_person_dataset
 
     return load_person_dataset(

@@ -217,16 +217,10 @@ def _dataset(name: str, data_dir: Path | None, split: str, descriptions: str | N
     from datasets import disable_progress_bars
 
     from ..benchmarks.loading import load_person_dataset
-    from ..synthetic.dataset import load_synthetic
 
     disable_progress_bars()
-    if name == "synthetic":
-        if descriptions not in (None, "own"):
-            raise ValueError("synthetic: its descriptions are its own; give --descriptions own")
-        splits = load_synthetic()
-    else:
-        given = None if descriptions == "own" else descriptions
-        splits = load_person_dataset(name, data_dir, descriptions=given, check_images=False)  # the index tells of them
+    given = None if descriptions == "own" else descriptions
+    splits = load_person_dataset(name, data_dir, descriptions=given, check_images=False)  # indexing lists broken ones
     if split not in splits:
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(splits)}")
     return splits[split]

@@ -81,10 +81,7 @@ def load_splits(name: str, data_dir: Path | None) -> DatasetDict:
         ValueError, OSError: the data set cannot be loaded; the message says why.
     """
     from ..benchmarks.loading import load_person_dataset
-    from ..synthetic.dataset import load_synthetic
 
-    if name == "synthetic":
-        return load_synthetic()
     return load_person_dataset(name, data_dir, check_images=False)  # a broken one is kept aside when its turn comes
 
 

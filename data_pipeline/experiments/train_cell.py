@@ -14,14 +14,16 @@ from filelock import FileLock
 from transformers import set_seed
 from transformers.utils import logging
 
-import run_t2i_reid
+from modeling_bdam.training.build import build_model
+from modeling_bdam.training.checkpoints import find_checkpoint
 from modeling_bdam.training.run_arguments import parse_arguments
 from modeling_bdam.training.trainer import BDAMTrainer
 
+from ..benchmarks.loading import load_person_dataset
 from ..sheets.occlusion_map import draw_attention
 from ..sheets.retrieval_sheet import draw_retrieval
 from ..styles.style_captions import with_styled_captions
-from ..synthetic.dataset import load_synthetic
+from ..training import load_splits, new_trainer, synthetic_size, tokenizer_of, train_and_save
 from .cells import FAILURE_FILE, Cell, write_json, write_text
 from .corruption import corrupt_texts
 from .features import branch_features, save_features
@@ -58,15 +60,15 @@ def train_cell(folder: Path, threads: int | None = None) -> None:
 def _train(cell: Cell, folder: Path, threads: int | None, started: float) -> None:
     check_settings(cell, folder)
     model_args, data_args, args, model_fields = parse_arguments(training_flags(folder, cell.seed))
-    checkpoint = run_t2i_reid.find_checkpoint(args)
+    checkpoint = find_checkpoint(args)
     if threads is not None:
         torch.set_num_threads(threads)
     set_seed(cell.seed)
-    splits = run_t2i_reid.load_splits(data_args, args)
+    splits = load_splits(data_args, args)
     splits["train"] = prepare_texts(splits["train"], cell.settings.get("texts", {}), cell.seed)
-    model, processor = run_t2i_reid.build_model(model_args, data_args, model_fields, splits)
-    trainer = run_t2i_reid.new_trainer(model, args, processor, data_args, splits)
-    trained = run_t2i_reid.train(trainer, checkpoint)
+    model, processor = build_model(model_args, data_args, model_fields, tokenizer_of(splits))
+    trainer = new_trainer(model, args, processor, data_args, splits)
+    trained = train_and_save(trainer, checkpoint)
     test = trainer.encode(splits["test"])
     beta = model.config.clothing_weight
 
@@ -118,13 +120,8 @@ def prepare_texts(rows: Dataset, texts: dict[str, Any], seed: int) -> Dataset:
 def probe_rows(data_args: Any, people: int) -> Dataset:
     """Images of synthetic people whom neither training nor test has seen."""
     test_people = data_args.synthetic_test_people
-    rows = load_synthetic(
-        num_train_people=data_args.synthetic_people,
-        num_val_people=data_args.synthetic_val_people,
-        num_test_people=test_people + people,
-        image_size=(data_args.image_height, data_args.image_width),
-        cache_dir=data_args.cache_dir,
-    )["test"]
+    size = synthetic_size(data_args) | {"num_test_people": test_people + people}
+    rows = load_person_dataset("synthetic", synthetic=size, cache_dir=data_args.cache_dir)["test"]
     images_per_person = len(rows) // (test_people + people)
     return rows.select(range(test_people * images_per_person, len(rows)))
 

@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from ..benchmarks.loading import load_person_dataset
 from ..benchmarks.text_files import check_string, read_json_lines, read_text
-from ..synthetic.dataset import load_synthetic, synthetic_caption_styles
+from ..synthetic.dataset import synthetic_caption_styles
 
 
 def captions_of_dataset(name: str, data_dir: Path | None = None) -> list[str]:
@@ -54,6 +54,6 @@ def true_styles_of_synthetic() -> list[str]:
 
 
 def _training_split(name: str, data_dir: Path | None) -> Dataset:
-    splits = load_synthetic() if name == "synthetic" else load_person_dataset(name, data_dir)
+    splits = load_person_dataset(name, data_dir)
     split = splits["train"] if "train" in splits else next(iter(splits.values()))
     return split.select_columns([column for column in split.column_names if column != "image"])

@@ -14,13 +14,12 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from transformers import PreTrainedConfig, TrainerState
 from transformers.trainer_utils import IntervalStrategy
 
+from ..evaluation.table import METRICS, PROTOCOLS
 from ..objective_bdam import TASKS
 from .training_args import BDAMTrainingArguments
 
 TEMPLATE = Path(__file__).parents[2] / "hub_cards" / "model_card.md"
 TAGS = ["bdam", "person-re-identification", "text-to-image-retrieval"]
-PROTOCOLS = {"": "standard", "described": "described gallery", "clothes_changing": "clothes-changing"}
-FIGURES = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
 COUNT = "unmatched_queries"
 
 
@@ -46,6 +45,9 @@ class SplitSize:
     people: int
     images: int
     captions: int
+
+    def __str__(self) -> str:
+        return f"{self.captions} captions, {self.images} images of {self.people} people"
 
     @classmethod
     def of_rows(cls, rows: Any) -> "SplitSize":
@@ -152,12 +154,12 @@ def eval_results(
     """
     results = []
     for key, value in metrics.items():
-        figure = next((figure for figure in [*FIGURES, COUNT] if key.endswith(f"_{figure}")), None)
+        figure = next((figure for figure in [*METRICS, COUNT] if key.endswith(f"_{figure}")), None)
         if figure is None:
             continue
         start = key.removesuffix(f"_{figure}")
-        short = next((short for short in PROTOCOLS if short and start.endswith(f"_{short}")), "")
-        prefix, protocol = start.removesuffix(f"_{short}") if short else start, PROTOCOLS[short]
+        short = next((short for short in PROTOCOLS if short and f"{start}_".endswith(f"_{short}")), "")
+        prefix, protocol = f"{start}_".removesuffix(short).removesuffix("_"), PROTOCOLS[short]
         name = evaluated_on.get(prefix, prefix.removeprefix("eval_"))
         results.append(
             EvalResult(
@@ -168,7 +170,7 @@ def eval_results(
                 dataset_config=protocol,
                 dataset_split="test",
                 metric_type=figure,
-                metric_name=f"{FIGURES.get(figure, 'Queries without a match')}, {protocol}",
+                metric_name=f"{METRICS.get(figure, 'Queries without a match')}, {protocol}",
                 metric_value=value,
                 metric_args={
                     "clothing_weight": 0.0 if protocol == "clothes-changing" else clothing_weight,
@@ -191,11 +193,11 @@ def _rows(results: list[EvalResult]) -> list[dict[str, Any]]:
                 "protocol": result.dataset_config,
                 "beta": f"{result.metric_args['clothing_weight']:g}",
                 "seed": result.metric_args["seed"],
-                "figures": dict.fromkeys(FIGURES.values(), ""),
+                "figures": dict.fromkeys(METRICS.values(), ""),
             },
         )
-        if result.metric_type in FIGURES:
-            row["figures"][FIGURES[result.metric_type]] = f"{100 * result.metric_value:.2f}"
+        if result.metric_type in METRICS:
+            row["figures"][METRICS[result.metric_type]] = f"{100 * result.metric_value:.2f}"
     order = list(PROTOCOLS.values())
     return sorted(rows.values(), key=lambda row: (row["data"], order.index(row["protocol"])))
 

@@ -23,9 +23,10 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from data_pipeline.search.embedder import Embedder
-from data_pipeline.search.index.embedding import embed_batches, usable_cores
+from data_pipeline.search.index.embedding import embed_batches
 from data_pipeline.synthetic.dataset import synthetic_row
 from modeling_bdam import BDAMConfig, BDAMModel
+from modeling_bdam.files import usable_cores
 from modeling_bdam.training.run_arguments import parse_arguments
 
 

@@ -20,7 +20,9 @@ from pathlib import Path
 from datasets import DatasetDict
 from transformers import set_seed
 
-import run_t2i_reid
+from data_pipeline.training import load_splits, new_trainer, tokenizer_of, train_and_save, train_plain
+from modeling_bdam.training.build import build_model
+from modeling_bdam.training.run_arguments import parse_arguments
 
 FIGURES = ("rank1", "mAP", "clothes_changing_mAP")
 
@@ -83,24 +85,25 @@ def run(cell: Cell, output_dir: Path) -> Result:
     """Trains and tests as the command does; its folder is thrown away."""
     with tempfile.TemporaryDirectory(dir=output_dir) as folder:
         flags = [*cell.flags, f"--seed={cell.seed}", f"--output_dir={folder}"]
-        model_args, data_args, args, model_fields = run_t2i_reid.parse_arguments(flags)
+        model_args, data_args, args, model_fields = parse_arguments(flags)
         if cell.steps is not None:
             evaluations = max(1, round(args.max_steps / (args.eval_steps or args.max_steps)))  # as many as the preset
             args.eval_steps = args.save_steps = max(1, cell.steps // evaluations)
             args.max_steps = cell.steps
         set_seed(args.seed)
-        splits = run_t2i_reid.load_splits(data_args, args)
-        model, processor = run_t2i_reid.build_model(model_args, data_args, model_fields, splits)
+        splits = load_splits(data_args, args)
+        model, processor = build_model(model_args, data_args, model_fields, tokenizer_of(splits))
         if cell.plain_learning_rate is None:
-            trainer = run_t2i_reid.new_trainer(model, args, processor, data_args, splits)
-            run_t2i_reid.train(trainer, checkpoint=None)
+            trainer = new_trainer(model, args, processor, data_args, splits)
+            train_and_save(trainer, checkpoint=None)
             run_folder = Path(folder)
         else:
             args.learning_rate = cell.plain_learning_rate
             # Nor does it spend time on reading texts that it has no use for.
             captions_alone = splits["train"].remove_columns(["identity_description", "clothing_description"])
             splits = DatasetDict({**splits, "train": captions_alone})
-            trainer = run_t2i_reid.train_plain(model_args, model.config, args, processor, data_args, splits)
+            decoupled = new_trainer(model, args, processor, data_args, splits)
+            trainer = train_plain(decoupled, model_args, data_args, splits)
             run_folder = Path(folder) / "plain"
         tested = trainer.score(trainer.encode(splits["test"]))
         state = json.loads((run_folder / "trainer_state.json").read_text())

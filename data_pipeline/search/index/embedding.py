@@ -1,6 +1,5 @@
 """Image files to vectors, on all cores or while the accelerator computes."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from modeling_bdam.files import usable_cores
 
 from ...images import UnreadableImageError, open_image
 from ..embedder import Embedder
@@ -56,12 +57,6 @@ def embed_batches(embedder: Embedder, batches: Iterable[Batch], workers: int | N
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use; processes that torchrun started on one machine share them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _use_one_thread() -> None:

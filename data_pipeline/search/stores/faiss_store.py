@@ -9,7 +9,8 @@ from typing import Any
 import faiss as _faiss
 import numpy as np
 
-from ..index.embedding import usable_cores
+from modeling_bdam.files import usable_cores
+
 from .store import IndexType
 
 faiss: Any = _faiss  # its type stubs do not know what its Python layer adds

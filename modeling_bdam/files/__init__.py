@@ -1,0 +1,59 @@
+"""Helpers that every sub-package shares: atomic writes, JSON lines, usable cores, nearest names."""
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path beside `path` and renames it to `path` on success, so that readers never see a part.
+
+    The temporary path keeps the suffix of `path`, since writers of images choose the format by it. On an exception
+    the temporary file is deleted and `path` is unchanged.
+
+    Raises:
+        OSError: the file cannot be written or renamed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 text file atomically, with the line ends of `text`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 1) -> None:
+    """Writes a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+
+def write_json_lines(path: str | os.PathLike[str], values: Iterable[Any]) -> None:
+    """Writes a JSON Lines file atomically, one value per line."""
+    write_text(path, "".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values))
+
+
+def usable_cores() -> int:
+    """CPU cores available to this process; processes that torchrun started on one machine divide them equally."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The hint `; did you mean X?` for an unknown name, or "" where no known name is similar."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+__all__ = ["atomic_path", "did_you_mean", "usable_cores", "write_json", "write_json_lines", "write_text"]
