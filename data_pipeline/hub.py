@@ -26,7 +26,7 @@ def push_person_dataset(
     Args:
         splits: in the common schema.
         repo_id: OWNER/NAME; made if it does not exist.
-        name: what `load_person_dataset` calls the set, or "synthetic"; for its licence.
+        name: what `load_person_dataset` calls the set, or "synthetic"; for its license.
         private: whether a new repository is hidden from others. The benchmarks may not be given on.
         max_shard_size: as in `DatasetDict.push_to_hub`.
 
@@ -62,7 +62,7 @@ def dataset_card(splits: DatasetDict, repo_id: str, name: str, metadata: dict[st
         name=short,
         repository=repo_id,
         source=name,
-        licence=license_of(name),
+        license=license_of(name),
         columns=list(next(iter(splits.values())).features),
         counts={split: _count(rows) for split, rows in splits.items()},
         traits=_traits(splits) if name == "synthetic" else {},

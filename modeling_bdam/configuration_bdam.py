@@ -85,7 +85,7 @@ class BDAMConfig(PreTrainedConfig):
             and clothing embeddings that a search compares.
         clothing_weight: β of the score `s_id + β s_clo` that `logits_per_text` holds; a search may choose its own.
         logit_scale_init_value: logarithm of the initial 1/τ.
-        initializer_range: standard deviation of newly initialised weights.
+        initializer_range: standard deviation of newly initialized weights.
 
     Raises:
         ValueError: an unknown argument or kind of tower, naming the nearest known one.

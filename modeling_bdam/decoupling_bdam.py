@@ -106,7 +106,7 @@ class BDAMBranch(nn.Module):
         return hidden_states
 
     def attend_to_other(self, hidden_states: Tensor, other: Tensor) -> Tensor:
-        """This branch's tokens query the other's, both [B, L, D]; the result is normalised, [B, L, D]."""
+        """This branch's tokens query the other's, both [B, L, D]; the result is normalized, [B, L, D]."""
         if self.cross_attention is not None and self.cross_norm is not None:
             update, _ = self.cross_attention(self.cross_norm(hidden_states), self.cross_norm(other))
             hidden_states = hidden_states + self.dropout(update)

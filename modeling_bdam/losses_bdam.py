@@ -2,7 +2,7 @@
 
 **Several processes.** A contrastive loss takes the LOCAL rows against the columns gathered, with gradient, from every
 process; its value is a mean over rows, so the mean over processes of equal batch is exactly the one-process loss. The
-two losses that are statistics of a whole batch, `hsic` and `gate_regularisation`, take gathered rows on both sides.
+two losses that are statistics of a whole batch, `hsic` and `gate_regularization`, take gathered rows on both sides.
 
 **Precision.** Everything is computed in float32 (float64 stays float64), also under autocast: with a temperature of
 1/100, half precision cannot tell apart the similarities that matter.
@@ -72,7 +72,7 @@ def info_nce(
     rows. With one positive a row it is the usual InfoNCE. A row without a positive, or without a negative, counts 0.
 
     Args:
-        queries: [N, d], L2-normalised by the caller.
+        queries: [N, d], L2-normalized by the caller.
         keys: [M, d], likewise.
         logit_scale: the multiplier 1/temperature itself, not its logarithm.
         positives: [N, M], bool.
@@ -170,9 +170,9 @@ def adversarial(clothing: Tensor, text: Tensor, logit_scale: Tensor | float, pos
     the features are, and counts 0; so does a row without a positive.
 
     Args:
-        clothing: [N, d], L2-normalised by the caller (the identity feature behind `gradient_reversal`, if it is
+        clothing: [N, d], L2-normalized by the caller (the identity feature behind `gradient_reversal`, if it is
             that which must not know the clothes).
-        text: [M, d], clothing texts, L2-normalised by the caller.
+        text: [M, d], clothing texts, L2-normalized by the caller.
         logit_scale: the multiplier 1/temperature itself, not its logarithm.
         positives: [N, M], bool.
 
@@ -216,8 +216,8 @@ def gradient_reversal(x: Tensor, scale: float = 1.0) -> Tensor:
 def hsic(identity: Tensor, clothing: Tensor) -> Tensor:
     """HSIC with linear kernels (eq. 2): `tr(K_id H K_clo H) / (B - 1)^2`, 0 when the features are uncorrelated.
 
-    H centres, so the trace is the sum of the product of two centred Gram matrices, O(B^2 D), and also the squared
-    Frobenius norm of the centred cross-product `identity^T clothing`, O(B D^2); the cheaper one is taken. Under
+    H centers, so the trace is the sum of the product of two centerd Gram matrices, O(B^2 D), and also the squared
+    Frobenius norm of the centerd cross-product `identity^T clothing`, O(B D^2); the cheaper one is taken. Under
     several processes both arguments are the gathered batch: the statistic of a part is not a part of the statistic.
 
     Args:
@@ -246,8 +246,8 @@ def hsic(identity: Tensor, clothing: Tensor) -> Tensor:
     return trace / max(batch - 1, 1) ** 2
 
 
-def gate_regularisation(bdam_gate: Tensor | None, fusion_gate: Tensor | None) -> Tensor:
-    """Gate regularisation (section 4.2): the squared distances of the gates' means from 1/2, added.
+def gate_regularization(bdam_gate: Tensor | None, fusion_gate: Tensor | None) -> Tensor:
+    """Gate regularization (section 4.2): the squared distances of the gates' means from 1/2, added.
 
     The mean over the batch may not drift to one side, which would shut a branch or a modality off; a single sample
     or dimension may. Under several processes the gates are gathered first: a squared mean is no mean over rows.
@@ -264,7 +264,7 @@ def gate_regularisation(bdam_gate: Tensor | None, fusion_gate: Tensor | None) ->
         ValueError: both gates are None, or a gate has another shape.
     """
     if bdam_gate is None and fusion_gate is None:
-        raise ValueError("gate regularisation needs at least one gate; leave the term out of a model without gates")
+        raise ValueError("gate regularization needs at least one gate; leave the term out of a model without gates")
     terms: list[Tensor] = []
     if bdam_gate is not None:
         if bdam_gate.ndim != 2 or bdam_gate.numel() == 0:

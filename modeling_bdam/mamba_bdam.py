@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-DT_MIN, DT_MAX = 1e-3, 1e-1  # mamba_ssm's range of step sizes at initialisation
+DT_MIN, DT_MAX = 1e-3, 1e-1  # mamba_ssm's range of step sizes at initialization
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Te
 class MambaBlock(nn.Module):
     """One Mamba layer, `[B, L, d_model]` to `[B, L, d_model]`, without residual connection or norm.
 
-    Parameter names, shapes and initialisation are those of `mamba_ssm.Mamba`, so that a state dict moves between the
+    Parameter names, shapes and initialization are those of `mamba_ssm.Mamba`, so that a state dict moves between the
     two. A CUDA tensor goes through that package's fused kernel where it can be imported; every other tensor goes
     through `selective_scan`, in float32 at least.
 
@@ -126,7 +126,7 @@ class MambaBlock(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Initialise `A_log`, `D` and `dt_proj`, whose values no default gives; a model's `_init_weights` calls this.
+        """Initialize `A_log`, `D` and `dt_proj`, whose values no default gives; a model's `_init_weights` calls this.
 
         Parameters that a checkpoint has already filled are left alone (`transformers.initialization`).
         """

@@ -36,7 +36,7 @@ Model = TypeVar("Model", bound="BDAMPreTrainedModel")
 
 
 class BDAMPreTrainedModel(PreTrainedModel):
-    """Initialisation, loading and saving of BDAM models."""
+    """Initialization, loading and saving of BDAM models."""
 
     config: BDAMConfig
     base_model_prefix = "bdam"
@@ -53,8 +53,8 @@ class BDAMPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """No: for code of unknown habits transformers skips the initialisation of modules without parameters of their
-        own, which is where CLIP and SigLIP towers initialise their layers. Ours writes through `initialization`."""
+        """No: for code of unknown habits transformers skips the initialization of modules without parameters of their
+        own, which is where CLIP and SigLIP towers initialize their layers. Ours writes through `initialization`."""
         return False
 
     @classmethod
@@ -152,7 +152,7 @@ class BDAMModel(BDAMPreTrainedModel):
 
     @classmethod
     def from_vision_text_pretrained(cls, vision: str, text: str, **config_fields: Any) -> "BDAMModel":
-        """A model over two pretrained towers; all else is newly initialised and wants training.
+        """A model over two pretrained towers; all else is newly initialized and wants training.
 
         Args:
             vision: Hub id or folder of a vision tower, or of a CLIP or SigLIP model, whose vision half is taken.
@@ -202,7 +202,7 @@ class BDAMModel(BDAMPreTrainedModel):
         if identity_input_ids is not None:
             description, _ = self._encode_texts(identity_input_ids, identity_attention_mask)
         identity, fusion_gate = self._fuse(decoupled, description, identity_attention_mask)
-        clothing = _normalise(self.image_clothing_head(decoupled.clothing))
+        clothing = _normalize(self.image_clothing_head(decoupled.clothing))
         return _features(identity, clothing, tokens, tower, fusion_gate)
 
     @can_return_tuple
@@ -219,7 +219,7 @@ class BDAMModel(BDAMPreTrainedModel):
         """
         tokens, tower = self._encode_texts(input_ids, attention_mask, **kwargs)
         identity, _ = self._fuse(None, tokens, attention_mask)
-        clothing = _normalise(self.text_clothing_head(masked_mean(tokens, attention_mask)))
+        clothing = _normalize(self.text_clothing_head(masked_mean(tokens, attention_mask)))
         return _features(identity, clothing, tokens, tower)
 
     @capture_outputs
@@ -270,8 +270,8 @@ class BDAMModel(BDAMPreTrainedModel):
         if clothing_input_ids is not None:
             tokens, _ = self._encode_texts(clothing_input_ids, clothing_attention_mask)
             pooled = masked_mean(tokens, clothing_attention_mask)
-            output.description_clothing_embeds = _normalise(self.text_clothing_head(pooled))
-            output.clothing_text_embeds = _normalise(pooled.detach())
+            output.description_clothing_embeds = _normalize(self.text_clothing_head(pooled))
+            output.clothing_text_embeds = _normalize(pooled.detach())
         if output.image_embeds is not None and output.text_embeds is not None:
             output.logits_per_text = output.logit_scale * self.score(output.text_embeds, output.image_embeds)
             output.logits_per_image = output.logits_per_text.T
@@ -326,7 +326,7 @@ class BDAMModel(BDAMPreTrainedModel):
     def _fuse(
         self, decoupled: Decoupled | None, text_tokens: Tensor | None, text_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """f_final, normalised, of an image, a text or both; and the fusion gate, where both are there."""
+        """f_final, normalized, of an image, a text or both; and the fusion gate, where both are there."""
         image, text = None, None
         if self.config.fusion_sequence == "token":
             image = decoupled.identity_tokens if decoupled is not None else None  # [B, L, D]
@@ -336,12 +336,12 @@ class BDAMModel(BDAMPreTrainedModel):
             text = masked_mean(text_tokens, text_mask)[:, None] if text_tokens is not None else None
             text_mask = None
         final, gate = self.fusion(image, text, text_mask if text is not None else None)
-        return _normalise(final), gate
+        return _normalize(final), gate
 
     def _describe_images(self, output: BDAMOutput, decoupled: Decoupled) -> None:
         """Fills in what follows from the images alone."""
         output.image_identity_embeds, _ = self._fuse(decoupled, None, None)
-        output.image_clothing_embeds = _normalise(self.image_clothing_head(decoupled.clothing))
+        output.image_clothing_embeds = _normalize(self.image_clothing_head(decoupled.clothing))
         output.image_embeds = torch.cat([output.image_identity_embeds, output.image_clothing_embeds], dim=-1)
         output.identity_features, output.clothing_features = decoupled.identity, decoupled.clothing
         output.decoupled_identity, output.decoupled_clothing = decoupled.identity, decoupled.clothing
@@ -357,7 +357,7 @@ class BDAMModel(BDAMPreTrainedModel):
             # The projection learns to tell the clothes, the identity feature to keep them from it: both sides of
             # eq. 1 in one pass, since reversing twice leaves the feature's own gradient as it is.
             watched = gradient_reversal(self.adversarial_projection(gradient_reversal(decoupled.pooled_identity)))
-        output.adversarial_embeds = _normalise(watched)
+        output.adversarial_embeds = _normalize(watched)
 
 
 def _features(
@@ -384,7 +384,7 @@ def _with_mask(input_ids: Tensor | None, attention_mask: Tensor | None) -> tuple
     return input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask
 
 
-def _normalise(x: Tensor) -> Tensor:
+def _normalize(x: Tensor) -> Tensor:
     return nn.functional.normalize(x, dim=-1)
 
 

@@ -17,8 +17,8 @@ class BDAMFeatures(ModelOutput):
     Attributes:
         pooler_output: `identity_embeds` and `clothing_embeds` side by side, [B, 2 * projection_dim]: the vector that a
             gallery stores. A query scales its clothing half by β.
-        identity_embeds: f_final, L2-normalised, [B, projection_dim].
-        clothing_embeds: what the person wears, L2-normalised, [B, projection_dim].
+        identity_embeds: f_final, L2-normalized, [B, projection_dim].
+        clothing_embeds: what the person wears, L2-normalized, [B, projection_dim].
         last_hidden_state: the tower's tokens at width D, [B, L, D].
         fusion_gate: w of image and text [B, 2], where a description was fused into an image.
         hidden_states, attentions: of the tower's layers, with `output_hidden_states` and `output_attentions`.
@@ -35,7 +35,7 @@ class BDAMFeatures(ModelOutput):
 
 @dataclass
 class BDAMOutput(ModelOutput):
-    """Everything that the losses of section 5 need; what was not given as input stays None. All embeddings normalised.
+    """Everything that the losses of section 5 need; what was not given as input stays None. All embeddings normalized.
 
     Attributes:
         loss: sum of the task losses over this batch, each weighing 1, with `return_loss=True`.
@@ -51,8 +51,8 @@ class BDAMOutput(ModelOutput):
             features, or the images' embeddings times the root of their width, [B, D] or [B, projection_dim].
         pooled_identity, pooled_clothing: their means over tokens before the gate, [B, D]: the shared representation
             on which GradNorm measures gradients.
-        adversarial_embeds: the feature that eq. 1 watches, projected to the text width and normalised, [B, text width].
-        clothing_text_embeds: f_clo^t, the pooled clothing description, normalised, no gradient, [B, text width].
+        adversarial_embeds: the feature that eq. 1 watches, projected to the text width and normalized, [B, text width].
+        clothing_text_embeds: f_clo^t, the pooled clothing description, normalized, no gradient, [B, text width].
         gate: g of BDAM, [B, D].
         fusion_gate: w of the fusion of image and identity description, [B, 2].
         logit_scale: 1/τ, a scalar.

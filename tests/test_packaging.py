@@ -55,7 +55,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = modeling_bdam.BDAMTrainr
 
 
-def test_wheel_holds_every_module_preset_and_the_licence(tmp_path: Path) -> None:
+def test_wheel_holds_every_module_preset_and_the_license(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()  # a copy: building writes beside the sources
     for name in ("pyproject.toml", "README.md", "LICENSE", "run_t2i_reid.py"):

@@ -11,7 +11,7 @@ class AugmentationConfig:
 
     `crop_padding` is the border added before the crop, as a share of each side's length. `erase_area` is the largest
     share of the image that is erased. `jitter_strength` s scales brightness, contrast and saturation by a factor from
-    [1 - s, 1 + s]; jitter is off by default, because colours are what captions name. `word_mask_probability` holds
+    [1 - s, 1 + s]; jitter is off by default, because colors are what captions name. `word_mask_probability` holds
     per token of the caption. `styled_caption_probability` is how often a caption is drawn from the row's
     `styled_captions`, where it has any, and not from those that people wrote. Raises `ValueError` on a value outside
     [0, 1].
@@ -38,14 +38,14 @@ def augment_image(
 ) -> np.ndarray:
     """Apply flip, crop, jitter and erasing, in this order, to `pixels` uint8 [H, W, 3] (left unchanged).
 
-    `fill` uint8 [3] is the colour of what lies outside the image and of what is erased.
+    `fill` uint8 [3] is the color of what lies outside the image and of what is erased.
     """
     if rng.random() < config.flip_probability:
         pixels = horizontal_flip(pixels)
     if rng.random() < config.crop_probability:
         pixels = pad_and_crop(pixels, config.crop_padding, fill, rng)
     if rng.random() < config.jitter_probability:
-        pixels = jitter_colours(pixels, config.jitter_strength, rng)
+        pixels = jitter_colors(pixels, config.jitter_strength, rng)
     if rng.random() < config.erase_probability:
         pixels = erase_rectangle(pixels, config.erase_area, fill, rng)
     return pixels
@@ -67,16 +67,16 @@ def pad_and_crop(pixels: np.ndarray, padding: float, fill: np.ndarray, rng: np.r
     return padded[top : top + height, left : left + width]
 
 
-def jitter_colours(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def jitter_colors(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Scale brightness, contrast (around the mean grey) and saturation (around each pixel's grey) of [H, W, 3]."""
     brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3).astype(np.float32)
-    grey_weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601 luma, as PIL's mode "L"
-    colours = pixels.astype(np.float32) * brightness
-    mean_grey = (colours @ grey_weights).mean()
-    colours = mean_grey + contrast * (colours - mean_grey)
-    grey = (colours @ grey_weights)[..., None]  # [H, W, 1]
-    colours = grey + saturation * (colours - grey)
-    return np.clip(np.rint(colours), 0, 255).astype(np.uint8)
+    gray_weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601 luma, as PIL's mode "L"
+    colors = pixels.astype(np.float32) * brightness
+    mean_gray = (colors @ gray_weights).mean()
+    colors = mean_gray + contrast * (colors - mean_gray)
+    grey = (colors @ gray_weights)[..., None]  # [H, W, 1]
+    colors = grey + saturation * (colors - grey)
+    return np.clip(np.rint(colors), 0, 255).astype(np.uint8)
 
 
 def erase_rectangle(pixels: np.ndarray, max_area: float, fill: np.ndarray, rng: np.random.Generator) -> np.ndarray:

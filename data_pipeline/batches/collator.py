@@ -59,7 +59,7 @@ class TrainCollator:
         captions = [_draw_caption(row, rng, styled) for row, rng in zip(rows, rngs, strict=True)]
 
         images = (self._load(row["image"], rng) for row, rng in zip(rows, rngs, strict=True))
-        batch = {"pixel_values": self.pixels.normalise(images, len(rows)), **_tokenize(self.processor, captions)}
+        batch = {"pixel_values": self.pixels.normalize(images, len(rows)), **_tokenize(self.processor, captions)}
         for input_ids, rng in zip(batch["input_ids"], rngs, strict=True):
             self._mask(input_ids, rng)
         batch["person_ids"] = torch.tensor([row["person_id"] for row in rows], dtype=torch.int64)
@@ -111,7 +111,7 @@ class RetrievalCollator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch: dict[str, torch.Tensor] = {}
         if _all_have(rows, "image"):
-            batch["pixel_values"] = self.pixels.normalise((self.pixels.resize(row["image"]) for row in rows), len(rows))
+            batch["pixel_values"] = self.pixels.normalize((self.pixels.resize(row["image"]) for row in rows), len(rows))
         if _all_have(rows, "caption"):
             batch |= _tokenize(self.processor, [row["caption"] for row in rows])
         for field in _INTEGER_FIELDS:
@@ -121,7 +121,7 @@ class RetrievalCollator:
 
 
 class PixelBatcher:
-    """What an image processor does (resize, rescale, normalise), for a batch at once and much faster.
+    """What an image processor does (resize, rescale, normalize), for a batch at once and much faster.
 
     The result equals the image processor's own, to 1e-6; for a JPEG of several times the size wanted, see `open_image`,
     to a few grey levels. Raises `ValueError` for an image processor that does not resize to a fixed height and width,
@@ -146,7 +146,7 @@ class PixelBatcher:
         scale = settings["rescale_factor"] if settings.get("do_rescale") else 1.0
         mean = settings["image_mean"] if settings.get("do_normalize") else [0.0] * 3
         std = settings["image_std"] if settings.get("do_normalize") else [1.0] * 3
-        self.fill = np.clip(np.rint(np.array(mean) / scale), 0, 255).astype(np.uint8)  # 0 after normalisation
+        self.fill = np.clip(np.rint(np.array(mean) / scale), 0, 255).astype(np.uint8)  # 0 after normalization
         # (x * scale - mean) / std as one multiplication and one subtraction, [3, 1, 1]
         self.factor = (scale / np.array(std, dtype=np.float64)).astype(np.float32).reshape(3, 1, 1)
         self.offset = (np.array(mean, dtype=np.float64) / np.array(std)).astype(np.float32).reshape(3, 1, 1)
@@ -160,12 +160,12 @@ class PixelBatcher:
         image = open_image(source, size)
         if image.size != size:
             image = image.resize(size, self.resample)
-        # Packed row by row, first its reds, then its greens, then its blues: `normalise` wants the colours apart, and
+        # Packed row by row, first its reds, then its greens, then its blues: `normalize` wants the colors apart, and
         # taking apart the triples that `np.asarray(image)` packs would cost it more than anything else it does.
         packed = np.frombuffer(image.tobytes("raw", "RGB;L"), dtype=np.uint8)
         return packed.reshape(self.height, 3, self.width).transpose(0, 2, 1)
 
-    def normalise(self, images: Iterable[np.ndarray], count: int) -> torch.Tensor:
+    def normalize(self, images: Iterable[np.ndarray], count: int) -> torch.Tensor:
         """`count` images, each uint8 [H, W, 3], to float32 [count, 3, H, W].
 
         A generator of images is best: each is then decoded, converted and scaled while it is in the cache.

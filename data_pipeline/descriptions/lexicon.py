@@ -1,7 +1,7 @@
 """Words that tell what a description names: body, clothing, refusals, talk about the picture, the language.
 
 Word lists never catch everything. They are chosen so that a match is nearly always right: words that name both a body
-and a garment ("slim", "short", "tall boots") count only where their neighbours settle it.
+and a garment ("slim", "short", "tall boots") count only where their neighbors settle it.
 """
 
 import re
@@ -26,12 +26,12 @@ def _words(*patterns: str) -> re.Pattern[str]:
     return re.compile(r"\b(?:" + "|".join(patterns) + r")\b", re.IGNORECASE)
 
 
-_COLOURS = (
+_COLORS = (
     "black|white|gr[ae]y|silver|red|maroon|burgundy|pink|orange|yellow|gold(?:en)?|beige|tan|cream|khaki|brown|olive"
     "|green|teal|turquoise|blue|navy|purple|violet|lavender|dark|light|bright|pale|multi-?colou?red|colou?rful|denim"
 )
 _SHORT_HAIR = (
-    rf"short(?:er|ish)?(?=[\s,-]+(?:(?:{_COLOURS}|blonde?|cropped|curly|wavy|straight|neat|spiky|and|to)[\s,-]+)*"
+    rf"short(?:er|ish)?(?=[\s,-]+(?:(?:{_COLORS}|blonde?|cropped|curly|wavy|straight|neat|spiky|and|to)[\s,-]+)*"
     r"(?:medium[\s-]length\s)?(?:hair|beard))"
 )
 _PERSON = "wom[ae]n|m[ae]n|boys?|girls?|males?|females?|lad(?:y|ies)|gentlem[ae]n|guys?|dudes?|gals?|fellas?"
@@ -61,7 +61,7 @@ IDENTITY_ATTRIBUTES: dict[str, Attribute] = {
         "height (short, average or tall)",
         _words(rf"(?!{_SHORT_HAIR})short(?:er|ish)?", "tall(?:er)?", "height", "stature"),
     ),
-    "hair": Attribute("hair (length, colour, style; say so if it is hidden)", _words(_HAIR)),
+    "hair": Attribute("hair (length, color, style; say so if it is hidden)", _words(_HAIR)),
     "skin": Attribute("skin tone or race", _words(_SKIN)),
 }
 """What `--attributes` chooses from. All are asked for by default; section 3.3 names race, gender, age and body type."""
@@ -87,7 +87,7 @@ _ACCESSORY = (
 
 CLOTHING_ATTRIBUTES: dict[str, Attribute] = {
     "type": Attribute("the type of each garment", _words(_GARMENT, "tops?")),
-    "colour": Attribute("the colour of each garment", _words(_COLOURS)),
+    "color": Attribute("the color of each garment", _words(_COLORS)),
     "pattern": Attribute(
         "its pattern (say plain where there is none)",
         _words(

@@ -8,12 +8,12 @@ from ..synthetic.people import NUM_OUTFITS, SYNTHETIC_SEED, PersonTraits, descri
 IDENTITY_TRAITS = tuple(entry.name for entry in dataclasses.fields(PersonTraits))
 CLOTHING_ATTRIBUTES = (
     "upper_type",
-    "upper_colour",
+    "upper_color",
     "upper_pattern",
     "lower_type",
-    "lower_colour",
+    "lower_color",
     "shoes_type",
-    "shoes_colour",
+    "shoes_color",
     "bag",
     "hat",
 )
@@ -34,6 +34,6 @@ def attribute_labels(person_ids: Sequence[int], outfit_ids: Sequence[int]) -> di
     }
     for name in CLOTHING_ATTRIBUTES:
         labels[name] = [getattr(outfit, name) or "none" for outfit in outfits]
-    # A dress has no lower garment, so no colour of one.
-    labels["lower_colour"] = [outfit.lower_colour if outfit.lower_type else None for outfit in outfits]
+    # A dress has no lower garment, so no color of one.
+    labels["lower_color"] = [outfit.lower_color if outfit.lower_type else None for outfit in outfits]
     return labels

@@ -23,7 +23,7 @@ class BranchFeatures:
 
     Attributes:
         identity, clothing: f_id and f_clo, the gated features of eq. 2, [N, D].
-        identity_embeds, clothing_embeds: the normalised halves of the gallery vector, [N, projection_dim].
+        identity_embeds, clothing_embeds: the normalized halves of the gallery vector, [N, projection_dim].
         gate: g of BDAM, [N, D]; None without it.
         fusion_gate: w of image and description, [N, 2]; None without descriptions or without that gate.
         person_ids, outfit_ids: [N].

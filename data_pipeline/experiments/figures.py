@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
-from ..sheets.figure_style import BLUE, COLOURS, GREEN, MARKERS, ORANGE, QUIET, figure_style, no_grid, save_figure
+from ..sheets.figure_style import BLUE, COLORS, GREEN, MARKERS, ORANGE, QUIET, figure_style, no_grid, save_figure
 from .features import BranchFeatures
 from .probes import BRANCHES, KINDS
 
@@ -69,13 +69,13 @@ def tsne_figure(entangled: NDArray, decoupled: BranchFeatures, person_ids: NDArr
         identity, clothing = apart[: rows.sum()], apart[rows.sum() :]
         for number, person in enumerate(people):
             chosen = person_ids[rows] == person
-            colour = COLOURS[number % len(COLOURS)]
+            color = COLORS[number % len(COLORS)]
             first = outfits == outfits[chosen].min()  # an open mark is the second outfit
-            for worn, fill in ((chosen & first, colour), (chosen & ~first, "none")):
-                panels[0].scatter(*points[worn].T, s=26, facecolors=fill, edgecolors=colour, linewidths=1.2)
-                panels[1].scatter(*identity[worn].T, s=26, facecolors=fill, edgecolors=colour, linewidths=1.2)
-            panels[1].scatter(*clothing[chosen & first].T, s=26, marker="x", color=colour, linewidths=1.6)
-            panels[1].scatter(*clothing[chosen & ~first].T, s=26, marker="+", color=colour, linewidths=1.6)
+            for worn, fill in ((chosen & first, color), (chosen & ~first, "none")):
+                panels[0].scatter(*points[worn].T, s=26, facecolors=fill, edgecolors=color, linewidths=1.2)
+                panels[1].scatter(*identity[worn].T, s=26, facecolors=fill, edgecolors=color, linewidths=1.2)
+            panels[1].scatter(*clothing[chosen & first].T, s=26, marker="x", color=color, linewidths=1.6)
+            panels[1].scatter(*clothing[chosen & ~first].T, s=26, marker="+", color=color, linewidths=1.6)
         panels[0].set_title("Plain dual encoder: entangled")
         panels[1].set_title("BDAM: identity and clothing")
         for panel in panels:
@@ -101,13 +101,13 @@ def curves_figure(
                 x, mean, deviation = (
                     np.array(values, dtype=float) for values in (curve.x, curve.mean, curve.deviation)
                 )
-                colour = COLOURS[number]
-                panel.plot(x, mean, color=colour, marker=MARKERS[number], label=curve.label)
+                color = COLORS[number]
+                panel.plot(x, mean, color=color, marker=MARKERS[number], label=curve.label)
                 if not np.isnan(deviation).all():
-                    panel.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0)
+                    panel.fill_between(x, mean - deviation, mean + deviation, color=color, alpha=0.2, linewidth=0)
                 if best:
                     top = int(np.nanargmax(mean))
-                    panel.scatter(x[top], mean[top], s=110, facecolors="none", edgecolors=colour, linewidths=1.5)
+                    panel.scatter(x[top], mean[top], s=110, facecolors="none", edgecolors=color, linewidths=1.5)
             panel.set(title=title, xlabel=x_label, ylim=(0, None))
             panel.legend(fontsize=8)
         axes[0].set_ylabel(y_label)
@@ -124,9 +124,9 @@ def probes_figure(probed: Mapping[str, Any], path: Path) -> Path:
         panels = figure.subplots(1, 2, sharey=True, width_ratios=ratios)
         for panel, (kind, names) in zip(panels, KINDS.items(), strict=True):
             place = np.arange(len(names))
-            for number, (branch, colour) in enumerate(shown.items()):
+            for number, (branch, color) in enumerate(shown.items()):
                 gain = [100 * (probed["accuracy"][branch][name] - probed["chance"][name]) for name in names]
-                panel.bar(place + 0.4 * number - 0.2, gain, width=0.38, color=colour, label=branch)
+                panel.bar(place + 0.4 * number - 0.2, gain, width=0.38, color=color, label=branch)
             panel.set_xticks(place, [name.replace("_", " ") for name in names], rotation=40, ha="right")
             panel.axhline(0, color=QUIET, linewidth=0.8)
             panel.grid(axis="x", visible=False)
@@ -189,10 +189,10 @@ def efficiency_figure(
 
 def _histogram(panel: Axes, values: Mapping[str, NDArray]) -> None:
     bins = np.linspace(0, 1, 51).tolist()
-    for (name, found), colour in zip(values.items(), (BLUE, ORANGE), strict=True):
+    for (name, found), color in zip(values.items(), (BLUE, ORANGE), strict=True):
         label = f"{name}: {found.mean():.2f} ± {found.std():.2f}"
-        panel.hist(found, bins=bins, density=True, color=colour, alpha=0.55, label=label)
-        panel.axvline(found.mean(), ymax=0.8, color=colour, linestyle="--", linewidth=1.2)
+        panel.hist(found, bins=bins, density=True, color=color, alpha=0.55, label=label)
+        panel.axvline(found.mean(), ymax=0.8, color=color, linestyle="--", linewidth=1.2)
     panel.set_xlim(0, 1)
     panel.set_ylim(0, 1.3 * panel.get_ylim()[1])  # room for the legend
     panel.legend(fontsize=8, loc="upper center", ncols=2, columnspacing=1.0)

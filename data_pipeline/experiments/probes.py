@@ -97,7 +97,7 @@ def leak(probed: Mapping[str, Any], what: str, kind: str) -> float:
     return gain_over_chance(probed, f"{other} {what}", kind) / right if right >= LEAST_GAIN else float("nan")
 
 
-def normalised_hsic(identity: NDArray, clothing: NDArray) -> float:
+def normalized_hsic(identity: NDArray, clothing: NDArray) -> float:
     """HSIC of eq. 2 over the geometric mean of each with itself: from 0, uncorrelated, to 1; free of scale."""
     x, y = torch.from_numpy(identity).double(), torch.from_numpy(clothing).double()
     return float(hsic(x, y) / (hsic(x, x) * hsic(y, y)).sqrt()) if x.shape == y.shape else float("nan")
@@ -146,12 +146,12 @@ def disentanglement(features: Features) -> dict[str, Any]:
     """Everything of the disentanglement table that can be measured on one trained model's features.
 
     Returns:
-        `hsic`: normalised, of the gated features; with known outfits `same_clothes` and `clothes_changing`: figures at
+        `hsic`: normalized, of the gated features; with known outfits `same_clothes` and `clothes_changing`: figures at
         β = 0; on the synthetic set `probes`: see `probe_branches`.
     """
     test = features.branches("test")
     assert test is not None  # every feature file has them
-    found: dict[str, Any] = {"hsic": normalised_hsic(test.identity, test.clothing)}
+    found: dict[str, Any] = {"hsic": normalized_hsic(test.identity, test.clothing)}
     split = features.split("test")
     if split.changes_clothes:
         found["same_clothes"] = same_clothes(split, 0.0)

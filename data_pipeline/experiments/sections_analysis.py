@@ -96,7 +96,7 @@ def disentanglement_section(experiment: Experiment, results: RunResults) -> Sect
         f"{len(KINDS['clothing'])} clothing attributes or {len(KINDS['identity'])} identity traits of the synthetic "
         f"set; probes learn from {results.run.probe_people} people who are in no split. Leak: the wrong branch's share "
         "of what the right branch tells; at most 0.5 is wanted, and a dash is where the right one tells nothing. HSIC "
-        "is normalised to [0, 1]. A model trained on captions alone has no clothing branch to speak of: its leaks mean "
+        "is normalized to [0, 1]. A model trained on captions alone has no clothing branch to speak of: its leaks mean "
         "nothing.",
         "",
         *(f"- {finding}" for finding in section.findings),

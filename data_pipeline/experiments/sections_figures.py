@@ -33,7 +33,7 @@ def tsne_section(experiment: Experiment, results: RunResults) -> Section:
     assert one is not None and other is not None
     path = results.output_dir / "figures" / "tsne.png"
     tsne_figure(one.identity_embeds, other, one.person_ids, path)
-    caption = "t-SNE of embeddings of the same test images, a colour a person, first seed."
+    caption = "t-SNE of embeddings of the same test images, a color a person, first seed."
     return Section(picture(path, results, caption))
 
 

@@ -77,7 +77,7 @@ class Embedder:
             pixels: uint8 [H, W, 3] each, as `pixels.resize` of this class returns them.
             descriptions: of each image, an identity description to fuse with it, or None.
         """
-        values = self.pixels.normalise(pixels, len(pixels)).to(self.device, non_blocking=True)
+        values = self.pixels.normalize(pixels, len(pixels)).to(self.device, non_blocking=True)
         vectors = np.empty((len(pixels), self.dimensions), dtype=np.float32)
         # A batch holds images with and without descriptions; each kind goes through the model by itself.
         for described in (False, True):

@@ -1,4 +1,4 @@
-"""One look for all figures: colours that the colour-blind tell apart (Okabe and Ito), PDF beside PNG."""
+"""One look for all figures: colors that the color-blind tell apart (Okabe and Ito), PDF beside PNG."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, VERMILION, YELLOW, BLACK = "#56B4E9", "#D55E00", "#F0E442", "#000000"
-COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BLACK, YELLOW)
+COLORS = (BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BLACK, YELLOW)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 QUIET = "#6b7280"
 STYLE: dict[Any, Any] = {

@@ -19,7 +19,7 @@ from .retrieval_sheet import spread
 
 MAP_IMAGES = 6
 MAP_GRID = (16, 8)  # places covered, down and across
-COVER_GRID = (4, 2)  # colours to cover with
+COVER_GRID = (4, 2)  # colors to cover with
 MAP_BATCH = 64
 
 
@@ -37,12 +37,12 @@ def occlusion_maps(model: BDAMModel, pixel_values: Tensor, query: Tensor) -> tup
         two maps [16, 8], for identity and clothing, each with its largest entry 1, or all 0.
     """
     (lines, columns), (height, width) = MAP_GRID, pixel_values.shape[-2:]
-    colours = nn.functional.adaptive_avg_pool2d(pixel_values, COVER_GRID)
-    cover = nn.functional.interpolate(colours, size=(height, width), mode="bilinear")[0]
+    colors = nn.functional.adaptive_avg_pool2d(pixel_values, COVER_GRID)
+    cover = nn.functional.interpolate(colors, size=(height, width), mode="bilinear")[0]
     images = [pixel_values[0]]
     for line in range(lines):
         for column in range(columns):
-            # A cell and half a neighbour on every side.
+            # A cell and half a neighbor on every side.
             rows = slice(max(0, (2 * line - 1) * height // (2 * lines)), (2 * line + 3) * height // (2 * lines))
             places = slice(max(0, (2 * column - 1) * width // (2 * columns)), (2 * column + 3) * width // (2 * columns))
             image = pixel_values[0].clone()
@@ -83,7 +83,7 @@ def draw_attention(model: BDAMModel, processor: BDAMProcessor, rows: Any, path: 
 
 
 def _show(axes: Any, image: Image.Image, found: NDArray | None) -> None:
-    """An image, or grey under the colours of a map."""
+    """An image, or grey under the colors of a map."""
     no_grid(axes)
     for side in axes.spines.values():
         side.set_visible(False)

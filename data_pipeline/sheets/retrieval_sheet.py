@@ -75,7 +75,7 @@ def retrieval_sheet(
         queries: the captions searched for.
         results: what each query found, best first: images, or image files as of `open_image`, of any size.
         correct: for each result, whether it shows the person meant.
-        query_images: the image that each caption was written for, drawn apart from the results and labelled so.
+        query_images: the image that each caption was written for, drawn apart from the results and labeled so.
         scores: the score of each result, printed below it.
         protocol: name of the protocol, printed in the title.
 

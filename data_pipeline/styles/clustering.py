@@ -13,7 +13,7 @@ METHODS = ("dbscan", "hdbscan", "kmeans", "gmm", "agglomerative", "random", "non
 """What `cluster` knows; "random" draws a cluster for each caption, "none" takes all for one."""
 
 _DIMENSIONS = 50
-_NEIGHBOURS = 64
+_NEIGHBORS = 64
 _MOST_PAIRWISE = 5_000  # captions for methods whose time or memory is quadratic
 _NOISE = -1
 
@@ -50,7 +50,7 @@ def cluster(
 ) -> Clustering:
     """Clusters caption embeddings. Noise goes to the nearest cluster, then small clusters merge into the nearest.
 
-    PCA reduces the embeddings to 50 dimensions before. DBSCAN then works on the 64 nearest neighbours of every distinct
+    PCA reduces the embeddings to 50 dimensions before. DBSCAN then works on the 64 nearest neighbors of every distinct
     embedding: quadratic in time, but not in memory. HDBSCAN and agglomeration are fitted on at most 5,000 captions; the
     others join the nearest of those.
 
@@ -125,16 +125,16 @@ def _dbscan(
 ) -> tuple[np.ndarray, float]:
     """The labels of the points, and the radius, given or found.
 
-    Each distinct embedding stands once in the graph of neighbours, with the number of captions that share it as its
-    weight: otherwise the nearest neighbours of a frequent wording would all be itself.
+    Each distinct embedding stands once in the graph of neighbors, with the number of captions that share it as its
+    weight: otherwise the nearest neighbors of a frequent wording would all be itself.
     """
     first, distinct, counts = distinct_rows(embeddings)
-    num_neighbours = min(max(_NEIGHBOURS, min_samples), len(first) - 1)
-    search = NearestNeighbors(n_neighbors=num_neighbours, algorithm="brute").fit(points[first])
+    num_neighbors = min(max(_NEIGHBORS, min_samples), len(first) - 1)
+    search = NearestNeighbors(n_neighbors=num_neighbors, algorithm="brute").fit(points[first])
     graph = sort_graph_by_row_values(search.kneighbors_graph(mode="distance"), warn_when_not_sorted=False)
     if eps is None:
-        distances = graph.data.reshape(len(first), num_neighbours)  # [distinct, neighbours], the nearest first
-        eps = max(knee(distances[:, min(min_samples - 1, num_neighbours) - 1]), 1e-6)
+        distances = graph.data.reshape(len(first), num_neighbors)  # [distinct, neighbors], the nearest first
+        eps = max(knee(distances[:, min(min_samples - 1, num_neighbors) - 1]), 1e-6)
     labels = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(graph, sample_weight=counts)
     return labels[distinct], eps
 
@@ -161,17 +161,17 @@ def _without_noise(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _merge_small(points: np.ndarray, labels: np.ndarray, min_cluster: int) -> np.ndarray:
-    """Merges the smallest cluster into the one with the nearest centre while it has fewer than `min_cluster` points."""
+    """Merges the smallest cluster into the one with the nearest center while it has fewer than `min_cluster` points."""
     labels = labels.copy()
     sizes = {name: int((labels == name).sum()) for name in np.unique(labels)}
-    centres = {name: points[labels == name].mean(axis=0) for name in sizes}
+    centers = {name: points[labels == name].mean(axis=0) for name in sizes}
     while len(sizes) > 1:
         smallest = min(sizes, key=lambda name: (sizes[name], name))
         if sizes[smallest] >= min_cluster:
             break
-        size, centre = sizes.pop(smallest), centres.pop(smallest)
-        into = min(centres, key=lambda name: float(np.linalg.norm(centres[name] - centre)))
-        centres[into] = (sizes[into] * centres[into] + size * centre) / (sizes[into] + size)
+        size, center = sizes.pop(smallest), centers.pop(smallest)
+        into = min(centers, key=lambda name: float(np.linalg.norm(centers[name] - center)))
+        centers[into] = (sizes[into] * centers[into] + size * center) / (sizes[into] + size)
         sizes[into] += size
         labels[labels == smallest] = into
     return labels

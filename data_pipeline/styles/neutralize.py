@@ -47,7 +47,7 @@ Tokens = list[tuple[str, str]]
 def neutralize(caption: str) -> str:
     """The caption with vague words for all that tells whom it describes.
 
-    Colours, garments, what is carried, build, hair, skin, age, gender and numbers go; verbs, order and punctuation
+    Colors, garments, what is carried, build, hair, skin, age, gender and numbers go; verbs, order and punctuation
     stay. The rules are English, and no grammar: what they leave is for an encoder, not for a reader.
     """
     tokens = _replaced(_ATTRIBUTES, _replaced(_PHRASE, _tokens(caption), _vague_noun), _vague_attributes)

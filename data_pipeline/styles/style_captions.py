@@ -21,7 +21,7 @@ from ..synthetic.people import NUM_OUTFITS, SYNTHETIC_SEED, describe_person, des
 from .clustering import cluster
 from .neutralize import neutralize
 
-EXEMPLARS = 8  # captions near its centre that stand for a style
+EXEMPLARS = 8  # captions near its center that stand for a style
 _DIMENSIONS = 50
 
 
@@ -60,7 +60,7 @@ def caption_vectors(captions: list[str], seed: int) -> NDArray:
 
 
 def exemplars(vectors: NDArray, method: str, seed: int) -> list[list[int]]:
-    """For each cluster, the captions nearest to its centre."""
+    """For each cluster, the captions nearest to its center."""
     labels = cluster(vectors, method, seed=seed).labels
     found = []
     for label in np.unique(labels):

@@ -74,7 +74,7 @@ class StyleEncoder:
         Raises:
             OSError: the cache cannot be written.
         """
-        distinct = sorted(set(texts), key=lambda text: (len(text), text))  # neighbours need little padding
+        distinct = sorted(set(texts), key=lambda text: (len(text), text))  # neighbors need little padding
         chunks = [distinct[start : start + _TEXTS_A_FILE] for start in range(0, len(distinct), _TEXTS_A_FILE)]
         bar = tqdm(
             total=len(distinct),

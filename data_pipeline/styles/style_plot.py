@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from ..sheets.figure_style import COLOURS, MARKERS, QUIET, figure_style, no_grid, save_figure
+from ..sheets.figure_style import COLORS, MARKERS, QUIET, figure_style, no_grid, save_figure
 from .clustering import Clustering, distinct_rows
 from .styles import StyleBook
 
@@ -83,15 +83,15 @@ def _places(vectors: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _look(number: int) -> dict[str, Any]:
-    """Colour and marker of a style; 64 are told apart."""
-    return {"color": COLOURS[number % 8], "marker": MARKERS[(number + number // 8) % 8]}
+    """Color and marker of a style; 64 are told apart."""
+    return {"color": COLORS[number % 8], "marker": MARKERS[(number + number // 8) % 8]}
 
 
 def _write_number(axes: Axes, number: int, places: np.ndarray, counts: np.ndarray) -> None:
     """The number of a style at the dot that is nearest to the style's middle."""
     middle = np.average(places, axis=0, weights=counts)
     x, y = places[np.argmin(np.linalg.norm(places - middle, axis=1))]
-    box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": COLOURS[number % 8], "alpha": 0.9}
+    box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": COLORS[number % 8], "alpha": 0.9}
     offset = ((8, 8), (-16, -14), (8, -14), (-16, 8))[number % 4]
     axes.annotate(
         str(number + 1), (x, y), offset, textcoords="offset points", fontsize=9, fontweight="bold", bbox=box, zorder=4

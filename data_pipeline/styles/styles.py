@@ -1,4 +1,4 @@
-"""The styles in which captions are written, each shown by captions near its centre: what `--styles` draws from."""
+"""The styles in which captions are written, each shown by captions near its center: what `--styles` draws from."""
 
 import json
 import random
@@ -105,7 +105,7 @@ def make_style_book(
         neutral: what neutralising made of each.
         embeddings: of the neutral captions, [N, D].
         name_styles: gives each style its name.
-        seed: draws among captions that are equally near to a centre.
+        seed: draws among captions that are equally near to a center.
 
     Raises:
         ValueError: the lists differ in length, or no exemplars are asked for.
@@ -125,7 +125,7 @@ def make_style_book(
 def exemplar_rows(
     captions: Sequence[str], neutral: Sequence[str], embeddings: np.ndarray, rows: np.ndarray, count: int, seed: int
 ) -> list[int]:
-    """At most `count` of a cluster's rows, to show it: of the half near its centre, first the nearest of each wording.
+    """At most `count` of a cluster's rows, to show it: of the half near its center, first the nearest of each wording.
 
     No caption is taken twice.
     """

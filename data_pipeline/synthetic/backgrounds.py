@@ -6,12 +6,12 @@ from collections.abc import Callable
 from PIL import ImageDraw
 
 from .body import PALETTE
-from .pen import Colour, mix, shade
+from .pen import Color, mix, shade
 
 Background = Callable[[ImageDraw.ImageDraw, int, int, random.Random], None]
 
 
-def _ground(draw: ImageDraw.ImageDraw, width: int, height: int, horizon: float, sky: Colour, ground: Colour) -> float:
+def _ground(draw: ImageDraw.ImageDraw, width: int, height: int, horizon: float, sky: Color, ground: Color) -> float:
     draw.rectangle((0, 0, width, height), fill=sky)
     draw.rectangle((0, horizon * height, width, height), fill=ground)
     return horizon * height
@@ -22,9 +22,9 @@ def _street(draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Rand
     x = rng.uniform(-0.3, 0.0) * width
     while x < width:
         house = rng.uniform(0.3, 0.6) * width
-        colour = rng.choice(((164, 142, 122), (134, 110, 98), (186, 180, 168), (112, 118, 128), (176, 128, 108)))
+        color = rng.choice(((164, 142, 122), (134, 110, 98), (186, 180, 168), (112, 118, 128), (176, 128, 108)))
         top = rng.uniform(-0.05, 0.2) * height
-        draw.rectangle((x, top, x + house, horizon), fill=colour)
+        draw.rectangle((x, top, x + house, horizon), fill=color)
         glass = rng.choice(((72, 84, 98), (200, 206, 196), (50, 54, 60)))
         for column in range(2):
             for row in range(4):
@@ -148,8 +148,8 @@ def _parked_car(draw: ImageDraw.ImageDraw, width: int, y: float, height: int, rn
         draw.ellipse((x - 0.4 * tall, y - 0.4 * tall, x + 0.4 * tall, y + 0.4 * tall), fill=(24, 24, 26))
 
 
-def _other(colour: Colour) -> Colour:
-    return (240, 238, 230) if sum(colour) < 400 else (40, 40, 44)
+def _other(color: Color) -> Color:
+    return (240, 238, 230) if sum(color) < 400 else (40, 40, 44)
 
 
 BACKGROUNDS: dict[int, Background] = {1: _street, 2: _wall, 3: _park, 4: _shops, 5: _corridor, 6: _plaza}

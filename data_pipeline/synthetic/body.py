@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from .pen import Colour, mix, shade
+from .pen import Color, mix, shade
 from .people import PersonTraits, Shot
 
-PALETTE: dict[str, Colour] = {
+PALETTE: dict[str, Color] = {
     "black": (28, 28, 32),
     "white": (236, 236, 232),
     "grey": (132, 134, 138),
@@ -19,13 +19,13 @@ PALETTE: dict[str, Colour] = {
     "pink": (232, 148, 176),
     "purple": (122, 66, 146),
 }
-SKIN: dict[str, Colour] = {
+SKIN: dict[str, Color] = {
     "pale": (244, 210, 186),
     "olive": (212, 164, 122),
     "brown": (158, 106, 72),
     "dark": (92, 60, 44),
 }
-HAIR: dict[str, Colour] = {
+HAIR: dict[str, Color] = {
     "black": (26, 22, 22),
     "brown": (98, 60, 34),
     "blond": (220, 184, 104),
@@ -33,7 +33,7 @@ HAIR: dict[str, Colour] = {
     "grey": (182, 182, 184),
 }
 _HEIGHT = {"short": 0.925, "average": 1.0, "tall": 1.075}
-_GREYING = {"young": 0.0, "middle-aged": 0.2, "elderly": 0.4}
+_GRAYING = {"young": 0.0, "middle-aged": 0.2, "elderly": 0.4}
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ def figure_height(traits: PersonTraits, shot: Shot) -> float:
     return shot.size * _HEIGHT[traits.height] * (0.975 if traits.age == "elderly" else 1.0)
 
 
-def contrast(colour: str) -> Colour:
-    """A shade of the same colour that shows on it: lighter on dark colours, darker on light ones."""
-    rgb = PALETTE[colour]
+def contrast(color: str) -> Color:
+    """A shade of the same color that shows on it: lighter on dark colors, darker on light ones."""
+    rgb = PALETTE[color]
     return mix(rgb, (232, 232, 232), 0.45) if sum(rgb) < 260 else shade(rgb, 0.55)
 
 
-def hair_colour(traits: PersonTraits) -> Colour:
-    """The colour of the hair, greying with age."""
-    return mix(HAIR[traits.hair_colour], HAIR["grey"], _GREYING[traits.age])
+def hair_color(traits: PersonTraits) -> Color:
+    """The color of the hair, greying with age."""
+    return mix(HAIR[traits.hair_color], HAIR["grey"], _GRAYING[traits.age])

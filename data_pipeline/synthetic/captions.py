@@ -8,13 +8,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .people import NEIGHBOURS, Outfit, PersonTraits, Shot
+from .people import NEIGHBORS, Outfit, PersonTraits, Shot
 from .vocabulary import (
     AGE_WORDS,
     BUILD_WORDS,
-    COLOUR_WORDS,
+    COLOR_WORDS,
     GARMENT_WORDS,
-    HAIR_COLOUR_WORDS,
+    HAIR_COLOR_WORDS,
     HAIR_WORDS,
     HEIGHT_WORDS,
     PATTERN_WORDS,
@@ -80,7 +80,7 @@ class _Style:
 
 
 def write_caption(style: str, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> str:
-    """One caption of a photo in one of `CAPTION_STYLES`; about one colour in 25 is taken for a neighbouring one."""
+    """One caption of a photo in one of `CAPTION_STYLES`; about one color in 25 is taken for a neighboring one."""
     annotator = CAPTION_STYLES[style]
     return annotator.write(_choose_facts(annotator, traits, _misread(outfit, rng), shot, rng), rng)
 
@@ -95,9 +95,9 @@ def write_identity_description(traits: PersonTraits, template_rng: random.Random
     if number == 0:
         return (
             f"{article} {traits.age} {traits.gender} of {traits.build} build and {traits.height} height. "
-            f"{subject} {appears} {traits.hair_length} {traits.hair_colour} hair and {traits.skin_tone} skin."
+            f"{subject} {appears} {traits.hair_length} {traits.hair_color} hair and {traits.skin_tone} skin."
         )
-    hair = f"{traits.hair_length} {traits.hair_colour} hair"
+    hair = f"{traits.hair_length} {traits.hair_color} hair"
     if number == 1:
         group = {"young": "a young adult", "middle-aged": "middle-aged", "elderly": "an elderly adult"}[traits.age]
         return (
@@ -112,15 +112,15 @@ def write_identity_description(traits: PersonTraits, template_rng: random.Random
 
 def write_clothing_description(outfit: Outfit, shot: Shot, rng: random.Random) -> str:
     """What a multimodal model writes about the clothing alone: everything the photo shows, no word about the body."""
-    upper = with_article(_phrase(outfit.upper_colour, _seen_pattern(outfit, shot), outfit.upper_type, outfit.accent))
+    upper = with_article(_phrase(outfit.upper_color, _seen_pattern(outfit, shot), outfit.upper_type, outfit.accent))
     parts = [upper]
     if outfit.lower_type:
-        parts.append(with_article(_phrase(outfit.lower_colour, outfit.lower_pattern, outfit.lower_type)))
+        parts.append(with_article(_phrase(outfit.lower_color, outfit.lower_pattern, outfit.lower_type)))
     if shot.shows_shoes:
-        parts.append(f"{outfit.shoes_colour} {outfit.shoes_type}")
-    items = [with_article(f"{outfit.bag_colour} {outfit.bag}")] if _shows_bag(outfit, shot) else []
+        parts.append(f"{outfit.shoes_color} {outfit.shoes_type}")
+    items = [with_article(f"{outfit.bag_color} {outfit.bag}")] if _shows_bag(outfit, shot) else []
     if outfit.hat:
-        items.append(with_article(f"{outfit.hat_colour} {outfit.hat}"))
+        items.append(with_article(f"{outfit.hat_color} {outfit.hat}"))
     if rng.random() < 0.75:
         text = f"The outfit consists of {_join(parts)}."
         return text + (f" It is completed by {_join(items)}." if items else "")
@@ -136,16 +136,16 @@ def with_article(phrase: str) -> str:
 
 
 def _misread(outfit: Outfit, rng: random.Random) -> Outfit:
-    def read(colour: str) -> str:
-        return rng.choice(NEIGHBOURS[colour]) if rng.random() < 0.04 else colour
+    def read(color: str) -> str:
+        return rng.choice(NEIGHBORS[color]) if rng.random() < 0.04 else color
 
     return replace(
         outfit,
-        upper_colour=read(outfit.upper_colour),
-        lower_colour=read(outfit.lower_colour),
-        shoes_colour=read(outfit.shoes_colour),
-        bag_colour=read(outfit.bag_colour),
-        hat_colour=read(outfit.hat_colour),
+        upper_color=read(outfit.upper_color),
+        lower_color=read(outfit.lower_color),
+        shoes_color=read(outfit.shoes_color),
+        bag_color=read(outfit.bag_color),
+        hat_color=read(outfit.hat_color),
     )
 
 
@@ -156,20 +156,20 @@ def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Sho
     def word(words: tuple[str, ...]) -> str:
         return rng.choice(words) if said(style.synonyms) else words[0]
 
-    def garment(colour: str, kind: str, pattern: str = "plain", accent: str | None = None) -> str:
-        colour = word(COLOUR_WORDS.get(colour, (colour,)))
+    def garment(color: str, kind: str, pattern: str = "plain", accent: str | None = None) -> str:
+        color = word(COLOR_WORDS.get(color, (color,)))
         pattern = word(PATTERN_WORDS.get(pattern, (pattern,))) if said(style.pattern) else "plain"
-        return _phrase(colour, pattern, word(GARMENT_WORDS[kind]), accent)
+        return _phrase(color, pattern, word(GARMENT_WORDS[kind]), accent)
 
     hair = None
     # Under a hat there is little to say about short hair.
     if said(style.hair if outfit.hat is None or traits.hair_length in ("medium", "long") else 0.2 * style.hair):
-        length, colour = word(HAIR_WORDS[traits.hair_length]), word(HAIR_COLOUR_WORDS[traits.hair_colour])
+        length, color = word(HAIR_WORDS[traits.hair_length]), word(HAIR_COLOR_WORDS[traits.hair_color])
         form = rng.random()
-        hair = f"{length} hair" if form < 0.2 else f"{colour} hair" if form < 0.35 else f"{length} {colour} hair"
+        hair = f"{length} hair" if form < 0.2 else f"{color} hair" if form < 0.35 else f"{length} {color} hair"
     # From the front a backpack is two straps, easily passed over.
     bag_chance = style.extras * (0.5 if outfit.bag == "backpack" and shot.view == "front" else 1.0)
-    lower = garment(outfit.lower_colour, outfit.lower_type, outfit.lower_pattern) if outfit.lower_type else None
+    lower = garment(outfit.lower_color, outfit.lower_type, outfit.lower_pattern) if outfit.lower_type else None
     return _Facts(
         noun=word(PERSON_WORDS[style.person_words][traits.gender]) if said(0.95) else "person",
         subject="he" if traits.gender == "man" else "she",
@@ -178,21 +178,21 @@ def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Sho
         height=word(HEIGHT_WORDS[traits.height]) if said(style.height) and traits.height != "average" else None,
         skin=f"{word(SKIN_WORDS[traits.skin_tone])} skin" if said(style.skin) else None,
         hair=hair,
-        upper=garment(outfit.upper_colour, outfit.upper_type, _seen_pattern(outfit, shot), outfit.accent),
+        upper=garment(outfit.upper_color, outfit.upper_type, _seen_pattern(outfit, shot), outfit.accent),
         lower=lower if said(style.lower) else None,
-        shoes=garment(outfit.shoes_colour, outfit.shoes_type) if shot.shows_shoes and said(style.shoes) else None,
-        bag=garment(outfit.bag_colour, outfit.bag)
+        shoes=garment(outfit.shoes_color, outfit.shoes_type) if shot.shows_shoes and said(style.shoes) else None,
+        bag=garment(outfit.bag_color, outfit.bag)
         if outfit.bag and _shows_bag(outfit, shot) and said(bag_chance)
         else None,
-        hat=garment(outfit.hat_colour, outfit.hat) if outfit.hat and said(style.extras) else None,
+        hat=garment(outfit.hat_color, outfit.hat) if outfit.hat and said(style.extras) else None,
         view=shot.view,
     )
 
 
-def _phrase(colour: str, pattern: str, kind: str, accent: str | None = None) -> str:
+def _phrase(color: str, pattern: str, kind: str, accent: str | None = None) -> str:
     if pattern == "graphic":
-        return f"{colour} {kind} with a {accent} print"
-    return f"{colour} {kind}" if pattern == "plain" else f"{colour} {pattern} {kind}"
+        return f"{color} {kind} with a {accent} print"
+    return f"{color} {kind}" if pattern == "plain" else f"{color} {pattern} {kind}"
 
 
 def _seen_pattern(outfit: Outfit, shot: Shot) -> str:

@@ -61,9 +61,9 @@ def _draw_obstacle(draw: ImageDraw.ImageDraw, width: int, height: int, shot: Sho
     if shot.occluder == "post":
         x = width / 2 + (shot.x + shot.occluder_side * rng.uniform(0.03, 0.13)) * height
         half = height * rng.uniform(0.014, 0.026)
-        colour = rng.choice(((96, 98, 100), (58, 62, 58), (150, 132, 84)))
-        draw.rectangle((x - half, 0, x + half, height), fill=colour)
-        draw.rectangle((x - half, 0, x - half * 0.4, height), fill=shade(colour, 1.3))
+        color = rng.choice(((96, 98, 100), (58, 62, 58), (150, 132, 84)))
+        draw.rectangle((x - half, 0, x + half, height), fill=color)
+        draw.rectangle((x - half, 0, x - half * 0.4, height), fill=shade(color, 1.3))
     elif shot.occluder == "car":
         top = height * rng.uniform(0.74, 0.84)
         paint = shade(PALETTE[rng.choice(list(PALETTE))], 0.9)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from .body import PALETTE, SKIN, body_of, contrast, figure_height
 from .head import draw_head
-from .pen import Colour, Pen, Point, Shape, cloth, mix, shade
+from .pen import Color, Pen, Point, Shape, cloth, mix, shade
 from .people import Outfit, PersonTraits, Shot
 
 _LONG_SLEEVES = ("shirt", "sweater", "hoodie", "jacket", "coat")
@@ -34,7 +34,7 @@ class _Figure:
         self.side = shot.view in ("left", "right")
         self.back = shot.view == "back"
         self.skin = SKIN[traits.skin_tone]
-        self.upper = PALETTE[outfit.upper_colour]
+        self.upper = PALETTE[outfit.upper_color]
         self.accent = PALETTE[outfit.accent]
         self.swing = math.sin(2 * math.pi * shot.phase)
 
@@ -86,43 +86,43 @@ class _Figure:
         if outfit.lower_type is None or outfit.lower_type == "skirt":
             pen.limb(joints, radii, skin)
             return
-        colour, accent = shade(PALETTE[outfit.lower_colour], light), shade(contrast(outfit.lower_colour), light)
+        color, accent = shade(PALETTE[outfit.lower_color], light), shade(contrast(outfit.lower_color), light)
         hip, knee, ankle = joints
         if outfit.lower_type == "shorts":
             pen.limb(joints, radii, skin)
             end = (hip[0] + 0.86 * (knee[0] - hip[0]), hip[1] + 0.86 * (knee[1] - hip[1]))
-            cloth(pen, [("limb", [hip, end], [r * 1.25, r * 1.18])], colour, outfit.lower_pattern, accent)
+            cloth(pen, [("limb", [hip, end], [r * 1.25, r * 1.18])], color, outfit.lower_pattern, accent)
             return
         wide = {"trousers": (1.08, 0.94, 0.84), "jeans": (1.1, 0.86, 0.64), "leggings": (1.02, 0.72, 0.46)}[
             outfit.lower_type
         ]
         shapes: list[Shape] = [("limb", joints, [r * share for share in wide])]
-        cloth(pen, shapes, colour, outfit.lower_pattern, accent)
+        cloth(pen, shapes, color, outfit.lower_pattern, accent)
         if outfit.lower_type == "jeans":  # worn thighs, a seam and a turned-up hem
             pen.limb(
                 [_between(hip, knee, 0.4), _between(hip, knee, 0.9)],
                 [r * 0.42, r * 0.3],
-                mix(colour, (214, 220, 232), 0.14),
+                mix(color, (214, 220, 232), 0.14),
             )
             pen.line(
                 [_between(knee, ankle, 0.93), (ankle[0] + 0.02, ankle[1] - 0.016)],
                 0.016,
-                mix(colour, (214, 220, 232), 0.5),
+                mix(color, (214, 220, 232), 0.5),
             )
 
     def _shoe(self, ankle: Point, toe: float, light: float) -> None:
         pen, kind = self.pen, self.outfit.shoes_type
         x, y = ankle
-        colour = shade(PALETTE[self.outfit.shoes_colour], light)
+        color = shade(PALETTE[self.outfit.shoes_color], light)
         length, middle = (0.046, x + toe) if self.side else (0.031, x)
         if kind == "sandals":
             pen.oval(middle, y + 0.024, length, 0.016, shade(self.skin, light))
-            pen.line([(middle - length, y + 0.036), (middle + length, y + 0.036)], 0.012, colour)
-            pen.line([(middle - length * 0.6, y + 0.02), (middle + length * 0.6, y + 0.02)], 0.010, colour)
+            pen.line([(middle - length, y + 0.036), (middle + length, y + 0.036)], 0.012, color)
+            pen.line([(middle - length * 0.6, y + 0.02), (middle + length * 0.6, y + 0.02)], 0.010, color)
             return
-        pen.oval(middle, y + 0.022, length, 0.022, colour)
+        pen.oval(middle, y + 0.022, length, 0.022, color)
         if kind == "boots":
-            pen.limb([(x, y - 0.065), (x, y + 0.015)], [self.body.leg * 0.62, self.body.leg * 0.62], colour)
+            pen.limb([(x, y - 0.065), (x, y + 0.015)], [self.body.leg * 0.62, self.body.leg * 0.62], color)
         elif kind == "sneakers":
             pen.line([(middle - length, y + 0.038), (middle + length, y + 0.038)], 0.013, (244, 244, 244))
 
@@ -168,17 +168,17 @@ class _Figure:
             cloth(
                 pen,
                 [("polygon", outline, [])],
-                PALETTE[outfit.lower_colour],
+                PALETTE[outfit.lower_color],
                 outfit.lower_pattern,
-                contrast(outfit.lower_colour),
+                contrast(outfit.lower_color),
             )
         elif outfit.lower_type is not None:
             half = body.hip * (0.8 if self.side else 1.0)
-            pen.polygon([(half, 0.45), (half, 0.54), (-half, 0.54), (-half, 0.45)], PALETTE[outfit.lower_colour])
+            pen.polygon([(half, 0.45), (half, 0.54), (-half, 0.54), (-half, 0.45)], PALETTE[outfit.lower_color])
         pen.limb([(neck_x * 0.8, 0.19), (neck_x, 0.11 + 0.4 * body.stoop)], [0.027, 0.025], shade(self.skin, 0.9))
         flare = {"dress": 0.045, "coat": 0.014, "jacket": 0.008, "hoodie": 0.008}.get(kind, 0.0)
         cloth(pen, [("polygon", self._outline(_HEM[kind], flare), [])], self.upper, outfit.upper_pattern, self.accent)
-        dark = contrast(outfit.upper_colour)
+        dark = contrast(outfit.upper_color)
         edge = max(body.hip, body.waist) if not self.side else body.hip * 0.8
         if kind in ("sweater", "jacket"):
             pen.line([(-edge, _HEM[kind] - 0.008), (edge, _HEM[kind] - 0.008)], 0.018, mix(self.upper, dark, 0.35))
@@ -197,10 +197,10 @@ class _Figure:
         else:
             self._front_details(kind, dark)
 
-    def _front_details(self, kind: str, dark: Colour) -> None:
+    def _front_details(self, kind: str, dark: Color) -> None:
         pen, outfit = self.pen, self.outfit
         if kind in ("jacket", "coat"):
-            inner = PALETTE["white"] if outfit.upper_colour not in ("white", "beige") else PALETTE["grey"]
+            inner = PALETTE["white"] if outfit.upper_color not in ("white", "beige") else PALETTE["grey"]
             pen.polygon([(-0.032, 0.15), (0.032, 0.15), (0.0, 0.27 if kind == "coat" else 0.24)], inner)
             pen.line([(0.0, 0.24), (0.0, _HEM[kind])], 0.011, dark)
             if kind == "coat":
@@ -220,7 +220,7 @@ class _Figure:
             pen.line([(-0.03, 0.295), (0.03, 0.295)], 0.018, self.upper)
         if outfit.bag == "backpack":
             for x in (-self.body.shoulder * 0.62, self.body.shoulder * 0.62):
-                pen.line([(x, 0.165), (x * 1.04, 0.36)], 0.022, shade(PALETTE[outfit.bag_colour], 0.9))
+                pen.line([(x, 0.165), (x * 1.04, 0.36)], 0.022, shade(PALETTE[outfit.bag_color], 0.9))
 
     # arms
 
@@ -245,42 +245,42 @@ class _Figure:
 
     def _arm(self, joints: list[Point], light: float) -> None:
         pen, r, kind = self.pen, self.body.arm, self.outfit.upper_type
-        colour, accent = shade(self.upper, light), shade(self.accent, light)
+        color, accent = shade(self.upper, light), shade(self.accent, light)
         thick = r * (1.22 if kind in ("coat", "jacket", "hoodie") else 1.15)
         pen.oval(*joints[2], r * 0.85, r * 1.0, shade(self.skin, light))
         shoulder, elbow, hand = joints
         pattern = self.outfit.upper_pattern
-        edge = shade(colour, 0.72)
+        edge = shade(color, 0.72)
         if kind in _LONG_SLEEVES:
             wrist = _between(elbow, hand, 0.9)
             pen.limb([shoulder, elbow, wrist], [thick + 0.006, thick + 0.005, thick * 0.8 + 0.004], edge)
-            pen.oval(*shoulder, thick, thick, colour)
+            pen.oval(*shoulder, thick, thick, color)
             cloth(
-                pen, [("limb", [shoulder, elbow, wrist], [thick, thick * 0.95, thick * 0.75])], colour, pattern, accent
+                pen, [("limb", [shoulder, elbow, wrist], [thick, thick * 0.95, thick * 0.75])], color, pattern, accent
             )
             return
         pen.limb(joints, [r, r * 0.85, r * 0.65], shade(self.skin, light))
         end = _between(shoulder, elbow, 0.62)
-        pen.oval(*shoulder, thick * 1.05, thick * 1.05, colour)
+        pen.oval(*shoulder, thick * 1.05, thick * 1.05, color)
         pen.limb([shoulder, end], [thick * 1.1 + 0.005, thick * 1.1 + 0.004], edge)
-        cloth(pen, [("limb", [shoulder, end], [thick * 1.1, thick * 1.1])], colour, pattern, accent)
+        cloth(pen, [("limb", [shoulder, end], [thick * 1.1, thick * 1.1])], color, pattern, accent)
 
     # luggage
 
     def _backpack_side(self) -> None:
-        colour = PALETTE[self.outfit.bag_colour]
+        color = PALETTE[self.outfit.bag_color]
         x = -self.body.depth - 0.035
-        self.pen.limb([(x, 0.235), (x, 0.385)], [0.046, 0.052], colour)
-        self.pen.oval(x, 0.235, 0.046, 0.046, colour)
-        self.pen.line([(x - 0.03, 0.32), (x + 0.02, 0.32)], 0.010, shade(colour, 0.7))
+        self.pen.limb([(x, 0.235), (x, 0.385)], [0.046, 0.052], color)
+        self.pen.oval(x, 0.235, 0.046, 0.046, color)
+        self.pen.line([(x - 0.03, 0.32), (x + 0.02, 0.32)], 0.010, shade(color, 0.7))
 
     def _backpack_behind(self) -> None:
-        colour = PALETTE[self.outfit.bag_colour]
+        color = PALETTE[self.outfit.bag_color]
         half = self.body.shoulder * 0.72
-        edge = contrast(self.outfit.bag_colour)
+        edge = contrast(self.outfit.bag_color)
         self.pen.limb([(0.0, 0.25), (0.0, 0.36)], [half + 0.006, half + 0.01], edge)
-        self.pen.limb([(0.0, 0.25), (0.0, 0.36)], [half, half + 0.004], colour)
-        self.pen.oval(0.0, 0.235, half, 0.05, colour)
+        self.pen.limb([(0.0, 0.25), (0.0, 0.36)], [half, half + 0.004], color)
+        self.pen.oval(0.0, 0.235, half, 0.05, color)
         self.pen.line([(-half * 0.8, 0.345), (half * 0.8, 0.345)], 0.010, edge)
 
     def _hand_luggage(self) -> None:
@@ -288,23 +288,23 @@ class _Figure:
         outfit, body, pen = self.outfit, self.body, self.pen
         if outfit.bag not in ("handbag", "shoulder bag") or self.shot.view == "left":
             return
-        colour = PALETTE[outfit.bag_colour]
+        color = PALETTE[outfit.bag_color]
         side = 1 if self.back else -1
         x = 0.03 if self.side else side * (max(body.shoulder, body.hip, body.waist) + 0.016)
         if outfit.bag == "handbag":
             y = 0.53
-            pen.line([(x - 0.025, y + 0.03), (x, y - 0.035), (x + 0.025, y + 0.03)], 0.008, shade(colour, 0.7))
+            pen.line([(x - 0.025, y + 0.03), (x, y - 0.035), (x + 0.025, y + 0.03)], 0.008, shade(color, 0.7))
             pen.polygon(
-                [(x - 0.040, y + 0.02), (x + 0.040, y + 0.02), (x + 0.050, y + 0.10), (x - 0.050, y + 0.10)], colour
+                [(x - 0.040, y + 0.02), (x + 0.040, y + 0.02), (x + 0.050, y + 0.10), (x - 0.050, y + 0.10)], color
             )
             return
         y = 0.44
         if self.side:
-            pen.line([(0.0, 0.17), (x, y)], 0.014, shade(colour, 0.85))
+            pen.line([(0.0, 0.17), (x, y)], 0.014, shade(color, 0.85))
         else:
-            pen.line([(-side * body.shoulder * 0.6, 0.168), (x, y + 0.01)], 0.016, shade(colour, 0.85))
-        pen.polygon([(x - 0.055, y), (x + 0.055, y), (x + 0.055, y + 0.095), (x - 0.055, y + 0.095)], colour)
-        pen.line([(x - 0.055, y + 0.04), (x + 0.055, y + 0.04)], 0.009, shade(colour, 0.7))
+            pen.line([(-side * body.shoulder * 0.6, 0.168), (x, y + 0.01)], 0.016, shade(color, 0.85))
+        pen.polygon([(x - 0.055, y), (x + 0.055, y), (x + 0.055, y + 0.095), (x - 0.055, y + 0.095)], color)
+        pen.line([(x - 0.055, y + 0.04), (x + 0.055, y + 0.04)], 0.009, shade(color, 0.7))
 
 
 def _between(first: Point, second: Point, share: float) -> Point:

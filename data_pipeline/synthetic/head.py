@@ -2,8 +2,8 @@
 
 import math
 
-from .body import PALETTE, SKIN, Body, hair_colour
-from .pen import Colour, Pen, mix, shade
+from .body import PALETTE, SKIN, Body, hair_color
+from .pen import Color, Pen, mix, shade
 from .people import Outfit, PersonTraits
 
 
@@ -19,11 +19,11 @@ def draw_head(pen: Pen, traits: PersonTraits, body: Body, outfit: Outfit, view: 
     else:
         _from_the_front(pen, traits, x, y, body.head)
     if outfit.hat is not None:
-        _hat(pen, outfit.hat, PALETTE[outfit.hat_colour], view, x, y, body.head * (1.08 if side else 1.0))
+        _hat(pen, outfit.hat, PALETTE[outfit.hat_color], view, x, y, body.head * (1.08 if side else 1.0))
 
 
 def _from_behind(pen: Pen, traits: PersonTraits, x: float, y: float, r: float) -> None:
-    skin, hair, length = SKIN[traits.skin_tone], hair_colour(traits), traits.hair_length
+    skin, hair, length = SKIN[traits.skin_tone], hair_color(traits), traits.hair_length
     rx, ry = r, 0.068
     pen.oval(x, y, rx, ry, skin)
     if length == "shaved":
@@ -37,7 +37,7 @@ def _from_behind(pen: Pen, traits: PersonTraits, x: float, y: float, r: float) -
 
 
 def _from_the_side(pen: Pen, traits: PersonTraits, x: float, y: float, r: float) -> None:
-    skin, hair, length = SKIN[traits.skin_tone], hair_colour(traits), traits.hair_length
+    skin, hair, length = SKIN[traits.skin_tone], hair_color(traits), traits.hair_length
     rx, ry = r * 1.08, 0.068
     if length in ("medium", "long"):
         end = y + 0.085 if length == "medium" else 0.30
@@ -59,7 +59,7 @@ def _from_the_side(pen: Pen, traits: PersonTraits, x: float, y: float, r: float)
 
 
 def _from_the_front(pen: Pen, traits: PersonTraits, x: float, y: float, r: float) -> None:
-    skin, hair, length = SKIN[traits.skin_tone], hair_colour(traits), traits.hair_length
+    skin, hair, length = SKIN[traits.skin_tone], hair_color(traits), traits.hair_length
     rx, ry = r, 0.068
     if length in ("medium", "long"):
         end = y + 0.075 if length == "medium" else 0.275
@@ -87,28 +87,28 @@ def _from_the_front(pen: Pen, traits: PersonTraits, x: float, y: float, r: float
             pen.line([(side * rx * 0.36, y + 0.016), (side * rx * 0.6, y + 0.044)], 0.006, shade(skin, 0.8))
 
 
-def _cap_of_hair(pen: Pen, x: float, y: float, rx: float, ry: float, depth: float, colour: Colour) -> None:
+def _cap_of_hair(pen: Pen, x: float, y: float, rx: float, ry: float, depth: float, color: Color) -> None:
     """Hair over the top `depth` of the head."""
     left, top = pen.at(x - pen.sign * rx, y - ry)
     right, bottom = pen.at(x + pen.sign * rx, y + ry)
     # The chord whose height, from the crown, is `depth`.
     angle = math.degrees(math.acos(max(-1.0, min(1.0, 1.0 - depth / ry))))
-    pen.draw.chord((left, top, right, bottom), 270 - angle, 270 + angle, fill=colour)
+    pen.draw.chord((left, top, right, bottom), 270 - angle, 270 + angle, fill=color)
 
 
-def _lips(traits: PersonTraits) -> Colour:
+def _lips(traits: PersonTraits) -> Color:
     skin = SKIN[traits.skin_tone]
     return mix(skin, (188, 40, 60), 0.75) if traits.gender == "woman" else shade(skin, 0.7)
 
 
-def _hat(pen: Pen, kind: str, colour: Colour, view: str, x: float, y: float, rx: float) -> None:
+def _hat(pen: Pen, kind: str, color: Color, view: str, x: float, y: float, rx: float) -> None:
     deep = 0.066 if kind == "beanie" else 0.052
-    _cap_of_hair(pen, x, y, rx * 1.16, 0.080, deep, colour)
+    _cap_of_hair(pen, x, y, rx * 1.16, 0.080, deep, color)
     if kind == "beanie":
-        pen.line([(x - rx * 1.1, y - 0.018), (x + rx * 1.1, y - 0.018)], 0.020, shade(colour, 0.8))
+        pen.line([(x - rx * 1.1, y - 0.018), (x + rx * 1.1, y - 0.018)], 0.020, shade(color, 0.8))
     elif view in ("left", "right"):
         pen.polygon(
-            [(x + rx * 0.4, y - 0.040), (x + rx * 2.0, y - 0.022), (x + rx * 0.5, y - 0.018)], shade(colour, 0.8)
+            [(x + rx * 0.4, y - 0.040), (x + rx * 2.0, y - 0.022), (x + rx * 0.5, y - 0.018)], shade(color, 0.8)
         )
     elif view == "front":
-        pen.oval(x, y - 0.026, rx * 1.0, 0.013, shade(colour, 0.75))
+        pen.oval(x, y - 0.026, rx * 1.0, 0.013, shade(color, 0.75))

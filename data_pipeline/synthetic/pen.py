@@ -1,4 +1,4 @@
-"""A pen that draws in the coordinates of a figure, and cloth: shapes filled with a colour and a pattern.
+"""A pen that draws in the coordinates of a figure, and cloth: shapes filled with a color and a pattern.
 
 Figure coordinates: y runs from 0 (crown) to 1 (soles) of the person's own height, x from the middle of the body in the
 same unit, so that a figure drawn facing +x can be mirrored.
@@ -9,25 +9,25 @@ from functools import lru_cache
 
 from PIL import Image, ImageChops, ImageDraw
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Point = tuple[float, float]
 Shape = tuple[str, list[Point], list[float]]
 """("polygon", corners, []) or ("limb", joints, radii)."""
 
 
-def shade(colour: Colour, factor: float) -> Colour:
-    """The colour made darker (factor below 1) or brighter."""
-    return (min(255, int(colour[0] * factor)), min(255, int(colour[1] * factor)), min(255, int(colour[2] * factor)))
+def shade(color: Color, factor: float) -> Color:
+    """The color made darker (factor below 1) or brighter."""
+    return (min(255, int(color[0] * factor)), min(255, int(color[1] * factor)), min(255, int(color[2] * factor)))
 
 
-def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """`share` of the second colour in the first."""
+def mix(first: Color, second: Color, share: float) -> Color:
+    """`share` of the second color in the first."""
     return tuple(int(a + (b - a) * share) for a, b in zip(first, second, strict=True))  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=32)
 def _pattern_mask(size: tuple[int, int], pattern: str) -> Image.Image:
-    """Where a pattern shows its second colour, over a whole canvas of `size` (width, height)."""
+    """Where a pattern shows its second color, over a whole canvas of `size` (width, height)."""
     width, height = size
     mask = Image.new("L", size, 0)
     draw = ImageDraw.Draw(mask)
@@ -65,18 +65,18 @@ class Pen:
     def at(self, x: float, y: float) -> Point:
         return self.middle + self.sign * x * self.height, self.top + y * self.height
 
-    def polygon(self, points: list[Point], fill: Colour | int) -> None:
+    def polygon(self, points: list[Point], fill: Color | int) -> None:
         self.draw.polygon([self.at(x, y) for x, y in points], fill=fill)
 
-    def oval(self, x: float, y: float, rx: float, ry: float, fill: Colour | int) -> None:
+    def oval(self, x: float, y: float, rx: float, ry: float, fill: Color | int) -> None:
         px, py = self.at(x, y)
         rx, ry = rx * self.height, ry * self.height
         self.draw.ellipse((px - rx, py - ry, px + rx, py + ry), fill=fill)
 
-    def line(self, points: list[Point], width: float, fill: Colour | int) -> None:
+    def line(self, points: list[Point], width: float, fill: Color | int) -> None:
         self.draw.line([self.at(x, y) for x, y in points], fill=fill, width=max(1, round(width * self.height)))
 
-    def limb(self, joints: list[Point], radii: list[float], fill: Colour | int) -> None:
+    def limb(self, joints: list[Point], radii: list[float], fill: Color | int) -> None:
         """A chain of capsules through the joints."""
         for (x0, y0), (x1, y1), r0, r1 in zip(joints[:-1], joints[1:], radii[:-1], radii[1:], strict=True):
             length = math.hypot(x1 - x0, y1 - y0) or 1e-6
@@ -93,10 +93,10 @@ class Pen:
             self.oval(x1, y1, r1, r1, fill)
 
 
-def cloth(pen: Pen, shapes: list[Shape], colour: Colour, pattern: str = "plain", accent: Colour = (0, 0, 0)) -> None:
+def cloth(pen: Pen, shapes: list[Shape], color: Color, pattern: str = "plain", accent: Color = (0, 0, 0)) -> None:
     """Fills polygons ("polygon") and limbs ("limb") with a cloth; the pattern runs through all of them."""
     for kind, points, radii in shapes:
-        pen.polygon(points, colour) if kind == "polygon" else pen.limb(points, radii, colour)
+        pen.polygon(points, color) if kind == "polygon" else pen.limb(points, radii, color)
     if pattern in ("striped", "checked", "dotted"):
         mask = Image.new("L", pen.image.size, 0)
         stencil = pen.on(mask)

@@ -12,10 +12,10 @@ BUILDS = ("slim", "average", "heavy")
 HEIGHTS = ("short", "average", "tall")
 SKIN_TONES = ("pale", "olive", "brown", "dark")
 HAIR_LENGTHS = ("shaved", "short", "medium", "long")
-HAIR_COLOURS = ("black", "brown", "blond", "red", "grey")
+HAIR_COLORS = ("black", "brown", "blond", "red", "grey")
 
-COLOURS = ("black", "white", "grey", "navy", "blue", "red", "green", "brown", "beige", "yellow", "pink", "purple")
-COLOUR_WEIGHTS = (14, 10, 10, 10, 9, 9, 8, 7, 7, 5, 6, 5)
+COLORS = ("black", "white", "grey", "navy", "blue", "red", "green", "brown", "beige", "yellow", "pink", "purple")
+COLOR_WEIGHTS = (14, 10, 10, 10, 9, 9, 8, 7, 7, 5, 6, 5)
 UPPER_TYPES = ("t-shirt", "shirt", "sweater", "hoodie", "jacket", "coat")
 LOWER_TYPES = ("trousers", "jeans", "shorts", "leggings")
 PATTERNS = ("plain", "striped", "checked", "dotted", "graphic")
@@ -39,26 +39,26 @@ class PersonTraits:
     height: str
     skin_tone: str
     hair_length: str
-    hair_colour: str
+    hair_color: str
 
 
 @dataclass(frozen=True)
 class Outfit:
-    """One set of clothes. A dress is an upper garment without a lower one; `accent` colours the upper pattern."""
+    """One set of clothes. A dress is an upper garment without a lower one; `accent` colors the upper pattern."""
 
     upper_type: str
-    upper_colour: str
+    upper_color: str
     upper_pattern: str
     accent: str
     lower_type: str | None
-    lower_colour: str
+    lower_color: str
     lower_pattern: str
     shoes_type: str
-    shoes_colour: str
+    shoes_color: str
     bag: str | None
-    bag_colour: str
+    bag_color: str
     hat: str | None
-    hat_colour: str
+    hat_color: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def describe_person(seed: int, person_id: int) -> Person:
     rng = random.Random(f"{seed}/{person_id}/outfit 1")
     second = _sample_outfit(rng, traits.gender)
     # Independent draws agree now and then; two outfits that share the upper garment are no change of clothes.
-    while (second.upper_type, second.upper_colour) == (first.upper_type, first.upper_colour):
+    while (second.upper_type, second.upper_color) == (first.upper_type, first.upper_color):
         second = _sample_outfit(rng, traits.gender)
     return Person(traits, (first, second))
 
@@ -141,7 +141,7 @@ def _sample_traits(rng: random.Random) -> PersonTraits:
     gender = rng.choice(GENDERS)
     age = rng.choices(AGES, (45, 33, 22))[0]
     lengths = (18, 58, 16, 8) if gender == "man" else (3, 17, 32, 48)
-    hair_colours = {"young": (36, 30, 20, 14, 0), "middle-aged": (30, 28, 18, 12, 12), "elderly": (10, 10, 8, 4, 68)}[
+    hair_colors = {"young": (36, 30, 20, 14, 0), "middle-aged": (30, 28, 18, 12, 12), "elderly": (10, 10, 8, 4, 68)}[
         age
     ]
     return PersonTraits(
@@ -151,12 +151,12 @@ def _sample_traits(rng: random.Random) -> PersonTraits:
         height=rng.choices(HEIGHTS, (30, 40, 30))[0],
         skin_tone=rng.choices(SKIN_TONES, (36, 26, 20, 18))[0],
         hair_length=rng.choices(HAIR_LENGTHS, lengths)[0],
-        hair_colour=rng.choices(HAIR_COLOURS, hair_colours)[0],
+        hair_color=rng.choices(HAIR_COLORS, hair_colors)[0],
     )
 
 
-def _colour(rng: random.Random) -> str:
-    return rng.choices(COLOURS, COLOUR_WEIGHTS)[0]
+def _color(rng: random.Random) -> str:
+    return rng.choices(COLORS, COLOR_WEIGHTS)[0]
 
 
 def _sample_outfit(rng: random.Random, gender: str) -> Outfit:
@@ -167,34 +167,32 @@ def _sample_outfit(rng: random.Random, gender: str) -> Outfit:
     lower_type = (
         None if kind < dress else "skirt" if kind < dress + skirt else rng.choices(LOWER_TYPES, (38, 30, 20, 12))[0]
     )
-    upper_colour = _colour(rng)
+    upper_color = _color(rng)
     upper_pattern = rng.choices(PATTERNS, (46, 17, 14, 9, 14))[0]
     if upper_pattern == "graphic" and upper_type in ("coat", "dress", "shirt"):
         upper_pattern = "plain"
-    lower_colour = (
-        rng.choices(("blue", "navy", "black", "grey"), (40, 25, 20, 15))[0] if lower_type == "jeans" else _colour(rng)
+    lower_color = (
+        rng.choices(("blue", "navy", "black", "grey"), (40, 25, 20, 15))[0] if lower_type == "jeans" else _color(rng)
     )
     patterned = lower_type in ("trousers", "shorts", "skirt")
     return Outfit(
         upper_type=upper_type,
-        upper_colour=upper_colour,
+        upper_color=upper_color,
         upper_pattern=upper_pattern,
-        accent=rng.choice(
-            [colour for colour in COLOURS if colour not in NEIGHBOURS[upper_colour] and colour != upper_colour]
-        ),
+        accent=rng.choice([color for color in COLORS if color not in NEIGHBORS[upper_color] and color != upper_color]),
         lower_type=lower_type,
-        lower_colour=lower_colour,
+        lower_color=lower_color,
         lower_pattern=rng.choices(("plain", "striped", "checked"), (84, 8, 8))[0] if patterned else "plain",
         shoes_type=rng.choices(SHOE_TYPES, (46, 22, 22, 10))[0],
-        shoes_colour=rng.choices(("black", "white", "brown", "grey", "red", "blue"), (30, 28, 16, 10, 9, 7))[0],
+        shoes_color=rng.choices(("black", "white", "brown", "grey", "red", "blue"), (30, 28, 16, 10, 9, 7))[0],
         bag=rng.choice(BAGS) if rng.random() < 0.55 else None,
-        bag_colour=_colour(rng),
+        bag_color=_color(rng),
         hat=rng.choice(HATS) if rng.random() < 0.22 else None,
-        hat_colour=_colour(rng),
+        hat_color=_color(rng),
     )
 
 
-NEIGHBOURS: dict[str, tuple[str, ...]] = {
+NEIGHBORS: dict[str, tuple[str, ...]] = {
     "black": ("navy", "grey"),
     "white": ("beige", "grey"),
     "grey": ("black", "white"),
@@ -208,4 +206,4 @@ NEIGHBOURS: dict[str, tuple[str, ...]] = {
     "pink": ("purple", "red"),
     "purple": ("pink", "navy"),
 }
-"""The colours that poor light, or a hurried annotator, takes for one another."""
+"""The colors that poor light, or a hurried annotator, takes for one another."""

@@ -1,6 +1,6 @@
 """The words annotators have for what they see, the usual one first: from a trait or garment to its synonyms."""
 
-COLOUR_WORDS: dict[str, tuple[str, ...]] = {
+COLOR_WORDS: dict[str, tuple[str, ...]] = {
     "navy": ("navy", "dark blue", "navy blue"),
     "grey": ("grey", "gray"),
     "beige": ("beige", "tan", "cream", "khaki"),
@@ -66,7 +66,7 @@ HAIR_WORDS = {
     "medium": ("medium-length", "chin-length"),
     "long": ("long", "shoulder-length long"),
 }
-HAIR_COLOUR_WORDS = {
+HAIR_COLOR_WORDS = {
     "black": ("black", "dark"),
     "brown": ("brown", "brunette"),
     "blond": ("blond", "fair", "blonde"),

@@ -3,6 +3,8 @@
 import difflib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it to `path` on success, so that readers never see a part.
 
     The temporary path keeps the suffix of `path`, since writers of images choose the format by it. On an exception
-    the temporary file is deleted and `path` is unchanged.
+    the temporary file is deleted and `path` is unchanged. The content is flushed to disk (fsync) before the rename.
 
     Raises:
         OSError: the file cannot be written or renamed.
@@ -23,9 +25,35 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields an empty temporary folder beside `path` and renames it to `path` on success; deletes it on an exception.
+
+    Raises:
+        OSError: the folder cannot be created, or `path` exists and is not an empty folder.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    temporary.chmod(0o777 & ~_umask())  # mkdtemp makes a folder that only the owner can read
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -56,4 +84,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-__all__ = ["atomic_path", "did_you_mean", "usable_cores", "write_json", "write_json_lines", "write_text"]
+__all__ = [
+    "atomic_folder",
+    "atomic_path",
+    "did_you_mean",
+    "usable_cores",
+    "write_json",
+    "write_json_lines",
+    "write_text",
+]

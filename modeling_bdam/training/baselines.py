@@ -22,7 +22,7 @@ def similarity_distribution_matching(
     """`KL(p_i || q_i)` in one direction: p_i the softmax of row i's similarities, q_i its labels, scaled to sum to 1.
 
     Args:
-        queries: [N, d], L2-normalised by the caller.
+        queries: [N, d], L2-normalized by the caller.
         keys: [M, d], likewise.
         logit_scale: the multiplier 1/temperature.
         positives: [N, M], bool, at least one a row.

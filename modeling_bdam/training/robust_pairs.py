@@ -231,7 +231,7 @@ class Mixture:
 
     @classmethod
     def fit(cls, losses: Tensor, strangers: Tensor) -> "Mixture":
-        """By expectation and maximisation.
+        """By expectation and maximization.
 
         Args:
             losses: of the rows with their own texts, [N].

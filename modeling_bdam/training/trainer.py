@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import speed_metrics
 
 from ..evaluation.protocols import EncodedSplit, encode_split, protocol_metrics
-from ..losses_bdam import gate_regularisation
+from ..losses_bdam import gate_regularization
 from ..modeling_bdam import BDAMModel
 from ..objective_bdam import task_losses
 from ..outputs_bdam import BDAMOutput
@@ -189,9 +189,9 @@ class BDAMTrainer(Trainer):
         total = sum(
             (weight * loss for weight, loss in zip(weights, losses.values(), strict=True)), start=weights.new_zeros(())
         )
-        if self.args.gate_regularisation_weight > 0 and (everyone.gate is not None or everyone.fusion_gate is not None):
-            gates = gate_regularisation(everyone.gate, everyone.fusion_gate)
-            total = total + self.args.gate_regularisation_weight * gates
+        if self.args.gate_regularization_weight > 0 and (everyone.gate is not None or everyone.fusion_gate is not None):
+            gates = gate_regularization(everyone.gate, everyone.fusion_gate)
+            total = total + self.args.gate_regularization_weight * gates
         self._note({f"loss_{task}": loss for task, loss in losses.items()})
         self._note({f"weight_{task}": weight for task, weight in zip(losses, weights, strict=True)})
         self._note({"temperature": 1 / output.logit_scale.squeeze()})

@@ -48,8 +48,8 @@ class BDAMTrainingArguments(TrainingArguments):
         default=2, metadata={"help": "K of the P x K batches: images of each person in a batch. 1 shuffles plainly."}
     )
     triplet_margin: float = field(default=0.3, metadata={"help": "Margin m of the triplet loss (eq. 4)."})
-    gate_regularisation_weight: float = field(
-        default=0.1, metadata={"help": "Fixed weight of the gate regularisation; 0 leaves it out (table 3)."}
+    gate_regularization_weight: float = field(
+        default=0.1, metadata={"help": "Fixed weight of the gate regularization; 0 leaves it out (table 3)."}
     )
     task_weights: dict | str | None = field(
         default=None,

@@ -5,7 +5,7 @@ of that, over the same files. The two take turns; the ratio of rates is the medi
 one thread. Wanted: at least 0.8.
 
 Waiting: steps of preset `paper` (see paper_step.py), fed by a DataLoader with two workers that decode, augment and
-tokenise. Wanted: at most 5 % of the time is spent waiting for a batch.
+tokenize. Wanted: at most 5 % of the time is spent waiting for a batch.
 """
 
 import argparse

@@ -244,7 +244,7 @@ def _embeddings(model: BDAMModel, batch: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 class Clock:
-    """Times two steps in turns, so that what slows the device down favours neither.
+    """Times two steps in turns, so that what slows the device down favors neither.
 
     Args:
         device: that the steps run on.

@@ -1,7 +1,7 @@
 """Indexing beside the bare vision tower: `python tests/benchmarks/index_rate.py`.
 
-Images a second of what `bdam index` does with image files (decode, resize, normalise, embed), beside the vision tower
-alone on the same batches, decoded and normalised before. The embedding goes on where the tower ends, with BDAM and the
+Images a second of what `bdam index` does with image files (decode, resize, normalize, embed), beside the vision tower
+alone on the same batches, decoded and normalized before. The embedding goes on where the tower ends, with BDAM and the
 fusion head, so the model's whole image path on the same ready batches is printed as well. The tower runs as it is
 loaded, in float32, and in the precision that indexing chose. All take turns; ratios are of the medians. On a CPU that
 others use as well the clock says little: read the ratio of processor times. Models have new weights: preset `tiny`,
@@ -68,7 +68,7 @@ def measure(embedder: Embedder, files: list[Path], batch_size: int, runs: int) -
     """Prints the rates of one model."""
     batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
     pixels = embedder.pixels
-    ready = [pixels.normalise([pixels.resize(Image.open(file)) for file in batch], len(batch)) for batch in batches]
+    ready = [pixels.normalize([pixels.resize(Image.open(file)) for file in batch], len(batch)) for batch in batches]
 
     def index() -> None:
         for _ in embed_batches(embedder, ((batch, [None] * len(batch)) for batch in batches)):

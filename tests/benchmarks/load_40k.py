@@ -32,9 +32,9 @@ def write_set(folder: Path) -> None:
     rng = np.random.default_rng(0)
     jpegs = []
     for _ in range(20):
-        colours = rng.integers(0, 256, (24, 8, 3), dtype=np.uint8)
+        colors = rng.integers(0, 256, (24, 8, 3), dtype=np.uint8)
         buffer = io.BytesIO()
-        Image.fromarray(colours).resize((128, 384), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+        Image.fromarray(colors).resize((128, 384), Image.Resampling.BICUBIC).save(buffer, "JPEG")
         jpegs.append(buffer.getvalue())
     for part in PARTS:
         (folder / "imgs" / part).mkdir(parents=True)

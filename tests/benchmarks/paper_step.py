@@ -2,7 +2,7 @@
 
 ViT-B/16, BERT-base and BDAM with new weights. The step is the trainer's: fusion, losses, GradNorm, backward. Bare is
 the same modules on the same images and the same three texts: forward, a sum as loss, backward. Neither steps an
-optimiser. The two take turns, and the ratio is the median over pairs. Wanted: at most 1.10. On a CPU that others use as
+optimizer. The two take turns, and the ratio is the median over pairs. Wanted: at most 1.10. On a CPU that others use as
 well, the clock says little: read the processor time, with OMP_NUM_THREADS=1.
 """
 
@@ -93,7 +93,7 @@ def main() -> None:
         print(f"{arguments.batch_size} images, 3 texts each, {torch.get_num_threads()} threads, {trainer.args.device}")
         pairs = []
         for number in range(arguments.pairs + 1):
-            # Every other pair in the other order: what slows the machine down by and by then favours neither.
+            # Every other pair in the other order: what slows the machine down by and by then favors neither.
             first, second = (trained, bare) if number % 2 else (bare, trained)
             times = {step: seconds(step, model) for step in (first, second)}
             if number == 0:

@@ -1,6 +1,6 @@
 """The default preset beside a plain dual encoder: `python tests/benchmarks/plain_dual_encoder.py --output_dir DIR`.
 
-The plain one has the same towers, data, optimiser and schedule; it is trained by InfoNCE between images and captions
+The plain one has the same towers, data, optimizer and schedule; it is trained by InfoNCE between images and captions
 alone, on plainly shuffled batches. Its learning rate is the best of `--plain_learning_rates` by validation mAP, tried
 on the first seed. It is trained twice a seed: for as many steps, and for as many as fit in the other's training time.
 That time is the clock's, without evaluation, so the machine should have nothing else to do.
@@ -34,7 +34,7 @@ class Cell:
     Attributes:
         seed: of weights, batches and augmentation.
         plain_learning_rate: that of the plain dual encoder; None for the preset, with its own.
-        steps: optimiser steps; by default the preset's.
+        steps: optimizer steps; by default the preset's.
         flags: of run_t2i_reid.py.
     """
 
@@ -52,7 +52,7 @@ class Cell:
 
 @dataclasses.dataclass
 class Result:
-    """What a run gave: optimiser steps, training seconds without evaluation, the best validation mAP of its
+    """What a run gave: optimizer steps, training seconds without evaluation, the best validation mAP of its
     checkpoints, and that checkpoint's test figures as fractions, clothes-changing ones at β=0."""
 
     steps: int

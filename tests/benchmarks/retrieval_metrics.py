@@ -19,7 +19,7 @@ from torch import Tensor
 from modeling_bdam.evaluation.retrieval_metrics import retrieval_metrics
 
 IMAGES_PER_PERSON = 20
-NOISE = 3.0  # of an embedding beside its person's centre; rank-1 is then neither 0 nor 1
+NOISE = 3.0  # of an embedding beside its person's center; rank-1 is then neither 0 nor 1
 
 
 def full_argsort_metrics(query_embeds: Tensor, gallery_embeds: Tensor, query_ids: Tensor, gallery_ids: Tensor) -> dict:
@@ -43,10 +43,10 @@ def clustered_embeddings(queries: int, gallery: int, dimensions: int) -> tuple[T
     """Unit vectors [Q, D] and [G, D] with their person ids; every person is in the gallery."""
     generator = torch.Generator().manual_seed(0)
     people = max(1, gallery // IMAGES_PER_PERSON)
-    centres = torch.randn(people, dimensions, generator=generator)
+    centers = torch.randn(people, dimensions, generator=generator)
 
     def side(ids: Tensor) -> Tensor:
-        vectors = torch.randn(len(ids), dimensions, generator=generator).mul_(NOISE).add_(centres[ids])
+        vectors = torch.randn(len(ids), dimensions, generator=generator).mul_(NOISE).add_(centers[ids])
         return torch.nn.functional.normalize(vectors, dim=1)
 
     gallery_ids = torch.arange(gallery) % people

@@ -100,8 +100,8 @@ def test_the_sheet_is_drawn_of_a_broken_set_too(folder: Path, tmp_path: Path) ->
     result = inspect(folder, "--sheet", tmp_path / "sheet.png")
     assert f"contact sheet: {tmp_path / 'sheet.png'}" in result.stdout
     with Image.open(tmp_path / "sheet.png") as sheet:
-        colours = np.asarray(sheet).reshape(-1, 3)
-    assert ((colours == (255, 228, 225)).all(-1)).sum() > 10_000  # the cards of the two
+        colors = np.asarray(sheet).reshape(-1, 3)
+    assert ((colors == (255, 228, 225)).all(-1)).sum() > 10_000  # the cards of the two
 
 
 @pytest.mark.parametrize(

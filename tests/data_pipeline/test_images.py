@@ -24,7 +24,7 @@ ROTATED_CLOCKWISE = 6
 
 
 def quarters(width: int = 32, height: int = 64) -> Image.Image:
-    """Four colours, so that any turn or mirroring shows: red, green / blue, white."""
+    """Four colors, so that any turn or mirroring shows: red, green / blue, white."""
     return Image.fromarray(np.array([[RED, GREEN], [BLUE, WHITE]], dtype=np.uint8)).resize((width, height), 0)
 
 
@@ -42,13 +42,13 @@ def save(image: Image.Image, file: Path, **options: Any) -> None:
 
 
 def corners(image: Image.Image) -> list[tuple[int, ...]]:
-    """The colours near the four corners."""
+    """The colors near the four corners."""
     width, height = image.size
     places = [(4, 4), (width - 5, 4), (4, height - 5), (width - 5, height - 5)]
     return [image.getpixel(place) for place in places]  # type: ignore[misc]
 
 
-def assert_colours(found: list[tuple[int, ...]], wanted: list[tuple[int, ...]], tolerance: int = 12) -> None:
+def assert_colors(found: list[tuple[int, ...]], wanted: list[tuple[int, ...]], tolerance: int = 12) -> None:
     assert np.abs(np.array(found) - np.array(wanted)).max() <= tolerance, found
 
 
@@ -66,14 +66,14 @@ MODES: dict[str, tuple[str, Callable[[Image.Image], Image.Image]]] = {
 
 
 @pytest.mark.parametrize("kind", MODES)
-def test_an_image_of_any_mode_shows_its_colours(kind: str, tmp_path: Path) -> None:
+def test_an_image_of_any_mode_shows_its_colors(kind: str, tmp_path: Path) -> None:
     suffix, convert = MODES[kind]
     file = tmp_path / f"image.{suffix}"
     save(convert(quarters()), file)
     assert check_image(file) is None
     image = open_image(file)
     assert image.mode == "RGB" and image.size == (32, 64)
-    assert_colours(corners(image), [RED, GREEN, BLUE, WHITE], 40 if kind == "LAB TIFF" else 12)
+    assert_colors(corners(image), [RED, GREEN, BLUE, WHITE], 40 if kind == "LAB TIFF" else 12)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -107,7 +107,7 @@ def test_a_rotated_image_is_upright_however_it_is_read(suffix: str, tmp_path: Pa
     for way, source in ways.items():
         image = open_image(source)
         assert image.size == (64, 32), way
-        assert_colours(corners(image), [BLUE, RED, WHITE, GREEN])
+        assert_colors(corners(image), [BLUE, RED, WHITE, GREEN])
 
 
 def test_a_large_rotated_jpeg_is_decoded_small_and_all_but_the_same(tmp_path: Path) -> None:

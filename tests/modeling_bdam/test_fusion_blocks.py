@@ -37,7 +37,7 @@ def test_self_attention_equals_torchs_multi_head_attention() -> None:
 
 @pytest.mark.parametrize("sequence", ["global", "token"])
 @pytest.mark.parametrize("block", FUSION_BLOCKS)
-def test_every_parameter_of_a_block_is_initialised_and_gets_a_gradient(
+def test_every_parameter_of_a_block_is_initialized_and_gets_a_gradient(
     block: str, sequence: str, tiny_config: MakeConfig, make_batch: MakeBatch
 ) -> None:
     config = tiny_config(fusion_block=block, fusion_sequence=sequence, num_fusion_layers=2, initializer_range=0.2)

@@ -324,19 +324,19 @@ def test_hsic_of_half_precision_features_is_computed_in_float32() -> None:
     torch.testing.assert_close(loss.double(), losses.hsic(identity.double(), identity.double()), rtol=1e-5, atol=0)
 
 
-def test_gate_regularisation_is_the_distance_of_the_means_from_one_half() -> None:
+def test_gate_regularization_is_the_distance_of_the_means_from_one_half() -> None:
     bdam_gate, image_weight = torch.rand(7, 4, dtype=DOUBLE), torch.rand(7, dtype=DOUBLE)
     fusion_gate = torch.stack([image_weight, 1 - image_weight], dim=1)
     mean_gate = sum(bdam_gate.flatten().tolist()) / 28
     mean_weight = sum(image_weight.tolist()) / 7
     bdam_term, fusion_term = (mean_gate - 0.5) ** 2, (mean_weight - 0.5) ** 2
-    assert losses.gate_regularisation(bdam_gate, None).item() == pytest.approx(bdam_term)
-    assert losses.gate_regularisation(None, fusion_gate).item() == pytest.approx(fusion_term)
-    assert losses.gate_regularisation(bdam_gate, fusion_gate).item() == pytest.approx(bdam_term + fusion_term)
+    assert losses.gate_regularization(bdam_gate, None).item() == pytest.approx(bdam_term)
+    assert losses.gate_regularization(None, fusion_gate).item() == pytest.approx(fusion_term)
+    assert losses.gate_regularization(bdam_gate, fusion_gate).item() == pytest.approx(bdam_term + fusion_term)
 
 
-def test_gate_regularisation_leaves_a_single_sample_free_to_choose() -> None:
-    assert losses.gate_regularisation(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), None).item() == 0
+def test_gate_regularization_leaves_a_single_sample_free_to_choose() -> None:
+    assert losses.gate_regularization(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), None).item() == 0
 
 
 # --- bad input
@@ -374,9 +374,9 @@ def test_gate_regularisation_leaves_a_single_sample_free_to_choose() -> None:
             "offset must be",
         ),
         (lambda: losses.hsic(torch.ones(3, 2), torch.ones(2, 2)), "one shape"),
-        (lambda: losses.gate_regularisation(None, None), "at least one gate"),
-        (lambda: losses.gate_regularisation(None, torch.ones(2, 3)), r"fusion_gate must be \[B, 2\]"),
-        (lambda: losses.gate_regularisation(torch.ones(3), None), r"bdam_gate must be \[B, D\]"),
+        (lambda: losses.gate_regularization(None, None), "at least one gate"),
+        (lambda: losses.gate_regularization(None, torch.ones(2, 3)), r"fusion_gate must be \[B, 2\]"),
+        (lambda: losses.gate_regularization(torch.ones(3), None), r"bdam_gate must be \[B, D\]"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(call, message: str) -> None:  # type: ignore[no-untyped-def]

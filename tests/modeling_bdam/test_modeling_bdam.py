@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modeling_bdam import BDAMModel
-from modeling_bdam.losses_bdam import gate_regularisation
+from modeling_bdam.losses_bdam import gate_regularization
 
 MakeConfig = Callable[..., Any]  # BDAMConfig, whose towers are configs by now
 MakeBatch = Callable[..., dict[str, Tensor]]
@@ -46,7 +46,7 @@ def assert_trains(model: BDAMModel, batch: dict[str, Tensor]) -> None:
     output = model.train()(**batch, return_loss=True)
     loss = output.loss
     if output.gate is not None or output.fusion_gate is not None:
-        loss = loss + gate_regularisation(output.gate, output.fusion_gate)
+        loss = loss + gate_regularization(output.gate, output.fusion_gate)
     loss.backward()
     # One state at a sequence of length 1 has nothing to decay; a key's bias shifts a whole row of logits.
     may_be_zero = ("A_log", "k_proj.bias", "key.bias")

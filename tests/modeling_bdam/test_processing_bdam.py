@@ -101,7 +101,7 @@ def test_any_mode_becomes_rgb_of_the_same_size(mode: str, processor: BDAMProcess
 
 @pytest.mark.parametrize("mode", ["CMYK", "P"])
 def test_an_image_looks_the_same_after_a_detour_over_another_mode(mode: str) -> None:
-    flat = Image.new("RGB", (4, 4), (204, 51, 102))  # a colour of the web palette
+    flat = Image.new("RGB", (4, 4), (204, 51, 102))  # a color of the web palette
     np.testing.assert_allclose(np.asarray(to_rgb(flat.convert(mode))), np.asarray(flat), atol=3)
 
 

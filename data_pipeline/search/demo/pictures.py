@@ -16,7 +16,7 @@ from ..gallery import PersonGallery
 
 _THUMBNAIL, _LARGEST, _MAP_HEIGHT = (240, 320), (1600, 1600), 384  # pixels
 _REMEMBERED = 4096  # thumbnails, of about 8 kB
-_COLOURS, _OPACITY = "inferno", 0.6
+_COLORS, _OPACITY = "inferno", 0.6
 
 
 class Pictures:
@@ -42,10 +42,10 @@ class Pictures:
             ValueError, OSError: as of `large`.
         """
         embedder, image = self._gallery.embedder, self._gallery.image(row)
-        pixels = embedder.pixels.normalise([embedder.pixels.resize(image)], 1).to(embedder.device)
+        pixels = embedder.pixels.normalize([embedder.pixels.resize(image)], 1).to(embedder.device)
         wanted = torch.from_numpy(query).to(embedder.device)[None]
         identity, clothing = occlusion_maps(embedder.model, pixels, wanted)
-        return _coloured(image, identity), _coloured(image, clothing)
+        return _colored(image, identity), _colored(image, clothing)
 
     def _thumbnail(self, row: int) -> str | None:
         """Image `row`, small, or None where the file is gone or cannot be read any more."""
@@ -65,10 +65,10 @@ def small_picture(image: Image.Image, size: tuple[int, int] = _THUMBNAIL) -> str
     return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
 
 
-def _coloured(image: Image.Image, found: NDArray) -> str:
-    """An image in grey under the colours of a map [lines, columns] of 0 to 1."""
+def _colored(image: Image.Image, found: NDArray) -> str:
+    """An image in grey under the colors of a map [lines, columns] of 0 to 1."""
     size = max(1, round(_MAP_HEIGHT * image.width / image.height)), _MAP_HEIGHT
     grey = ImageOps.grayscale(image.resize(size, Image.Resampling.BICUBIC)).convert("RGB")
     smooth = Image.fromarray(found.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-    colours = matplotlib.colormaps[_COLOURS](np.clip(np.asarray(smooth), 0, 1))[..., :3]
-    return small_picture(Image.blend(grey, Image.fromarray((255 * colours).astype(np.uint8)), _OPACITY), size)
+    colors = matplotlib.colormaps[_COLORS](np.clip(np.asarray(smooth), 0, 1))[..., :3]
+    return small_picture(Image.blend(grey, Image.fromarray((255 * colors).astype(np.uint8)), _OPACITY), size)

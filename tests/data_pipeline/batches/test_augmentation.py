@@ -10,7 +10,7 @@ from data_pipeline.batches.augmentation import (
     augment_image,
     erase_rectangle,
     horizontal_flip,
-    jitter_colours,
+    jitter_colors,
     mask_words,
     pad_and_crop,
 )
@@ -23,7 +23,7 @@ ALWAYS = replace(NEVER, flip_probability=1, crop_probability=1, erase_probabilit
 
 
 def picture(height: int = 40, width: int = 20) -> np.ndarray:
-    """Random pixels that never have the colour FILL."""
+    """Random pixels that never have the color FILL."""
     return np.random.default_rng(0).integers(10, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -76,9 +76,9 @@ def test_erasing_overwrites_one_rectangle_no_larger_than_asked() -> None:
 
 
 def test_jitter_without_strength_is_the_identity_and_keeps_grey_grey() -> None:
-    np.testing.assert_array_equal(jitter_colours(picture(), 0.0, np.random.default_rng(0)), picture())
+    np.testing.assert_array_equal(jitter_colors(picture(), 0.0, np.random.default_rng(0)), picture())
     grey = np.repeat(picture()[..., :1], 3, axis=-1)
-    jittered = jitter_colours(grey, 0.5, np.random.default_rng(0))
+    jittered = jitter_colors(grey, 0.5, np.random.default_rng(0))
     assert (jittered != grey).any()
     assert np.ptp(jittered.astype(int), axis=-1).max() <= 1  # rounding of the grey weights
 

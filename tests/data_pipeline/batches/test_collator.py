@@ -88,13 +88,13 @@ def test_without_seeds_the_batch_is_the_processors_output_of_the_first_captions(
         CLIPImageProcessorPil(size={"height": 48, "width": 16}, do_center_crop=False),
         CLIPImageProcessorPil(size={"height": 48, "width": 16}, do_center_crop=False, do_normalize=False),
     ],
-    ids=["siglip", "clip", "not-normalised"],
+    ids=["siglip", "clip", "not-normalized"],
 )
 def test_pixels_equal_the_image_processors(image_processor: Any) -> None:
     pixels = PixelBatcher(image_processor)
     images = [row["image"].convert("RGB") for row in rows()]
     expected = image_processor(images, return_tensors="pt")["pixel_values"]
-    ours = pixels.normalise((pixels.resize(image) for image in images), len(images))
+    ours = pixels.normalize((pixels.resize(image) for image in images), len(images))
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
     assert ours.is_contiguous()
 
@@ -112,9 +112,9 @@ HOLDERS: dict[str, Callable[[torch.Tensor], Any]] = {
 def test_a_batch_that_somebody_holds_is_never_written_over(holder: str) -> None:
     pixels = PixelBatcher(default_image_processor(8, 4))
     white, black = np.full((8, 4, 3), 255, dtype=np.uint8), np.zeros((8, 4, 3), dtype=np.uint8)
-    held = HOLDERS[holder](pixels.normalise([white] * 3, 3))
+    held = HOLDERS[holder](pixels.normalize([white] * 3, 3))
     for _ in range(3):
-        pixels.normalise([black] * 3, 3)
+        pixels.normalize([black] * 3, 3)
     assert (held == 1).all()
 
 
@@ -123,13 +123,13 @@ def test_the_memory_of_a_batch_that_nobody_holds_is_used_again_by_the_same_threa
     images = [np.zeros((8, 4, 3), dtype=np.uint8)] * 3
 
     def address() -> int:
-        return pixels.normalise(images, 3).data_ptr()
+        return pixels.normalize(images, 3).data_ptr()
 
     here = address()
     assert address() == here
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(address).result() != here
-    assert pixels.normalise(images[:2], 2).shape == (2, 3, 8, 4)
+    assert pixels.normalize(images[:2], 2).shape == (2, 3, 8, 4)
 
 
 def test_a_row_depends_on_its_seed_and_on_nothing_else(processor: BDAMProcessor) -> None:
@@ -197,7 +197,7 @@ def test_erased_pixels_are_zero_after_normalisation_with_imagenet_statistics() -
     )
     pixels = PixelBatcher(image_processor)
     filled = np.broadcast_to(pixels.fill, (32, 16, 3))
-    assert pixels.normalise([filled], 1).abs().max() < 0.5 / 255 / 0.224  # half a grey level
+    assert pixels.normalize([filled], 1).abs().max() < 0.5 / 255 / 0.224  # half a grey level
 
 
 @pytest.mark.parametrize("part", ["identity_description", "clothing_description"])

@@ -15,8 +15,8 @@ CUHK_PARTS = ("cam_a", "cam_b", "CUHK01", "CUHK03", "Market", "test_query", "tra
 def write_image(file: Path, seed: int = 0, size: tuple[int, int] = (16, 32)) -> None:
     """A small picture; the same seed makes the same bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    colours = np.random.default_rng(seed).integers(0, 256, (4, 2, 3), dtype=np.uint8)
-    Image.fromarray(colours).resize(size, Image.Resampling.NEAREST).save(file)
+    colors = np.random.default_rng(seed).integers(0, 256, (4, 2, 3), dtype=np.uint8)
+    Image.fromarray(colors).resize(size, Image.Resampling.NEAREST).save(file)
 
 
 def write_json(file: Path, value: Any) -> Path:

@@ -240,7 +240,7 @@ def spoilt(content: str, fault: str | None) -> str:
     return changed.get(fault or "", content)
 
 
-COLOURS = ("red", "blue", "green", "black", "white", "grey", "brown", "yellow", "pink", "purple", "orange", "beige")
+COLORS = ("red", "blue", "green", "black", "white", "grey", "brown", "yellow", "pink", "purple", "orange", "beige")
 PATTERNS = ("plain", "striped", "checked", "dotted")
 MATERIALS = ("cotton", "wool", "denim", "leather")
 
@@ -253,9 +253,9 @@ def describe(image_hash: str) -> dict[str, str]:
     age, build = draw(("young", "middle-aged")), draw(("slim", "average", "heavy-set", "athletic"))
     height, skin = draw(("short", "average", "tall")), draw(("pale", "light", "tanned", "brown", "dark"))
     hair = f"{draw(('short', 'long'))} {draw(('straight', 'curly', 'wavy'))} {draw(('black', 'brown', 'grey'))} hair"
-    upper = f"{draw(COLOURS)} {draw(PATTERNS)} {draw(MATERIALS)} {draw(('jacket', 'shirt', 'coat', 'sweater'))}"
-    lower, shoes = f"{draw(COLOURS)} {draw(('jeans', 'shorts'))}", f"{draw(COLOURS)} {draw(('sneakers', 'boots'))}"
-    carried = f"{draw(COLOURS)} {draw(('backpack', 'handbag', 'hat', 'scarf'))}"
+    upper = f"{draw(COLORS)} {draw(PATTERNS)} {draw(MATERIALS)} {draw(('jacket', 'shirt', 'coat', 'sweater'))}"
+    lower, shoes = f"{draw(COLORS)} {draw(('jeans', 'shorts'))}", f"{draw(COLORS)} {draw(('sneakers', 'boots'))}"
+    carried = f"{draw(COLORS)} {draw(('backpack', 'handbag', 'hat', 'scarf'))}"
     body = f"A {age} {person} of {build} build and {height} height. {pronoun} has {hair} and {skin} skin."
     return {
         "identity_description": body,

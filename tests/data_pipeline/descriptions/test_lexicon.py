@@ -113,9 +113,9 @@ def test_short_hair_is_no_height() -> None:
 
 
 def test_attributes_of_clothing_are_told_apart() -> None:
-    assert named_attributes("a plain red wool coat", CLOTHING_ATTRIBUTES) == ["type", "colour", "pattern", "material"]
-    assert named_attributes("white sneakers and a bag", CLOTHING_ATTRIBUTES) == ["colour", "shoes", "accessories"]
-    assert named_attributes("gold embroidery, bangles", CLOTHING_ATTRIBUTES) == ["colour", "pattern", "accessories"]
+    assert named_attributes("a plain red wool coat", CLOTHING_ATTRIBUTES) == ["type", "color", "pattern", "material"]
+    assert named_attributes("white sneakers and a bag", CLOTHING_ATTRIBUTES) == ["color", "shoes", "accessories"]
+    assert named_attributes("gold embroidery, bangles", CLOTHING_ATTRIBUTES) == ["color", "pattern", "accessories"]
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,16 @@ def branches() -> BranchFeatures:
     return BranchFeatures(**arrays, gate=gate, fusion_gate=fusion_gate, person_ids=people, outfit_ids=people * 2)
 
 
-def assert_drawn(path: Path, colours: tuple[str, ...]) -> None:
-    """Both files are there, nothing unfinished is, and the picture shows the colours."""
+def assert_drawn(path: Path, colors: tuple[str, ...]) -> None:
+    """Both files are there, nothing unfinished is, and the picture shows the colors."""
     assert path.suffix == ".png"
     assert {found.name for found in path.parent.iterdir()} == {path.name, path.with_suffix(".pdf").name}
     assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3).astype(int)
-    for colour in colours:
-        wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
-        assert (np.abs(pixels - wanted).max(axis=1) < 12).any(), colour
+    for color in colors:
+        wanted = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+        assert (np.abs(pixels - wanted).max(axis=1) < 12).any(), color
 
 
 def test_gates(branches: BranchFeatures, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_gates_of_a_model_without_any(branches: BranchFeatures, tmp_path: Path) 
 
 def test_tsne(branches: BranchFeatures, tmp_path: Path) -> None:
     path = figures.tsne_figure(branches.identity_embeds, branches, branches.person_ids, tmp_path / "tsne.png")
-    assert_drawn(path, figures.COLOURS[:5])
+    assert_drawn(path, figures.COLORS[:5])
 
 
 def test_curves_with_and_without_a_band(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_curves_with_and_without_a_band(tmp_path: Path) -> None:
         "one": [Curve("a", [0, 1, 2], [1, 3, 2], [0.5, 0.5, 0.5]), Curve("b", [0, 1], [2, 2], [nan, nan])],
         "two": [Curve("c", [0], [2], [nan])],
     }
-    assert_drawn(figures.curves_figure(panels, "x", "y", tmp_path / "curves.png", best=True), figures.COLOURS[:2])
+    assert_drawn(figures.curves_figure(panels, "x", "y", tmp_path / "curves.png", best=True), figures.COLORS[:2])
 
 
 def test_probes(tmp_path: Path) -> None:

@@ -68,17 +68,17 @@ def test_labels_are_the_truth_about_the_person_and_the_outfit_worn() -> None:
     labels = attribute_labels([7, 7], [14, 15])
     person = describe_person(0, 7)
     assert labels["gender"] == [person.traits.gender] * 2
-    assert labels["upper_colour"] == [outfit.upper_colour for outfit in person.outfits]
+    assert labels["upper_color"] == [outfit.upper_color for outfit in person.outfits]
     assert labels["bag"] == [outfit.bag or "none" for outfit in person.outfits]
     dressed = next(p for p in range(200) if describe_person(0, p).outfits[0].upper_type == "dress")
-    assert attribute_labels([dressed], [2 * dressed])["lower_colour"] == [None]
+    assert attribute_labels([dressed], [2 * dressed])["lower_color"] == [None]
 
 
-def test_normalised_hsic_is_1_for_a_feature_with_itself_and_0_for_unrelated_ones() -> None:
+def test_normalized_hsic_is_1_for_a_feature_with_itself_and_0_for_unrelated_ones() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(4000, 3)), rng.normal(size=(4000, 3))
-    assert probes.normalised_hsic(one, 5 * one) == pytest.approx(1)
-    assert probes.normalised_hsic(one, other) < 0.01
+    assert probes.normalized_hsic(one, 5 * one) == pytest.approx(1)
+    assert probes.normalized_hsic(one, other) < 0.01
 
 
 def test_same_clothes_leaves_out_the_same_person_in_other_clothes() -> None:

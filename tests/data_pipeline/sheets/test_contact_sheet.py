@@ -35,8 +35,8 @@ def pixels(file: Path) -> np.ndarray:
         return np.asarray(sheet.convert("RGB")).astype(int)
 
 
-def write(file: Path, size: tuple[int, int], colour: str = "red") -> Path:
-    Image.new("RGB", size, colour).save(file)
+def write(file: Path, size: tuple[int, int], color: str = "red") -> Path:
+    Image.new("RGB", size, color).save(file)
     return file
 
 

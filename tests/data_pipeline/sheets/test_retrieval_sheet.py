@@ -55,10 +55,10 @@ def test_image_files_are_drawn_as_people_see_them(tmp_path: Path) -> None:
     with Image.open(
         retrieval_sheet(tmp_path / "sheet.png", **arguments([[True, True]]) | {"results": [files]})
     ) as sheet:
-        colours = np.asarray(sheet.convert("RGB"))
-    rows, columns = (colours == (255, 0, 255)).all(axis=-1).nonzero()
+        colors = np.asarray(sheet.convert("RGB"))
+    rows, columns = (colors == (255, 0, 255)).all(axis=-1).nonzero()
     assert np.ptp(rows) / np.ptp(columns) == pytest.approx(3, rel=0.15)
-    assert (colours == round(30_000 / 257)).all(axis=-1).sum() > 1000
+    assert (colors == round(30_000 / 257)).all(axis=-1).sum() > 1000
 
 
 def test_described_image_is_drawn_beside_the_results(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ FINDING = [method for method in METHODS if method not in ("random", "none")]
 
 
 def _blobs(
-    count: int = 400, centres: int = 4, dimensions: int = 80, spread: float = 0.1
+    count: int = 400, centers: int = 4, dimensions: int = 80, spread: float = 0.1
 ) -> tuple[np.ndarray, np.ndarray]:
     points, truth = make_blobs(
-        count, dimensions, centers=centres, cluster_std=spread, center_box=(-1, 1), random_state=0
+        count, dimensions, centers=centers, cluster_std=spread, center_box=(-1, 1), random_state=0
     )
     return points.astype(np.float32), truth
 
@@ -62,7 +62,7 @@ def test_small_clusters_merge_into_the_nearest() -> None:
     assert set(merged.labels[-6:]) == {merged.labels[np.argmax(truth == 1)]}
 
 
-def test_dbscan_counts_captions_that_share_a_wording_but_does_not_take_them_for_its_only_neighbours() -> None:
+def test_dbscan_counts_captions_that_share_a_wording_but_does_not_take_them_for_its_only_neighbors() -> None:
     points, truth = _blobs(count=80)
     times = np.random.default_rng(0).integers(1, 200, size=80)
 
@@ -71,7 +71,7 @@ def test_dbscan_counts_captions_that_share_a_wording_but_does_not_take_them_for_
     assert adjusted_rand_score(np.repeat(truth, times), found.labels) == 1
 
 
-def test_dbscan_on_a_graph_of_neighbours_is_dbscan() -> None:
+def test_dbscan_on_a_graph_of_neighbors_is_dbscan() -> None:
 
     points, _ = _blobs(dimensions=40, spread=0.45)  # below 50 dimensions PCA only turns them
     found = cluster(points, eps=3.5, min_cluster=1)

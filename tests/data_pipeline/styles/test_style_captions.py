@@ -33,8 +33,8 @@ def test_exemplars_are_the_captions_nearest_to_each_centre() -> None:
     assert sorted(len(group) for group in groups) == [EXEMPLARS, EXEMPLARS]
     for group in groups:
         members = range(30) if group[0] < 30 else range(30, 60)
-        centre = vectors[members].mean(axis=0)
-        distance = {row: float(np.linalg.norm(vectors[row] - centre)) for row in members}
+        center = vectors[members].mean(axis=0)
+        distance = {row: float(np.linalg.norm(vectors[row] - center)) for row in members}
         assert set(group) == set(sorted(distance, key=distance.__getitem__)[:EXEMPLARS])
 
 

@@ -1,4 +1,4 @@
-"""Styles as they are kept: exemplars near the centre, names of their own, a file that can be edited."""
+"""Styles as they are kept: exemplars near the center, names of their own, a file that can be edited."""
 
 import json
 import random

@@ -98,7 +98,7 @@ def test_changed_source_is_drawn_anew(cache_dir: str, splits: DatasetDict) -> No
 def test_two_outfits_of_a_person_differ() -> None:
     for person_id in range(500):
         first, second = describe_person(0, person_id).outfits
-        assert (first.upper_type, first.upper_colour) != (second.upper_type, second.upper_colour)
+        assert (first.upper_type, first.upper_color) != (second.upper_type, second.upper_color)
 
 
 def test_outfits_do_not_follow_the_body() -> None:
@@ -106,7 +106,7 @@ def test_outfits_do_not_follow_the_body() -> None:
     share = defaultdict(list)
     for person_id in range(3000):
         person = describe_person(0, person_id)
-        share[person.traits.build].append(person.outfits[0].upper_colour == "black")
+        share[person.traits.build].append(person.outfits[0].upper_color == "black")
     slim, heavy = (sum(share[build]) / len(share[build]) for build in ("slim", "heavy"))
     assert abs(slim - heavy) < 0.05
 
@@ -130,7 +130,7 @@ def test_identity_description_states_every_trait_in_every_row(splits: DatasetDic
         traits = describe_person(0, row["person_id"]).traits
         stated = row["identity_description"].lower()
         for fact in (
-            f"{traits.hair_length} {traits.hair_colour} hair",
+            f"{traits.hair_length} {traits.hair_color} hair",
             f"{traits.skin_tone} skin",
             traits.gender,
             traits.age,
@@ -150,7 +150,7 @@ def test_texts_name_the_clothes_that_are_worn(splits: DatasetDict) -> None:
     for row in splits["train"].remove_columns("image"):
         outfit = describe_person(0, row["person_id"]).outfits[row["outfit_id"] % NUM_OUTFITS]
         assert outfit.upper_type in row["clothing_description"].lower()
-        assert outfit.upper_colour in row["clothing_description"].lower()
+        assert outfit.upper_color in row["clothing_description"].lower()
 
 
 def test_texts_do_not_mention_hidden_shoes() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from modeling_bdam import BDAMConfig, BDAMModel
-from modeling_bdam.losses_bdam import gate_regularisation
+from modeling_bdam.losses_bdam import gate_regularization
 from modeling_bdam.objective_bdam import TASKS, PairLabels, task_losses
 from modeling_bdam.training.sampler import KeyedDataset
 from modeling_bdam.training.task_weighting import GradNorm, UncertaintyWeighting
@@ -87,7 +87,7 @@ def test_accumulated_gradient_is_the_mean_of_the_micro_batches_gradients(make_tr
         texts = [(batch[f"{kind}_input_ids"], batch[f"{kind}_attention_mask"]) for kind in ("identity", "clothing")]
         labels = PairLabels.of_rows(people, people, 0, (texts[0], texts[0]), (texts[1], texts[1]))
         loss = torch.stack(list(task_losses(output, output, labels).values())).sum()
-        loss = loss + 0.1 * gate_regularisation(output.gate, output.fusion_gate)
+        loss = loss + 0.1 * gate_regularization(output.gate, output.fusion_gate)
         model.zero_grad()
         loss.backward()
         for name, parameter in model.named_parameters():

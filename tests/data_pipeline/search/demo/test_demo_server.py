@@ -135,8 +135,8 @@ def test_values_of_the_wrong_kind_are_answered_and_the_page_goes_on(client: http
 
 
 def test_twenty_people_at_once_get_their_own_answers(client: httpx.Client, demo: Any, embedder: Embedder) -> None:
-    sentences = [f"a {age} {who} in a {colour} coat" for age in ("young", "old") for who in ("man", "woman")
-                 for colour in ("red", "blue", "black", "green", "yellow")]  # fmt: skip
+    sentences = [f"a {age} {who} in a {color} coat" for age in ("young", "old") for who in ("man", "woman")
+                 for color in ("red", "blue", "black", "green", "yellow")]  # fmt: skip
     with ThreadPoolExecutor(len(sentences)) as pool:
         answers = list(
             pool.map(lambda sentence: ask(client, "ask", [sentence, *controls()], uuid.uuid4().hex), sentences)

@@ -15,9 +15,9 @@ CROWDS, EACH, DIMENSIONS = 20, 200, 32
 def crowds() -> np.ndarray:
     """Vectors of length 1, crowd after crowd, as of a gallery sorted by who looks alike."""
     random = np.random.default_rng(0)
-    centres = random.standard_normal((CROWDS, DIMENSIONS), dtype=np.float32) / np.sqrt(DIMENSIONS)
+    centers = random.standard_normal((CROWDS, DIMENSIONS), dtype=np.float32) / np.sqrt(DIMENSIONS)
     own = random.standard_normal((CROWDS * EACH, DIMENSIONS), dtype=np.float32) / np.sqrt(DIMENSIONS)
-    vectors = np.repeat(centres, EACH, axis=0) + 0.3 * own
+    vectors = np.repeat(centers, EACH, axis=0) + 0.3 * own
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
