@@ -37,13 +37,16 @@ from modeling_bdam.evaluation.table import results_table
 from modeling_bdam.files import write_json
 from modeling_bdam.training.build import build_model, choose_trained_weights
 from modeling_bdam.training.checkpoints import find_checkpoint
+from modeling_bdam.training.console import quiet_libraries
 from modeling_bdam.training.logged_pictures import log_picture
+from modeling_bdam.training.model_card import SplitSize
 from modeling_bdam.training.run_arguments import DataArguments, ModelArguments, parse_arguments
 from modeling_bdam.training.trainer import BDAMTrainer, NonFiniteLossError
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command; an error in its input ends it with one line."""
+    quiet_libraries()
     try:
         # Arguments
         model_args, data_args, args, model_fields = parse_arguments(argv)
@@ -61,6 +64,8 @@ def main(argv: list[str] | None = None) -> None:
             choose_trained_weights(model, model_args)
         trainer = new_trainer(model, args, processor, data_args, splits)
         trainer.card_data = card_data(model_args, data_args, args, splits)
+        if trainer.is_world_process_zero():
+            print(*(f"{name}: {SplitSize.of_rows(rows)}" for name, rows in splits.items()), sep="\n", flush=True)
     except (ValueError, OSError, StrictDataclassError) as error:
         sys.exit(f"run_t2i_reid.py: {' '.join(str(error).split())}")
 
@@ -78,6 +83,10 @@ def main(argv: list[str] | None = None) -> None:
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics, combined=False)
     trainer.create_model_card()
+    if trainer.is_world_process_zero():
+        files = ("model.safetensors", "README.md", "all_results.json", "eval_results.json", "*.png")
+        written = [path for pattern in files for path in sorted(Path(args.output_dir).glob(pattern))]
+        print("\nwritten:", *written, sep="\n  ")
     if args.push_to_hub:
         trainer.push_to_hub()
     trainer.accelerator.wait_for_everyone()

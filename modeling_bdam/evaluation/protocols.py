@@ -127,7 +127,8 @@ def encode_split(
             DataLoader(dataset, batch_size, collate_fn=collator, num_workers=num_workers)  # type: ignore[arg-type]
         )
         parts: list[dict[str, Tensor]] = []
-        for batch in tqdm(loader, desc=what, leave=False, disable=not (show_progress and accelerator.is_main_process)):
+        hidden = None if show_progress and accelerator.is_main_process else True  # None: shown in a terminal only
+        for batch in tqdm(loader, desc=what, leave=False, disable=hidden):
             with accelerator.autocast():
                 vectors = embed(batch)
             parts.append({name: value.cpu() for name, value in accelerator.gather_for_metrics(vectors).items()})

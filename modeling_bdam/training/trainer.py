@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import speed_metrics
 
 from ..evaluation.protocols import EncodedSplit, encode_split, protocol_metrics
@@ -23,6 +23,7 @@ from ..modeling_bdam import BDAMModel
 from ..objective_bdam import task_losses
 from ..outputs_bdam import BDAMOutput
 from .baselines import plain_losses, sdm_losses
+from .console import ConsoleCallback
 from .gathering import gather_labels, gather_outputs, whole_batch_norms
 from .model_card import CardData, RunFacts, SplitSize, write_model_card
 from .robust_pairs import TextChoice, choose_texts
@@ -97,6 +98,9 @@ class BDAMTrainer(Trainer):
         if self.is_fsdp_enabled:
             self._prepare_fsdp(model)
         self.add_callback(_EpochCallback(self))
+        for printed_by_transformers in (ProgressCallback, PrinterCallback):
+            if self.pop_callback(printed_by_transformers) is not None:
+                self.add_callback(ConsoleCallback)
 
     def _prepare_fsdp(self, model: BDAMModel) -> None:
         """Shards layer by layer, unless the launch configuration names the classes itself.
@@ -352,7 +356,10 @@ class BDAMTrainer(Trainer):
             state_dict = merged_weights(own, own.state_dict() if state_dict is None else state_dict)
         if self.is_fsdp_enabled and state_dict:  # empty on all processes but the first
             state_dict["logit_scale"] = state_dict["logit_scale"].reshape(())
+        # FSDP gives the model a class of its own, in a module of torch: `save_pretrained` would copy that module's code.
+        sharded, own.__class__ = own.__class__, BDAMModel
         super()._save(output_dir, state_dict)
+        own.__class__ = sharded
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
