@@ -1,6 +1,6 @@
-"""Data sets for text-to-image person re-identification, all turned into one table layout.
+"""Data sets for text-to-image person re-identification in one table layout.
 
-Importing this package costs nothing: each name is imported from its module at its first use.
+The package is imported lazily: each public name is imported from its module at its first use.
 """
 
 from importlib import import_module
@@ -17,34 +17,26 @@ if TYPE_CHECKING:
     from .synthetic.dataset import load_synthetic, synthetic_caption_styles
     from .synthetic.people import Outfit, Person, PersonTraits, describe_person
 
-# A name must not be a module's as well: once imported, the module would stand in its place.
+# A public name must differ from every module name: an imported module would replace the name in this namespace.
 _HOMES = {
-    "BENCHMARKS": "benchmarks.loading",
-    "PERSON_FEATURES": "schema",
-    "Outfit": "synthetic.people",
-    "Person": "synthetic.people",
-    "PersonTraits": "synthetic.people",
-    "UnreadableImageError": "images",
-    "check_image": "images",
-    "check_splits": "schema",
-    "concatenate_person_datasets": "benchmarks.concatenation",
-    "describe_person": "synthetic.people",
-    "inspect_splits": "benchmarks.inspection",
-    "load_person_dataset": "benchmarks.loading",
-    "load_synthetic": "synthetic.dataset",
-    "open_image": "images",
-    "push_person_dataset": "hub",
-    "save_parquet": "benchmarks.parquet",
-    "synthetic_caption_styles": "synthetic.dataset",
-    "with_image_files": "images",
+    "benchmarks.concatenation": ("concatenate_person_datasets",),
+    "benchmarks.inspection": ("inspect_splits",),
+    "benchmarks.loading": ("BENCHMARKS", "load_person_dataset"),
+    "benchmarks.parquet": ("save_parquet",),
+    "hub": ("push_person_dataset",),
+    "images": ("UnreadableImageError", "check_image", "open_image", "with_image_files"),
+    "schema": ("PERSON_FEATURES", "check_splits"),
+    "synthetic.dataset": ("load_synthetic", "synthetic_caption_styles"),
+    "synthetic.people": ("Outfit", "Person", "PersonTraits", "describe_person"),
 }
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name from its module at its first use."""
-    if name not in _HOMES:
+    """Imports a public name from its module."""
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A data set of persons on the Hub: pushed with its images, and with a card that says what was counted in it."""
+"""Pushes a person data set to the Hub, with its images and a card of its statistics."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -8,12 +8,12 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from .benchmarks.loading import license_of
+from .benchmarks.benchmark import UNKNOWN
+from .benchmarks.loading import SYNTHETIC, license_of
 from .schema import check_splits
 from .synthetic.people import describe_person
 
 TEMPLATE = Path(__file__).parents[1] / "hub_cards" / "dataset_card.md"
-UNKNOWN = -1
 
 
 def push_person_dataset(
@@ -24,33 +24,33 @@ def push_person_dataset(
     `load_dataset(repo_id)` and `load_person_dataset("hub:" + repo_id)` read it back.
 
     Args:
-        splits: in the common schema.
-        repo_id: OWNER/NAME; made if it does not exist.
-        name: what `load_person_dataset` calls the set, or "synthetic"; for its license.
-        private: whether a new repository is hidden from others. The benchmarks may not be given on.
+        splits: a data set with the columns of `PERSON_FEATURES`.
+        repo_id: OWNER/NAME; created if it does not exist.
+        name: the name of the set in `load_person_dataset`, for its license.
+        private: makes a new repository private. The licenses of the benchmarks forbid redistribution.
         max_shard_size: as in `DatasetDict.push_to_hub`.
 
     Raises:
         ValueError: a column is missing, or a person is in two splits.
-        HfHubHTTPError: the Hub refuses.
+        HfHubHTTPError: the Hub refuses the push.
     """
     check_splits(splits)
     splits.push_to_hub(repo_id, private=private, max_shard_size=max_shard_size)
-    written = DatasetCard.load(repo_id).data.to_dict()  # what `datasets` says of the types and files of the splits
+    written = DatasetCard.load(repo_id).data.to_dict()  # features and files, written by `datasets`
     DatasetCard(dataset_card(splits, repo_id, name, written)).push_to_hub(repo_id)
 
 
 def dataset_card(splits: DatasetDict, repo_id: str, name: str, metadata: dict[str, Any]) -> str:
-    """The card of a set: `hub_cards/dataset_card.md`, filled from its rows.
+    """Renders the card of a set: `hub_cards/dataset_card.md`, filled from its rows.
 
     Args:
         splits, repo_id, name: see `push_person_dataset`.
-        metadata: entries of the card's head beside those that it always has.
+        metadata: further entries of the card's YAML header.
     """
     short = repo_id.rpartition("/")[2]
     head = DatasetCardData(
         language="en",
-        license="apache-2.0" if name == "synthetic" else None,
+        license="apache-2.0" if name == SYNTHETIC else None,
         task_categories=["zero-shot-image-classification"],
         tags=["person-re-identification", "text-to-image-retrieval"],
         pretty_name=short,
@@ -65,15 +65,14 @@ def dataset_card(splits: DatasetDict, repo_id: str, name: str, metadata: dict[st
         license=license_of(name),
         columns=list(next(iter(splits.values())).features),
         counts={split: _count(rows) for split, rows in splits.items()},
-        traits=_traits(splits) if name == "synthetic" else {},
+        traits=_traits(splits) if name == SYNTHETIC else {},
     )
     return str(card)
 
 
 def _count(rows: Dataset) -> dict[str, Any]:
-    """What a split holds; a column is counted where it is known."""
-    columns = rows.select_columns([column for column in rows.column_names if column != "image"]).to_dict()
-    assert isinstance(columns, dict)
+    """Returns the statistics of a split; 0 outfits or cameras means unknown."""
+    columns = {name: rows[name][:] for name in rows.column_names if name != "image"}
     pairs = zip(columns["identity_description"], columns["clothing_description"], strict=True)
     return {
         "people": len(set(columns["person_id"])),
@@ -88,7 +87,7 @@ def _count(rows: Dataset) -> dict[str, Any]:
 
 
 def _traits(splits: DatasetDict) -> dict[str, dict[str, int]]:
-    """How many people have each trait, over all splits of the synthetic set."""
+    """Counts the people with each trait, over all splits of the synthetic set."""
     people = {person for rows in splits.values() for person in rows["person_id"]}
     traits: dict[str, Counter[str]] = {}
     for person in people:

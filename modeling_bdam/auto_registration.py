@@ -1,8 +1,9 @@
-"""Model type `bdam` in transformers' auto classes and pipelines, without importing them: that would cost seconds.
+"""Registers model type `bdam` with transformers' auto classes and pipelines without importing them.
 
-The auto classes find a built-in model by name: tables of strings lead from a model type to a module of
-`transformers.models` and to a class in it, which is imported at first use. `register` adds this package to the tables
-when they are imported, as one more such module. The task `person-retrieval` is added to the pipelines likewise.
+`AutoModel.register` imports the auto classes, which takes seconds. transformers finds its own models by name instead:
+tables map a model type to a module of `transformers.models` and a class in it, which is imported at first use. An
+import hook adds this package to these tables, and the task `person-retrieval` to the pipelines, as soon as the modules
+of transformers that define them are imported.
 """
 
 import sys
@@ -23,10 +24,10 @@ _PIPELINES = "transformers.pipelines"
 
 
 def register(package: ModuleType) -> None:
-    """Makes auto classes and pipelines know the classes of `package`, now or when they are imported."""
+    """Registers the classes of `package`: now where transformers' tables are imported, else on their import."""
     if _TABLES.keys().isdisjoint(sys.modules):
         sys.modules[f"transformers.models.{MODEL_TYPE}"] = package
-    else:  # too late for the tables: they have been read
+    else:  # the auto classes have already read the tables
         from transformers import AutoConfig, AutoModel, AutoProcessor
 
         # exist_ok: a notebook may reload the package.
@@ -39,7 +40,7 @@ def register(package: ModuleType) -> None:
 
 
 class _TableFinder(MetaPathFinder):
-    """Finds the modules of the tables, and the pipelines, as Python does, and adds to them once they are there."""
+    """Import hook: runs the modules of `_TABLES` and the pipelines unchanged, then adds the entries of BDAM."""
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != _PIPELINES and fullname not in _TABLES:
@@ -63,10 +64,8 @@ class _TableFinder(MetaPathFinder):
 def _add_pipeline(pipelines: ModuleType) -> None:
     from transformers import AutoModel
 
-    from .pipeline_bdam import PersonRetrievalPipeline
+    from .pipeline_bdam import PersonRetrievalPipeline as Pipeline
 
     registry = pipelines.PIPELINE_REGISTRY
     if "person-retrieval" not in registry.get_supported_tasks():  # a notebook may reload the package
-        registry.register_pipeline(
-            "person-retrieval", pipeline_class=PersonRetrievalPipeline, pt_model=AutoModel, type="multimodal"
-        )
+        registry.register_pipeline("person-retrieval", pipeline_class=Pipeline, pt_model=AutoModel, type="multimodal")

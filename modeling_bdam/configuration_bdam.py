@@ -8,8 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-# What transformers itself passes beyond a config's fields, when it reads a saved file or as a common argument; it also
-# writes private ones, with a leading underscore.
+# Arguments that transformers passes in addition to a config's fields; private ones begin with an underscore.
 _COMMON_ARGUMENTS = {
     "attn_implementation",
     "auto_map",
@@ -26,75 +25,59 @@ _COMMON_ARGUMENTS = {
     "use_cache",
 }
 
-_AT_LEAST_ONE = (
-    "projection_dim",
-    "hidden_size",
-    "num_bdam_heads",
-    "fusion_hidden_size",
-    "mamba_state_size",
-    "mamba_conv_size",
-    "mamba_expand",
-)
-_AT_LEAST_ZERO = (
-    "num_bdam_layers",
-    "num_fusion_layers",
-    "mlp_ratio",
-    "dropout",
-    "clothing_weight",
-    "initializer_range",
-)
+_AT_LEAST_ONE = ("_dim", "_size", "_heads", "_expand")  # ends of the names of fields that cannot be 0
+# Upper bounds, so that a malicious config.json cannot exhaust memory.
 _MOST_LAYERS = 1000
 _LARGEST_SIZE = 2**24
 
 
 @strict
 class BDAMConfig(PreTrainedConfig):
-    """Two towers, the Bidirectional Decoupling Alignment Module, the fusion head and what they are made of.
+    """Configures two towers, the Bidirectional Decoupling Alignment Module (BDAM) and the fusion head.
 
-    Every row of the paper's tables 1 and 2 is a field here. Unknown arguments are refused, naming the nearest field.
+    Each row of the paper's tables 1 and 2 is a field. An unknown argument raises an error with the most similar field.
 
     Args:
-        text_config: any text tower that takes `input_ids, attention_mask`; a dict with `model_type`, or a config.
-        vision_config: any vision tower that returns `last_hidden_state` [B, L, width].
+        text_config: a text tower with inputs `input_ids, attention_mask`; a dict with `model_type`, or a config.
+        vision_config: a vision tower that returns `last_hidden_state` [B, L, width].
         projection_dim: width of `identity_embeds` and of `clothing_embeds`; `pooler_output` is twice as wide.
         hidden_size: D, width of BDAM; a tower of another width gets one linear projection.
-        dropout: on attention maps and residual branches of BDAM, and inside the fusion head.
-        interpolate_pos_encoding: let the vision tower take images of another size than its own, such as CLIP's
-            224 x 224 at 384 x 128.
-        use_bdam: without it (table 1's baseline) identity and clothing come from the mean token by two linear heads.
-        num_bdam_layers: N, self-attention layers a branch (section 3.2); table 1 calls 3 "shallow".
+        dropout: on attention maps and residual branches of BDAM, and in the fusion head.
+        interpolate_pos_encoding: interpolates the vision tower's position embeddings to other image sizes, such as
+            CLIP's 224 x 224 to 384 x 128.
+        use_bdam: False for table 1's baseline: two linear heads on the mean token.
+        num_bdam_layers: N, self-attention layers per branch (paper, section 3.2); "shallow" in table 1 has 3.
         num_bdam_heads: attention heads of BDAM.
-        bdam_cross_attention: the bidirectional cross-attention between the branches.
-        bdam_gate: the gate g; without it both branches pass whole.
-        mlp_ratio: width of a feed-forward in BDAM's layers as a multiple of D; 0 leaves attention alone.
-        use_fusion: without it (table 2's baseline) the final representation is one projection of each feature.
+        bdam_cross_attention: bidirectional cross-attention between the branches.
+        bdam_gate: the gate g; without it neither branch is weighted.
+        mlp_ratio: width of the feed-forward in BDAM's layers as a multiple of D; 0 for layers without feed-forward.
+        use_fusion: False for table 2's baseline: one linear projection per modality.
         fusion_hidden_size: d, the width shared by image and text in the fusion head.
         num_fusion_layers: residual state-space layers.
-        fusion_block: what those layers are: `"mamba"`, the state space; `"transformer"`, `"attention"` or `"mlp"` for
-            comparison (figure 5).
-        fusion_alignment: the align MLPs; without them, one linear map each.
-        fusion_gate: the softmax gate over the two modalities; without it each weighs 1/2.
-        fusion_mamba: the state-space layers.
-        fusion_sequence: `"global"` fuses one vector a modality (the paper), `"token"` the tokens of both.
+        fusion_block: type of these layers: `"mamba"`, or `"transformer"`, `"attention"`, `"mlp"` for comparison
+            (paper, figure 5).
+        fusion_alignment: alignment MLPs; without them, one linear layer each.
+        fusion_gate: softmax gate over the two modalities; without it each has weight 1/2.
+        fusion_mamba: False for no state-space layers.
+        fusion_sequence: `"global"` fuses one vector per modality (the paper), `"token"` all tokens of both.
         mamba_state_size: state dimension of a state-space layer.
-        mamba_conv_size: kernel of its causal convolution.
+        mamba_conv_size: kernel size of its causal convolution.
         mamba_expand: its inner width as a multiple of `fusion_hidden_size`.
-        adversarial_on: which feature eq. 1 keeps from telling the clothes: `"clothing"`, as printed, or
-            `"identity"`, through gradient reversal, as the text around eq. 1 argues.
-        decouple_on: what eq. 2 holds apart: `"features"`, f_id and f_clo, as printed, or `"embeddings"`, the identity
-            and clothing embeddings that a search compares.
-        clothing_weight: β of the score `s_id + β s_clo` that `logits_per_text` holds; a search may choose its own.
+        adversarial_on: the feature from which eq. 1 removes clothing information: `"clothing"`, as printed in the
+            paper, or `"identity"` through gradient reversal, as its text argues.
+        decouple_on: the pair that eq. 2 decorrelates: `"features"`, f_id and f_clo, as printed, or `"embeddings"`, the
+            identity and clothing embeddings that retrieval compares.
+        clothing_weight: β of the score `s_id + β s_clo` in `logits_per_text`; a search may override it.
         logit_scale_init_value: logarithm of the initial 1/τ.
-        initializer_range: standard deviation of newly initialized weights.
+        initializer_range: standard deviation of new weights.
 
     Raises:
-        ValueError: an unknown argument or kind of tower, naming the nearest known one.
-        StrictDataclassError: a value of the wrong type, or fields that do not fit one another (as in every config of
-            transformers).
+        ValueError: an unknown argument or tower type; the message names the most similar known one.
+        StrictDataclassError: a value of the wrong type, or inconsistent fields (as in each config of transformers).
     """
 
     model_type = "bdam"
-    _auto_class = "AutoConfig"  # what is saved carries this code, for AutoConfig(trust_remote_code=True)
+    _auto_class = "AutoConfig"  # save_pretrained copies this code, for trust_remote_code=True
     sub_configs_defaults = {  # noqa: RUF012 - transformers reads a plain dict
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vit"),
@@ -145,34 +128,31 @@ class BDAMConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
-        """Checks the fields against one another; transformers calls it once a config is built.
+        """Checks the fields for consistency; transformers calls it after `__init__`.
 
         Raises:
-            ValueError: naming the fields and the values that do not fit; transformers wraps it.
+            ValueError: names the inconsistent fields and their values; transformers wraps it in StrictDataclassError.
         """
-        for names, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
-            for name in names:
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name, value, most in _bounded(self):
+        for name in BDAMConfig.__annotations__:
+            value, least = getattr(self, name), int(name.endswith(_AT_LEAST_ONE))
+            if isinstance(value, (int, float)) and value < least and name != "logit_scale_init_value":
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        for name, value, most in _upper_bounds(self):
             if value > most:
                 raise ValueError(f"{name} must be at most {most}, got {value}")
         if self.dropout >= 1:
             raise ValueError(f"dropout must be below 1, got {self.dropout}")
         if self.use_bdam and self.hidden_size % self.num_bdam_heads:
-            raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of num_bdam_heads ({self.num_bdam_heads})"
-            )
+            heads = f"num_bdam_heads ({self.num_bdam_heads})"
+            raise ValueError(f"hidden_size ({self.hidden_size}) must be a multiple of {heads}")
         if self.fusion_sequence == "token" and not self.use_fusion:
             raise ValueError("fusion_sequence='token' needs use_fusion=True")
 
 
-def _bounded(config: BDAMConfig) -> Iterator[tuple[str, float, int]]:
-    """Name, value and bound of every size and number of layers: what a mad file must not make a process build."""
-    for prefix, part in (
-        ("", config),
-        *((f"{tower}.", getattr(config, tower)) for tower in config.sub_configs_defaults),
-    ):
+def _upper_bounds(config: BDAMConfig) -> Iterator[tuple[str, float, int]]:
+    """Yields name, value and upper bound of each size and number of layers of the model and its towers."""
+    parts = {"": config} | {f"{tower}.": getattr(config, tower) for tower in config.sub_configs_defaults}
+    for prefix, part in parts.items():
         for name, value in vars(part).items():
             most = _MOST_LAYERS if "layers" in name or name == "depths" else _LARGEST_SIZE
             if most == _MOST_LAYERS or name.endswith(("_size", "_sizes", "_dim", "_embeddings", "_ratio", "_expand")):

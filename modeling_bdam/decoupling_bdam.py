@@ -1,4 +1,4 @@
-"""The Bidirectional Decoupling Alignment Module (section 3.2 of the paper)."""
+"""The Bidirectional Decoupling Alignment Module (paper, section 3.2)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,31 +7,13 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.clip.modeling_clip import eager_attention_forward
 
 from .configuration_bdam import BDAMConfig
 
 
-def eager_attention_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: object,
-) -> tuple[Tensor, Tensor]:
-    """Plain attention, `[B, heads, L, head_dim]` each; also returns its maps [B, heads, L, L]."""
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
 class BDAMAttention(nn.Module):
-    """Multi-head attention of one branch over its own tokens, or over the other branch's."""
+    """Multi-head attention of a branch over its own tokens, or over the tokens of the other branch."""
 
     def __init__(self, config: BDAMConfig) -> None:
         super().__init__()
@@ -39,28 +21,29 @@ class BDAMAttention(nn.Module):
         self.head_dim = config.hidden_size // config.num_bdam_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        width = config.hidden_size
+        self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, hidden_states: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """`hidden_states` [B, L, D] attend to `context` [B, L, D], by default to themselves."""
+        """Attends from `hidden_states` [B, L, D] to `context` [B, L, D], by default `hidden_states` (self-attention).
+
+        Returns [B, L, D], and with eager attention its maps [B, heads, L, L].
+        """
         context = hidden_states if context is None else context
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = self.q_proj(hidden_states).view(shape).transpose(1, 2)  # [B, heads, L, head_dim]
-        key = self.k_proj(context).view(shape).transpose(1, 2)
-        value = self.v_proj(context).view(shape).transpose(1, 2)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        key = self.k_proj(context).view(shape).transpose(1, 2)  # [B, heads, L, head_dim]
+        value = self.v_proj(context).view(shape).transpose(1, 2)  # [B, heads, L, head_dim]
+        kernel = self.config._attn_implementation
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager_attention_forward)
         dropout = self.config.dropout if self.training else 0.0
         output, weights = attention(self, query, key, value, None, dropout=dropout, scaling=self.scaling)
-        return self.out_proj(output.reshape(hidden_states.shape)), weights
+        return self.out_proj(output.reshape(hidden_states.shape)), weights  # [B, L, D]
 
 
 class BDAMLayer(GradientCheckpointingLayer):
-    """Pre-norm residual self-attention; with `mlp_ratio` > 0 a feed-forward after it."""
+    """Pre-norm residual self-attention, followed by a feed-forward if `mlp_ratio` > 0."""
 
     def __init__(self, config: BDAMConfig) -> None:
         super().__init__()
@@ -79,7 +62,7 @@ class BDAMLayer(GradientCheckpointingLayer):
             )
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, L, D] to [B, L, D]."""
+        """Maps [B, L, D] to [B, L, D]."""
         hidden_states = hidden_states + self.dropout(self.attention(self.norm(hidden_states))[0])
         if self.feed_forward is not None:
             hidden_states = hidden_states + self.feed_forward(hidden_states)
@@ -87,7 +70,7 @@ class BDAMLayer(GradientCheckpointingLayer):
 
 
 class BDAMBranch(nn.Module):
-    """One subspace: a linear projection of the tower's tokens, N self-attention layers, then the cross-attention."""
+    """One branch: a linear projection of the tower's tokens, N self-attention layers, then cross-attention."""
 
     def __init__(self, config: BDAMConfig) -> None:
         super().__init__()
@@ -99,14 +82,14 @@ class BDAMBranch(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def attend_to_itself(self, tokens: Tensor) -> Tensor:
-        """[B, L, D] of the tower to [B, L, D] of the branch."""
+        """Maps the tower's tokens [B, L, D] to the branch's tokens [B, L, D] by self-attention."""
         hidden_states = self.projection(tokens)
         for layer in self.layers:
             hidden_states = layer(hidden_states)
         return hidden_states
 
     def attend_to_other(self, hidden_states: Tensor, other: Tensor) -> Tensor:
-        """This branch's tokens query the other's, both [B, L, D]; the result is normalized, [B, L, D]."""
+        """Adds cross-attention to the other branch's tokens and normalizes; [B, L, D] each."""
         if self.cross_attention is not None and self.cross_norm is not None:
             update, _ = self.cross_attention(self.cross_norm(hidden_states), self.cross_norm(other))
             hidden_states = hidden_states + self.dropout(update)
@@ -115,13 +98,13 @@ class BDAMBranch(nn.Module):
 
 @dataclass
 class Decoupled:
-    """What BDAM makes of a batch of images.
+    """Identity and clothing features of a batch of images.
 
     Attributes:
         identity, clothing: f_id and f_clo, gated, [B, D].
-        pooled_identity, pooled_clothing: the means over tokens before the gate, [B, D].
-        identity_tokens: the gated identity tokens, [B, L, D], whose mean is `identity`.
-        gate: g [B, D], or None without it.
+        pooled_identity, pooled_clothing: their means over tokens before the gate, [B, D].
+        identity_tokens: gated identity tokens [B, L, D]; their mean is `identity`.
+        gate: g [B, D]; None for a model without it.
     """
 
     identity: Tensor
@@ -129,11 +112,11 @@ class Decoupled:
     pooled_identity: Tensor
     pooled_clothing: Tensor
     identity_tokens: Tensor
-    gate: Tensor | None
+    gate: Tensor | None = None
 
 
 class BidirectionalDecoupling(nn.Module):
-    """BDAM: tokens [B, L, D] into an identity and a clothing feature that a gate holds complementary."""
+    """BDAM: splits tokens [B, L, D] into an identity and a clothing feature with complementary gate weights."""
 
     def __init__(self, config: BDAMConfig) -> None:
         super().__init__()
@@ -142,30 +125,26 @@ class BidirectionalDecoupling(nn.Module):
         self.gate = nn.Linear(2 * config.hidden_size, config.hidden_size) if config.bdam_gate else None
 
     def forward(self, tokens: Tensor) -> Decoupled:
-        """`tokens` [B, L, D] of the vision tower."""
-        identity_tokens = self.identity_branch.attend_to_itself(tokens)
-        clothing_tokens = self.clothing_branch.attend_to_itself(tokens)
-        identity_tokens, clothing_tokens = (
-            self.identity_branch.attend_to_other(identity_tokens, clothing_tokens),
-            self.clothing_branch.attend_to_other(clothing_tokens, identity_tokens),
-        )
+        """Decouples `tokens` [B, L, D] of the vision tower."""
+        # Self-attention in each branch
+        own_identity = self.identity_branch.attend_to_itself(tokens)  # [B, L, D]
+        own_clothing = self.clothing_branch.attend_to_itself(tokens)  # [B, L, D]
+        # Cross-attention in both directions
+        identity_tokens = self.identity_branch.attend_to_other(own_identity, own_clothing)  # [B, L, D]
+        clothing_tokens = self.clothing_branch.attend_to_other(own_clothing, own_identity)  # [B, L, D]
+        # Global average pooling
         dtype = self.identity_branch.norm.weight.dtype
-        pooled_identity, pooled_clothing = _pool(identity_tokens, dtype), _pool(clothing_tokens, dtype)  # [B, D]
+        identity, clothing = _pool(identity_tokens, dtype), _pool(clothing_tokens, dtype)  # [B, D]
         if self.gate is None:
-            return Decoupled(pooled_identity, pooled_clothing, pooled_identity, pooled_clothing, identity_tokens, None)
-        gate = self.gate(torch.cat([pooled_identity, pooled_clothing], dim=-1)).sigmoid()  # [B, D]
-        return Decoupled(
-            identity=gate * pooled_identity,
-            clothing=(1 - gate) * pooled_clothing,
-            pooled_identity=pooled_identity,
-            pooled_clothing=pooled_clothing,
-            identity_tokens=gate[:, None] * identity_tokens,
-            gate=gate,
-        )
+            return Decoupled(identity, clothing, identity, clothing, identity_tokens)
+        # Gate: g weighs the identity feature, 1 - g the clothing feature
+        gate = self.gate(torch.cat([identity, clothing], dim=-1)).sigmoid()  # [B, D]
+        gated_tokens = gate[:, None] * identity_tokens  # [B, L, D]
+        return Decoupled(gate * identity, (1 - gate) * clothing, identity, clothing, gated_tokens, gate)
 
 
 class LinearDecoupling(nn.Module):
-    """Table 1's baseline in BDAM's place: the mean token through two linear heads."""
+    """Table 1's baseline without BDAM: two linear heads on the mean token."""
 
     def __init__(self, config: BDAMConfig) -> None:
         super().__init__()
@@ -173,17 +152,17 @@ class LinearDecoupling(nn.Module):
         self.clothing = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, tokens: Tensor) -> Decoupled:
-        """`tokens` [B, L, D] of the vision tower."""
-        identity_tokens = self.identity(tokens)
+        """Decouples `tokens` [B, L, D] of the vision tower."""
+        identity_tokens = self.identity(tokens)  # [B, L, D]
         dtype = self.identity.weight.dtype
-        identity, clothing = _pool(identity_tokens, dtype), self.clothing(tokens.mean(dim=1)).to(dtype)
-        return Decoupled(identity, clothing, identity, clothing, identity_tokens, None)
+        identity, clothing = _pool(identity_tokens, dtype), self.clothing(tokens.mean(dim=1)).to(dtype)  # [B, D]
+        return Decoupled(identity, clothing, identity, clothing, identity_tokens)
 
 
 def _pool(tokens: Tensor, dtype: torch.dtype) -> Tensor:
-    """Mean of [B, L, D] over tokens, in the weights' own precision.
+    """Averages [B, L, D] over tokens, in the dtype of the weights.
 
-    Under autocast that is float32, so that accelerate, which converts a model's outputs to float32, hands on this very
-    tensor: GradNorm takes gradients with respect to it, and a copy would have none.
+    GradNorm takes gradients with respect to this tensor. Under autocast, accelerate casts a model's outputs to
+    float32; a float32 tensor is passed on unchanged, but a cast copy would not be part of the graph of the losses.
     """
     return tokens.mean(dim=1).to(dtype)

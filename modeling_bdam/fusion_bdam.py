@@ -1,4 +1,4 @@
-"""The gated state-space fusion of image and text (section 3.4 of the paper), for any subset of the two."""
+"""Gated state-space fusion of image and text, or of only one of them (paper, section 3.4)."""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,10 @@ from .mamba_bdam import MambaBlock
 
 
 class FusionHead(nn.Module):
-    """f_final of an image, of a text, or of both: align, weigh, residual state-space layers, project.
+    """Computes f_final of an image, a text, or both: align, weigh, residual state-space layers, project.
 
-    A retrieval query has no image, so a missing modality has the gate weight 0 and the other one 1; all subsets share
-    every weight and one space.
+    A retrieval query has no image. A missing modality gets gate weight 0 and the other one 1, so that images, texts and
+    pairs share all weights and one embedding space.
     """
 
     def __init__(self, config: BDAMConfig, text_width: int) -> None:
@@ -22,45 +22,48 @@ class FusionHead(nn.Module):
         self.image_align = _alignment(config.hidden_size, config)
         self.text_align = _alignment(text_width, config)
         self.gate = nn.Linear(2 * config.fusion_hidden_size, 2) if config.fusion_gate else None
-        self.layers = nn.ModuleList(
-            _fusion_layer(config) for _ in range(config.num_fusion_layers if config.fusion_mamba else 0)
-        )
+        layers = config.num_fusion_layers if config.fusion_mamba else 0
+        self.layers = nn.ModuleList(_fusion_layer(config) for _ in range(layers))
         self.projection = nn.Linear(config.fusion_hidden_size, config.projection_dim)
 
     def forward(
         self, image: Tensor | None = None, text: Tensor | None = None, text_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The final representation of what is given.
+        """Fuses an image with a text, or processes only one of them.
 
         Args:
-            image: gated identity tokens [B, L, D], or the feature as [B, 1, D] of `fusion_sequence="global"`.
-            text: text tokens [B, T, text width], or the feature as [B, 1, text width].
-            text_mask: [B, T], 1 for a token, 0 for padding; with `fusion_sequence="token"` alone.
+            image: gated identity tokens [B, L, D]; with `fusion_sequence="global"` the feature as [B, 1, D].
+            text: text tokens [B, T, text width]; with `fusion_sequence="global"` the feature as [B, 1, text width].
+            text_mask: [B, T], 1 for a token, 0 for padding on the right; only with `fusion_sequence="token"`.
 
         Returns:
-            f_final [B, projection_dim], and the gate's weights [B, 2] where both modalities are there.
+            f_final [B, projection_dim], and the gate weights [B, 2] if both modalities are given.
 
         Raises:
             ValueError: neither modality is given.
         """
         if image is None and text is None:
             raise ValueError("FusionHead needs an image, a text, or both")
+        # Alignment to the common width d
         image = None if image is None else self.image_align(image)  # [B, L, d]
         text = None if text is None else self.text_align(text)  # [B, T, d]
+        # Gate: softmax weights of the two modalities
         weights = None
         if image is not None and text is not None:
             weights = self._modality_weights(image.mean(dim=1), masked_mean(text, text_mask))  # [B, 2]
-            image = weights[:, :1, None] * image
-            text = weights[:, 1:, None] * text
-            sequence = torch.cat([image, text], dim=1) if self.token_sequence else image + text
+            image = weights[:, :1, None] * image  # [B, L, d]
+            text = weights[:, 1:, None] * text  # [B, T, d]
+            sequence = torch.cat([image, text], dim=1) if self.token_sequence else image + text  # [B, L + T or 1, d]
         else:
             sequence = image if image is not None else text
-        readable = None if text_mask is None else _readable(sequence, text_mask)
+        # Residual layers. The scan is causal and padding is on the right, so padding cannot affect real tokens;
+        # attention layers need the mask.
+        is_token = None if text_mask is None else _token_mask(sequence, text_mask)  # [B, L + T]
         for layer in self.layers:
-            # A state space reads no later token, so nothing before the padding, which is last, depends on it.
-            update = layer(sequence) if isinstance(layer, MambaBlock) else layer(sequence, readable)
+            update = layer(sequence) if isinstance(layer, MambaBlock) else layer(sequence, is_token)
             sequence = sequence + update
-        return self.projection(_last_state(sequence, text_mask)), weights
+        # Projection of the last token
+        return self.projection(_last_token(sequence, text_mask)), weights  # [B, projection_dim], [B, 2]
 
     def _modality_weights(self, image: Tensor, text: Tensor) -> Tensor:
         if self.gate is None:
@@ -69,7 +72,7 @@ class FusionHead(nn.Module):
 
 
 class LinearFusion(nn.Module):
-    """Table 2's baseline in the fusion head's place: one projection a modality, their mean where both are there."""
+    """Table 2's baseline without fusion head: one linear projection per modality, averaged if both are given."""
 
     def __init__(self, config: BDAMConfig, text_width: int) -> None:
         super().__init__()
@@ -79,15 +82,12 @@ class LinearFusion(nn.Module):
     def forward(
         self, image: Tensor | None = None, text: Tensor | None = None, text_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """As `FusionHead.forward` with `fusion_sequence="global"`; there are no gate weights."""
-        if image is None and text is None:
+        """Same as `FusionHead.forward` with `fusion_sequence="global"`, without gate weights."""
+        pairs = (self.image_projection, image), (self.text_projection, text)
+        projected = [projection(feature[:, 0]) for projection, feature in pairs if feature is not None]
+        if not projected:
             raise ValueError("LinearFusion needs an image, a text, or both")
-        projected = []
-        if image is not None:
-            projected.append(self.image_projection(image[:, 0]))
-        if text is not None:
-            projected.append(self.text_projection(text[:, 0]))
-        return torch.stack(projected).mean(dim=0), None
+        return torch.stack(projected).mean(dim=0), None  # [B, projection_dim]
 
 
 def _fusion_layer(config: BDAMConfig) -> nn.Module:
@@ -97,35 +97,32 @@ def _fusion_layer(config: BDAMConfig) -> nn.Module:
     return FUSION_BLOCKS[config.fusion_block](width, config.dropout)
 
 
-def _readable(sequence: Tensor, text_mask: Tensor) -> Tensor:
-    """Which tokens of [B, L, d] are no padding, [B, L], bool: the text, whose mask is [B, T], ends the sequence."""
+def _token_mask(sequence: Tensor, text_mask: Tensor) -> Tensor:
+    """Extends `text_mask` [B, T] to the image tokens before the text: [B, L + T], bool, False for padding."""
     image_tokens = sequence.shape[1] - text_mask.shape[1]
     return F.pad(text_mask.bool(), (image_tokens, 0), value=True)
 
 
 def _alignment(width: int, config: BDAMConfig) -> nn.Module:
+    linear = nn.Linear(width, config.fusion_hidden_size)
     if not config.fusion_alignment:
-        return nn.Linear(width, config.fusion_hidden_size)
-    return nn.Sequential(
-        nn.Linear(width, config.fusion_hidden_size),
-        nn.GELU(),
-        nn.Dropout(config.dropout),
-        nn.Linear(config.fusion_hidden_size, config.fusion_hidden_size),
-    )
+        return linear
+    second = nn.Linear(config.fusion_hidden_size, config.fusion_hidden_size)
+    return nn.Sequential(linear, nn.GELU(), nn.Dropout(config.dropout), second)
 
 
 def masked_mean(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """[B, T, d] to [B, d] over the tokens of `mask` [B, T], or over all."""
+    """Averages tokens [B, T, d] over T, or over the tokens where `mask` [B, T] is 1; returns [B, d]."""
     if mask is None:
         return tokens.mean(dim=1)
-    weights = mask.to(tokens.dtype)[:, :, None]
+    weights = mask.to(tokens.dtype)[:, :, None]  # [B, T, 1]
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-def _last_state(sequence: Tensor, text_mask: Tensor | None) -> Tensor:
-    """The last state that is not padding, [B, d]: padding follows the text, and the text ends the sequence."""
+def _last_token(sequence: Tensor, text_mask: Tensor | None) -> Tensor:
+    """Selects the last token of [B, L, d] that is not padding, [B, d]."""
     if text_mask is None:
         return sequence[:, -1]
     padding = text_mask.shape[1] - text_mask.sum(dim=1)  # [B]
-    rows = torch.arange(sequence.shape[0], device=sequence.device)  # len() would fix the batch of an exported model
+    rows = torch.arange(sequence.shape[0], device=sequence.device)  # len() would fix the batch size in ONNX export
     return sequence[rows, sequence.shape[1] - 1 - padding]

@@ -1,6 +1,6 @@
-"""What else may fuse, in the place of the state-space layers: figure 5 of the paper measures them side by side.
+"""Alternatives to the state-space layers of the fusion head, for the comparison of the paper's figure 5.
 
-Each maps `[B, L, d]` to `[B, L, d]` and is the update of a residual layer, as `MambaBlock` is.
+Each maps `[B, L, d]` to `[B, L, d]` and is the update of a residual layer, like `MambaBlock`.
 """
 
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ FEED_FORWARD_RATIO = 4
 
 
 class SelfAttentionBlock(nn.Module):
-    """One pre-norm self-attention.
+    """Pre-norm multi-head self-attention.
 
     Args:
         width: d, of input and output.
@@ -27,17 +27,16 @@ class SelfAttentionBlock(nn.Module):
         self.projection = nn.Linear(width, width)
 
     def forward(self, hidden: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """`hidden` [B, L, d]; `padding_mask` [B, L], True for what may be attended to."""
+        """Mixes the tokens of `hidden` [B, L, d]; `padding_mask` [B, L] is False for padding."""
         qkv = self.qkv(self.norm(hidden)).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, heads, d / heads]
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # [B, heads, L, d / heads] each
-        mask = None if padding_mask is None else padding_mask[:, None, None, :]
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
-        return self.projection(mixed.transpose(1, 2).flatten(2))
+        mask = None if padding_mask is None else padding_mask[:, None, None, :]  # [B, 1, 1, L]
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, self.dropout if self.training else 0.0)
+        return self.projection(mixed.transpose(1, 2).flatten(2))  # [B, L, d]
 
 
 class FeedForwardBlock(nn.Module):
-    """Pre-norm MLP of each token alone: the simple baseline."""
+    """Pre-norm MLP on each token separately: the simple baseline."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -50,12 +49,12 @@ class FeedForwardBlock(nn.Module):
         )
 
     def forward(self, hidden: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """`hidden` [B, L, d]; each token is its own, so padding does not matter."""
+        """Maps `hidden` [B, L, d] token by token; padding has no effect on other tokens."""
         return self.layers(hidden)
 
 
 class TransformerBlock(nn.Module):
-    """One pre-norm transformer layer: self-attention, then an MLP."""
+    """Pre-norm transformer layer: self-attention, then an MLP."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -63,7 +62,7 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForwardBlock(width, dropout)
 
     def forward(self, hidden: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """As `SelfAttentionBlock.forward`."""
+        """See `SelfAttentionBlock.forward`."""
         update = self.attention(hidden, padding_mask)
         return update + self.feed_forward(hidden + update)
 

@@ -1,11 +1,12 @@
-"""What each task of section 5 is trained on: the losses put to work on a batch of model outputs.
+"""The training objective: applies the losses of `losses_bdam` to a batch of model outputs, one loss per task.
 
-Which text a head is trained against decides what it learns. Trained against images, a caption's identity head picks up
-the clothes, which captions mostly speak of, and the split is one by name only. So identity is learnt from identity
-descriptions alone, by images and captions alike, and clothing from clothing descriptions and captions.
+The text that a head is trained against decides its content. Captions mostly describe clothes, so an identity head
+trained on image-caption pairs would encode clothing. Therefore the identity heads of images and captions are trained
+against identity descriptions, and clothing heads against clothing descriptions and captions.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,12 +15,10 @@ from .losses_bdam import adversarial, hsic, info_nce, same_label_mask, same_text
 from .outputs_bdam import BDAMOutput
 
 TASKS = ("info", "triplet", "adversarial", "decouple", "match")
-# Who somebody is shows in few pixels: beside clothing, images learn it slowest.
-IMAGE_IDENTITY_WEIGHT = 3.0
-# Captions are what is searched with, and mostly speak of clothes.
-CAPTION_CLOTHING_WEIGHT = 2.0
-# The outputs that losses read from the rows of all processes.
-COLUMN_FIELDS = (
+IMAGE_IDENTITY_WEIGHT = 3.0  # identity cues cover few pixels and converge slowest
+CAPTION_CLOTHING_WEIGHT = 2.0  # captions are the queries of a search, and mostly describe clothes
+# The outputs that the losses read from the all-gathered batch
+GATHERED_FIELDS = (
     "image_identity_embeds",
     "image_clothing_embeds",
     "caption_identity_embeds",
@@ -33,19 +32,19 @@ COLUMN_FIELDS = (
     "gate",
     "fusion_gate",
 )
-Texts = tuple[Tensor, Tensor]  # token ids [N, T] and their mask [N, T]
+Texts = tuple[Tensor, Tensor]  # token ids [N, T] and attention mask [N, T]
 
 
 @dataclass
 class PairLabels:
-    """Which rows of this process (N) belong with which rows of all processes (M).
+    """Positive pairs between the local batch (N rows) and the all-gathered batch (M rows).
 
     Attributes:
-        person_ids, all_person_ids: the person of each row, [N] and [M].
-        offset: row i of this process is row `offset + i` of all.
+        person_ids, all_person_ids: person of each row, [N] and [M].
+        offset: local row i is gathered row `offset + i`.
         same_person: [N, M], bool.
-        same_identity: the same person, or identity descriptions that read the same, [N, M].
-        same_clothing: the row itself, or clothing descriptions that read the same, [N, M].
+        same_identity: the same person, or equal identity descriptions, [N, M].
+        same_clothing: the row itself, or equal clothing descriptions, [N, M].
     """
 
     person_ids: Tensor
@@ -64,7 +63,7 @@ class PairLabels:
         identity_texts: tuple[Texts, Texts] | None = None,
         clothing_texts: tuple[Texts, Texts] | None = None,
     ) -> "PairLabels":
-        """Compares persons [N] with [M], and the descriptions of this process's rows with those of all, if given."""
+        """Compares persons [N] with [M], and the local with the gathered descriptions if given."""
         same_person = same_label_mask(person_ids, all_person_ids)
         rows = torch.arange(offset, offset + len(person_ids), device=person_ids.device)
         itself = same_label_mask(rows, torch.arange(len(all_person_ids), device=person_ids.device))
@@ -77,98 +76,79 @@ class PairLabels:
 
     @property
     def unknown_clothing(self) -> Tensor:
-        """The same person under another clothing description: other clothes, or the same in other words, [N, M]."""
+        """The same person with another clothing description: other clothes, or a paraphrase; ignored pairs, [N, M]."""
         return self.same_person & ~self.same_clothing
 
 
-def task_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels, margin: float = 0.3) -> dict[str, Tensor]:
-    """The loss of each task that the batch allows, unweighted, in the order of `TASKS`.
+def task_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, margin: float = 0.3) -> dict[str, Tensor]:
+    """Computes the unweighted loss of each task for which the batch has inputs, in the order of `TASKS`.
 
     Args:
-        rows: outputs of this process's N rows.
-        columns: outputs of the M rows of all processes; `rows` itself where there is one process.
-        labels: which of them belong together.
+        local: outputs of this rank's N rows.
+        gathered: outputs of the M rows of all ranks; `local` in a single process.
+        labels: the positive pairs between them.
         margin: m of eq. 4.
 
     Returns:
-        scalars by task. Without descriptions there are captions alone: both their heads are trained against the
-        images, and the tasks that need a clothing description are missing.
+        scalars by task. Without descriptions, both heads of the captions are trained against the images, and the tasks
+        that need a clothing description are missing.
     """
-    losses = {"info": _info(rows, columns, labels)}
-    losses["triplet"] = triplet(
-        rows.image_identity_embeds,
-        columns.image_identity_embeds,
-        labels.person_ids,
-        labels.all_person_ids,
-        margin,
-        labels.offset,
-    )
-    if rows.clothing_text_embeds is not None:
+    losses = {"info": _info(local, gathered, labels)}
+    images, all_images = local.image_identity_embeds, gathered.image_identity_embeds
+    losses["triplet"] = triplet(images, all_images, labels.person_ids, labels.all_person_ids, margin, labels.offset)
+    if local.clothing_text_embeds is not None:
         losses["adversarial"] = adversarial(
-            rows.adversarial_embeds, columns.clothing_text_embeds, rows.logit_scale.detach(), labels.same_clothing
+            local.adversarial_embeds, gathered.clothing_text_embeds, local.logit_scale.detach(), labels.same_clothing
         )
-    losses["decouple"] = hsic(columns.decoupled_identity, columns.decoupled_clothing)
-    if rows.description_clothing_embeds is not None:
-        losses["match"] = both_directions(
-            rows,
-            columns,
-            "image_clothing_embeds",
-            "description_clothing_embeds",
-            labels.same_clothing,
-            labels.unknown_clothing,
-        )
+    losses["decouple"] = hsic(gathered.decoupled_identity, gathered.decoupled_clothing)
+    if local.description_clothing_embeds is not None:
+        fields = "image_clothing_embeds", "description_clothing_embeds"
+        losses["match"] = both_directions(local, gathered, *fields, labels.same_clothing, labels.unknown_clothing)
     return losses
 
 
 def batch_loss(
     output: BDAMOutput, person_ids: Tensor | None, identity_texts: Texts | None, clothing_texts: Texts | None
 ) -> Tensor:
-    """Sum of the task losses of one batch, each weighing 1.
+    """Sums the unweighted task losses of one batch of B rows in a single process.
 
     Args:
-        output: of B rows.
-        person_ids: [B]; by default every row is another person.
-        identity_texts, clothing_texts: the descriptions' token ids and masks, [B, T] each.
-
-    Returns:
-        scalar.
+        output: of all B rows.
+        person_ids: [B]; by default each row is another person.
+        identity_texts, clothing_texts: token ids and masks of the descriptions, [B, T] each.
     """
     if person_ids is None:
         person_ids = torch.arange(len(output.image_embeds), device=output.image_embeds.device)
-    labels = PairLabels.of_rows(person_ids, person_ids, 0, _twice(identity_texts), _twice(clothing_texts))
+    pairs = [None if texts is None else (texts, texts) for texts in (identity_texts, clothing_texts)]
+    labels = PairLabels.of_rows(person_ids, person_ids, 0, *pairs)
     return torch.stack(list(task_losses(output, output, labels).values())).sum()
 
 
-def _info(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> Tensor:
-    """Task `info`: the sum of its terms, as many as the batch's texts allow."""
-    clothing = (labels.same_clothing, labels.unknown_clothing)
-    image_clothing = both_directions(rows, columns, "image_clothing_embeds", "caption_clothing_embeds", *clothing)
-    terms = [CAPTION_CLOTHING_WEIGHT * image_clothing]
-    if rows.description_identity_embeds is None:  # captions are all there is to learn identity from
-        terms.append(both_directions(rows, columns, "image_identity_embeds", "caption_identity_embeds", *clothing))
-        return torch.stack(terms).sum()
+def _info(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> Tensor:
+    """Sums the contrastive terms of task `info` for which the batch has texts."""
+    contrast = partial(both_directions, local, gathered)
     identity = labels.same_identity
-    image_identity = both_directions(rows, columns, "image_identity_embeds", "description_identity_embeds", identity)
-    terms.append(IMAGE_IDENTITY_WEIGHT * image_identity)
-    terms.append(both_directions(rows, columns, "caption_identity_embeds", "description_identity_embeds", identity))
-    terms.append(both_directions(rows, columns, "caption_clothing_embeds", "description_clothing_embeds", *clothing))
-    terms.append(one_direction(rows, columns, "fused_identity_embeds", "caption_identity_embeds", identity))
+    clothing = (labels.same_clothing, labels.unknown_clothing)
+    terms = [CAPTION_CLOTHING_WEIGHT * contrast("image_clothing_embeds", "caption_clothing_embeds", *clothing)]
+    if local.description_identity_embeds is None:  # captions are the only texts to learn identity from
+        terms.append(contrast("image_identity_embeds", "caption_identity_embeds", *clothing))
+        return torch.stack(terms).sum()
+    image_identity = contrast("image_identity_embeds", "description_identity_embeds", identity)
+    # The caption is a fixed target of the fused image: no gradient flows into it.
+    captions = gathered.caption_identity_embeds.detach()
+    terms += [
+        IMAGE_IDENTITY_WEIGHT * image_identity,
+        contrast("caption_identity_embeds", "description_identity_embeds", identity),
+        contrast("caption_clothing_embeds", "description_clothing_embeds", *clothing),
+        info_nce(local.fused_identity_embeds, captions, local.logit_scale, identity),
+    ]
     return torch.stack(terms).sum()
 
 
 def both_directions(
-    rows: BDAMOutput, columns: BDAMOutput, first: str, second: str, positives: Tensor, ignored: Tensor | None = None
+    local: BDAMOutput, gathered: BDAMOutput, first: str, second: str, positives: Tensor, ignored: Tensor | None = None
 ) -> Tensor:
-    """InfoNCE of two fields of the outputs in both directions, averaged."""
-    forth = info_nce(rows[first], columns[second], rows.logit_scale, positives, ignored)
-    back = info_nce(rows[second], columns[first], rows.logit_scale, positives, ignored)
-    return (forth + back) / 2
-
-
-def one_direction(rows: BDAMOutput, columns: BDAMOutput, query: str, target: str, positives: Tensor) -> Tensor:
-    """InfoNCE towards a field that is a fixed target: no gradient goes into it."""
-    return info_nce(rows[query], columns[target].detach(), rows.logit_scale, positives)
-
-
-def _twice(texts: Texts | None) -> tuple[Texts, Texts] | None:
-    return None if texts is None else (texts, texts)
+    """Averages InfoNCE between two fields of the outputs over both directions."""
+    forward = info_nce(local[first], gathered[second], local.logit_scale, positives, ignored)
+    backward = info_nce(local[second], gathered[first], local.logit_scale, positives, ignored)
+    return (forward + backward) / 2

@@ -1,4 +1,4 @@
-"""`pipeline("person-retrieval")`: a sentence and a few images in, the images ranked."""
+"""The pipeline `person-retrieval`: ranks a few images for a sentence."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -11,15 +11,17 @@ from transformers.image_utils import load_image
 from transformers.pipelines.base import Pipeline
 from transformers.utils import ModelOutput
 
+from .outputs_bdam import weigh_clothing
+
 _BATCH_SIZE = 32
 
 
 class PersonRetrievalPipeline(Pipeline):
-    """Ranks images of people by how well a sentence describes them; for a few images that need no index.
+    """Ranks images of people by their similarity to a sentence; for galleries that are too small to need an index.
 
     Example:
         ```python
-        import modeling_bdam  # makes the task known
+        import modeling_bdam  # registers the task
         from transformers import pipeline
 
         search = pipeline("person-retrieval", model="outputs/tiny")
@@ -28,7 +30,7 @@ class PersonRetrievalPipeline(Pipeline):
         ```
     """
 
-    _load_processor: Any = True  # Any: the base class declares these by None
+    _load_processor: Any = True  # Any: the base class declares these as None
     _load_tokenizer: Any = False
     _load_image_processor: Any = False
     _load_feature_extractor: Any = False
@@ -43,16 +45,16 @@ class PersonRetrievalPipeline(Pipeline):
         top_k: int | None = None,
         **kwargs: Any,
     ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
-        """Ranks `images` for a sentence, or for each of several.
+        """Ranks `images` for each sentence.
 
         Args:
-            images: PIL images, paths or URLs; or their vectors, as `embed` returns them, [G, 2 * projection_dim].
-            clothing_weight: β; by default the model's own. 0 finds a person who may have changed clothes.
-            top_k: how many images to return; by default all.
-            **kwargs: of every pipeline, such as `num_workers`.
+            images: PIL images, paths or URLs; or vectors that `embed` returned, [G, 2 * projection_dim].
+            clothing_weight: β; by default the model's. 0 for people who may have changed clothes.
+            top_k: number of images to return; by default all.
+            **kwargs: of each pipeline, such as `num_workers`.
 
         Returns:
-            For a sentence, best first, `index` (into `images`), `score`, and the two parts that it is the sum of,
+            for a sentence, a list, best first, of `index` (into `images`), `score`, and its two summands
             `identity_score` and `clothing_score`; for a list of sentences, a list of such lists.
 
         Raises:
@@ -65,17 +67,17 @@ class PersonRetrievalPipeline(Pipeline):
 
     @torch.inference_mode()
     def embed(self, images: Sequence[str | Image.Image]) -> Tensor:
-        """Vectors of images (PIL images, paths or URLs), on the CPU, [G, 2 * projection_dim]: embed once, ask often."""
-        vectors = []
+        """Computes the vectors of images (PIL images, paths or URLs) for repeated searches: [G, 2P] on the CPU."""
+        vectors = [torch.empty(0, 2 * self.model.config.projection_dim)]
         for start in range(0, len(images), _BATCH_SIZE):
             batch = [load_image(image) for image in images[start : start + _BATCH_SIZE]]
             inputs = self.processor(images=batch, return_tensors="pt")
-            pixel_values = inputs["pixel_values"].to(self.device, self.model.dtype)
+            pixel_values = inputs["pixel_values"].to(self.device, self.model.dtype)  # [B, 3, H, W]
             vectors.append(self.model.get_image_features(pixel_values=pixel_values).pooler_output.float().cpu())
-        return torch.cat(vectors) if vectors else torch.empty(0, 2 * self.model.config.projection_dim)
+        return torch.cat(vectors)
 
     def save_pretrained(self, save_directory: str | PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
-        """Saves model, processor and the code of all of it; such a folder is loaded with `trust_remote_code=True`."""
+        """Saves model, processor and a copy of the code, for loading with `trust_remote_code=True`."""
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
@@ -83,7 +85,7 @@ class PersonRetrievalPipeline(Pipeline):
         return {}, {}, pipeline_parameters  # all are for `postprocess`
 
     def preprocess(self, input_: str, **preprocess_parameters: Any) -> dict[str, Any]:
-        """Tokens of one sentence."""
+        """Tokenizes a sentence."""
         if not input_.strip():
             raise ValueError("person-retrieval: the sentence is empty")
         return self.processor(text=[input_], return_tensors="pt")
@@ -94,26 +96,18 @@ class PersonRetrievalPipeline(Pipeline):
     def postprocess(  # type: ignore[override]
         self,
         model_outputs: ModelOutput,
-        gallery: Tensor | None = None,
+        gallery: Tensor,
         clothing_weight: float | None = None,
         top_k: int | None = None,
     ) -> list[dict[str, Any]]:
         """Ranks the gallery [G, 2 * projection_dim] for one query."""
-        assert gallery is not None
         beta = self.model.config.clothing_weight if clothing_weight is None else clothing_weight
-        products = model_outputs["pooler_output"].float() * gallery.float()  # [G, 2 * projection_dim]
-        identity, clothing = (half.sum(dim=-1) for half in products.chunk(2, dim=-1))
-        scores = identity + beta * clothing
-        order = scores.argsort(descending=True, stable=True)[:top_k]
-        return [
-            {
-                "index": index,
-                "score": float(scores[index]),
-                "identity_score": float(identity[index]),
-                "clothing_score": float(beta * clothing[index]),
-            }
-            for index in order.tolist()
-        ]
+        products = weigh_clothing(model_outputs["pooler_output"].float(), beta) * gallery.float()  # [G, 2P]
+        identity, clothing = (half.sum(dim=-1) for half in products.chunk(2, dim=-1))  # [G] each
+        scores = identity + clothing
+        parts = {"score": scores, "identity_score": identity, "clothing_score": clothing}
+        order = scores.argsort(descending=True, stable=True)[:top_k].tolist()
+        return [{"index": index} | {name: float(part[index]) for name, part in parts.items()} for index in order]
 
 
 __all__ = ["PersonRetrievalPipeline"]

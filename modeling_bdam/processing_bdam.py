@@ -1,4 +1,4 @@
-"""The processor of BDAM: images and texts in, model inputs out."""
+"""The processor of BDAM: converts images and texts to model inputs."""
 
 from typing import Any, ClassVar
 
@@ -17,10 +17,10 @@ _truncation_warned = False
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Bring a PIL image of any mode (palette, CMYK, grey, 16 bit, transparent) to 8-bit RGB, upright by its EXIF tag.
+    """Converts a PIL image of any mode (palette, CMYK, 16-bit gray, transparent) to 8-bit RGB, upright by its EXIF tag.
 
-    Transparent pixels become white; 16-bit grey (`I;16`, and `I` that goes beyond 255) is scaled to 8 bits, where
-    PIL's own `convert` would clip it. An upright RGB image is returned as it is, not copied.
+    Transparent pixels become white. 16-bit gray (`I;16`, or `I` with values above 255) is scaled to 8 bits, which PIL's
+    `convert` would clip. An upright RGB image is returned without a copy.
     """
     if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
@@ -39,22 +39,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def default_image_processor(height: int, width: int) -> ViTImageProcessorPil:
-    """The image processor of towers trained from scratch: resize to `height` x `width` pixels, scale to [-1, 1]."""
-    return ViTImageProcessorPil(
-        size={"height": height, "width": width}, image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]
-    )
+    """Creates the image processor of new towers: resizes to `height` x `width` pixels and scales to [-1, 1]."""
+    return ViTImageProcessorPil(size={"height": height, "width": width}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
 
 
 class BDAMProcessor(ProcessorMixin):
-    """An image processor and a tokenizer behind one call.
+    """Combines an image processor and a tokenizer.
 
-    `processor(images=..., text=..., return_tensors="pt")` returns `pixel_values [B, 3, H, W]` and `input_ids`,
-    `attention_mask` `[B, L]`. Texts are padded to the longest of the batch and truncated to the tokenizer's
-    `model_max_length`; the first truncation of a process is logged as a warning. Images of any PIL mode are accepted
-    (see `to_rgb`).
+    `processor(images=..., text=..., return_tensors="pt")` returns `pixel_values` [B, 3, H, W] and `input_ids`,
+    `attention_mask` [B, L]. Texts are padded to the longest of the batch and truncated to the tokenizer's
+    `model_max_length`; the first truncation of a process logs a warning. For supported image modes see `to_rgb`.
     """
 
-    _auto_class = "AutoProcessor"  # type: ignore[assignment]  # what is saved carries this code
+    _auto_class = "AutoProcessor"  # type: ignore[assignment]  # save_pretrained copies this code
     text_kwargs: ClassVar[TextKwargs] = {  # type: ignore[misc]  # lowest-priority defaults
         "padding": True,
         "truncation": True,
@@ -66,15 +63,12 @@ class BDAMProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer)
 
     def __call__(
-        self,
-        images: ImageInput | None = None,
-        text: str | list[str] | None = None,
-        **kwargs: Any,
+        self, images: ImageInput | None = None, text: str | list[str] | None = None, **kwargs: Any
     ) -> BatchFeature:
-        """Process images (PIL, arrays, paths or URLs; one or a list), texts (one or a list), or both.
+        """Processes images (PIL, arrays, paths or URLs; one or a list), texts (one or a list), or both.
 
-        Keyword arguments are those of every transformers processor (`return_tensors`, `padding`, `max_length`, ...).
-        Raises `ValueError` when neither images nor text is given.
+        Keyword arguments are those of each transformers processor (`return_tensors`, `padding`, `max_length`, ...).
+        Raises `ValueError` if neither images nor text is given.
         """
         batch = super().__call__(images=images, text=text, **kwargs)
         if text and not _truncation_warned:
@@ -83,13 +77,13 @@ class BDAMProcessor(ProcessorMixin):
         return batch
 
     def prepare_inputs_layout(self, images: ImageInput | None = None, **kwargs) -> tuple:  # type: ignore[override]
-        """Fetch images given as paths or URLs, then bring every PIL image to upright RGB."""
+        """Loads images given as paths or URLs and converts PIL images to upright RGB."""
         images, *others = super().prepare_inputs_layout(images=images, **kwargs)
         return _map_images(images), *others
 
     @property
     def model_input_names(self) -> list[str]:
-        """The names of what a call returns when given both images and text."""
+        """Names of the tensors of a batch with images and texts."""
         return ["pixel_values", "input_ids", "attention_mask"]
 
     def _warn_if_truncated(self, texts: list[str], batch: BatchFeature, text_kwargs: dict[str, Any]) -> None:
@@ -104,12 +98,12 @@ class BDAMProcessor(ProcessorMixin):
             _truncation_warned = True
             logger.warning(
                 f"A text of {full} tokens is longer than the maximum of {limit}: its last {full - limit} tokens were "
-                "cut. Later truncations of this process are not reported."
+                "truncated. Later truncations of this process are not reported."
             )
 
 
 def _map_images(images: Any) -> Any:
-    """Apply `to_rgb` to every PIL image of a possibly nested list; leave arrays, tensors, paths and None alone."""
+    """Applies `to_rgb` to each PIL image of a possibly nested list; other values are unchanged."""
     if isinstance(images, (list, tuple)):
         return [_map_images(image) for image in images]
     return to_rgb(images) if isinstance(images, Image.Image) else images

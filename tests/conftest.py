@@ -1,21 +1,26 @@
-"""What the tests of more than one package need."""
+"""Fixtures that several test folders share."""
 
-import importlib.util
-import sys
+import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+# Before torch is imported. The models of the tests are tiny, so a second thread costs more than it saves, and
+# several processes that use every core slow each other down. Subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from .command import Command
+from .loopback_hub import LoopbackHub
+
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[Any]:
-    """A `LoopbackHub` that serves; see tests/loopback_hub.py. Tests are no package, so it is imported by its path."""
-    spec = importlib.util.spec_from_file_location("loopback_hub", Path(__file__).with_name("loopback_hub.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["loopback_hub"] = module
-    spec.loader.exec_module(module)
-    with module.LoopbackHub() as served:
+def hub() -> Iterator[LoopbackHub]:
+    """A running loopback Hub, see tests/loopback_hub.py."""
+    with LoopbackHub() as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """`run_t2i_reid.py` with tiny settings, see tests/command.py."""
+    return Command(tmp_path_factory.mktemp("command"))

@@ -1,1 +1,1 @@
-"""From rows to tensors: collators, augmentation, tokenizer."""
+"""Converts rows to batches of tensors: collators, augmentation, tokenizer."""

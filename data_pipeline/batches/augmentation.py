@@ -1,4 +1,4 @@
-"""Random changes to training images and captions, each drawn from a generator that the caller hands in."""
+"""Augments training images and captions; each random draw uses the generator argument."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """How often (probabilities in [0, 1]) and how strongly a training row is changed.
+    """Probabilities and strengths of the augmentations, all in [0, 1]; another value raises a `ValueError`.
 
-    `crop_padding` is the border added before the crop, as a share of each side's length. `erase_area` is the largest
-    share of the image that is erased. `jitter_strength` s scales brightness, contrast and saturation by a factor from
-    [1 - s, 1 + s]; jitter is off by default, because colors are what captions name. `word_mask_probability` holds
-    per token of the caption. `styled_caption_probability` is how often a caption is drawn from the row's
-    `styled_captions`, where it has any, and not from those that people wrote. Raises `ValueError` on a value outside
-    [0, 1].
+    Attributes:
+        crop_padding: border added before the crop, as a share of each side's length.
+        erase_area: largest share of the image that is erased.
+        jitter_strength: s scales brightness, contrast and saturation by a factor from [1 - s, 1 + s]. Jitter is off
+            by default, because captions name colors.
+        word_mask_probability: applies to each token of the caption.
+        styled_caption_probability: probability that the caption is one of the row's `styled_captions`, if it has any.
     """
 
     flip_probability: float = 0.5
@@ -30,15 +31,15 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 0 <= value <= 1:
-                raise ValueError(f"AugmentationConfig.{name}={value} must lie between 0 and 1.")
+                raise ValueError(f"AugmentationConfig.{name}={value} must be between 0 and 1.")
 
 
 def augment_image(
     pixels: np.ndarray, config: AugmentationConfig, fill: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Apply flip, crop, jitter and erasing, in this order, to `pixels` uint8 [H, W, 3] (left unchanged).
+    """Applies flip, crop, jitter and erasing, in this order, to `pixels` uint8 [H, W, 3]; returns a new array.
 
-    `fill` uint8 [3] is the color of what lies outside the image and of what is erased.
+    `fill` uint8 [3] is the color of padding and of erased pixels.
     """
     if rng.random() < config.flip_probability:
         pixels = horizontal_flip(pixels)
@@ -52,12 +53,12 @@ def augment_image(
 
 
 def horizontal_flip(pixels: np.ndarray) -> np.ndarray:
-    """Mirror [H, W, 3] left to right (a view)."""
+    """Mirrors [H, W, 3] left to right, as a view."""
     return pixels[:, ::-1]
 
 
 def pad_and_crop(pixels: np.ndarray, padding: float, fill: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pad each side of [H, W, 3] by the share `padding` of its length with `fill`, then crop [H, W, 3] at random."""
+    """Pads each side of [H, W, 3] with `fill` by the share `padding` of its length, then crops [H, W, 3] at random."""
     height, width, channels = pixels.shape
     border_y, border_x = round(height * padding), round(width * padding)
     padded = np.empty((height + 2 * border_y, channels, width + 2 * border_x), dtype=pixels.dtype).transpose(0, 2, 1)
@@ -68,22 +69,22 @@ def pad_and_crop(pixels: np.ndarray, padding: float, fill: np.ndarray, rng: np.r
 
 
 def jitter_colors(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Scale brightness, contrast (around the mean grey) and saturation (around each pixel's grey) of [H, W, 3]."""
+    """Scales brightness, contrast (around the mean gray) and saturation (around each pixel's gray) of [H, W, 3]."""
     brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3).astype(np.float32)
     gray_weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601 luma, as PIL's mode "L"
     colors = pixels.astype(np.float32) * brightness
     mean_gray = (colors @ gray_weights).mean()
     colors = mean_gray + contrast * (colors - mean_gray)
-    grey = (colors @ gray_weights)[..., None]  # [H, W, 1]
-    colors = grey + saturation * (colors - grey)
+    gray = (colors @ gray_weights)[..., None]  # [H, W, 1]
+    colors = gray + saturation * (colors - gray)
     return np.clip(np.rint(colors), 0, 255).astype(np.uint8)
 
 
 def erase_rectangle(pixels: np.ndarray, max_area: float, fill: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Overwrite one random rectangle of [H, W, 3] with `fill`: at most the share `max_area` of the image.
+    """Erases one random rectangle of [H, W, 3]: random erasing (Zhong et al., 2020).
 
-    Area and shape are drawn as in random erasing (Zhong et al., 2020): a share from [0.02, max_area], a ratio of
-    height to width from [0.3, 3.3]; a rectangle that would stick out of the image is cut to its size.
+    The area is a share from [0.02, max_area], the ratio of height to width is from [0.3, 3.3]; a rectangle larger than
+    the image is clipped.
     """
     height, width, _ = pixels.shape
     area = rng.uniform(min(0.02, max_area), max_area) * height * width
@@ -99,9 +100,9 @@ def erase_rectangle(pixels: np.ndarray, max_area: float, fill: np.ndarray, rng: 
 def mask_words(
     input_ids: np.ndarray, special_ids: np.ndarray, mask_token_id: int, probability: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Replace each token of `input_ids` [L] that is not special by the mask token with this probability.
+    """Replaces ordinary tokens of `input_ids` [L] by the mask token, with this probability per token.
 
-    One draw per ordinary token, so that padding does not change the result.
+    Special tokens take no random draw, so that padding does not change the result.
     """
     ordinary = np.flatnonzero(~np.isin(input_ids, special_ids))
     masked = input_ids.copy()

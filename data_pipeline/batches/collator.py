@@ -1,4 +1,4 @@
-"""Rows of a data set to batches of tensors, for training and for retrieval."""
+"""Collates rows of a data set into batches of tensors, for training and for retrieval."""
 
 import threading
 import weakref
@@ -21,24 +21,24 @@ _INTEGER_FIELDS = ("person_ids", "outfit_ids", "index")
 
 
 class TrainCollator:
-    """Rows of the data schema (data_pipeline/schema.py) to a training batch.
+    """Collates rows of the data schema (data_pipeline/schema.py) into a training batch.
 
-    Returns `pixel_values [B, 3, H, W]`, `input_ids`, `attention_mask` `[B, L]` of one caption a row, the same pair
-    for the descriptions with the prefixes `identity_` and `clothing_` (their own L), and `person_ids [B]` int64. The
-    description keys are absent when no row of the batch has both descriptions.
+    The batch contains `pixel_values [B, 3, H, W]`, `input_ids`, `attention_mask` `[B, L]` of one caption per row, the
+    same pair for the descriptions with the prefixes `identity_` and `clothing_` (with their own L), and `person_ids
+    [B]` int64. The description keys are absent if no row of the batch has both descriptions.
 
-    Images may be PIL images or, as of `with_image_files`, files. A row without captions uses its `styled_captions` (a
-    column that a set may have) or else its descriptions.
+    Images are PIL images or undecoded files of `with_image_files`. A row without captions falls back to its
+    `styled_captions` (an optional column), then to its descriptions.
 
-    A row may carry `augmentation_seed` (int): its caption is drawn, its image augmented and its caption's words
-    masked with a generator of that seed alone, so a batch is a pure function of rows and seeds, whatever the worker,
-    the process or the resume. Without a seed: the first caption, nothing augmented. Descriptions are never masked:
-    people are compared by what their descriptions say.
+    `augmentation_seed` (int) of a row seeds the generator that draws its caption, augments its image and masks words
+    of its caption. A batch is therefore a pure function of rows and seeds, independent of worker, rank and resume.
+    Without a seed, the first caption is used and nothing is augmented. Descriptions are never masked, since they
+    define which people look alike.
 
     Raises:
-        ValueError: a row without any text, or a batch of which only some rows have both descriptions: processes with
-            other keys in their batches would wait for each other for ever.
-        UnreadableImageError: an image file that cannot be read; the message names it.
+        ValueError: a row without any text, or a batch in which only some rows have both descriptions: ranks with
+            different batch keys would deadlock in the all-gather.
+        UnreadableImageError: an image file cannot be read; the message names it.
     """
 
     def __init__(self, processor: BDAMProcessor, augmentation: AugmentationConfig | None) -> None:
@@ -71,37 +71,33 @@ class TrainCollator:
         return batch
 
     def _load(self, image: ImageSource, rng: np.random.Generator | None) -> np.ndarray:
-        """One image, resized and augmented, uint8 [H, W, 3]."""
+        """Returns one image, resized and augmented, uint8 [H, W, 3]."""
         pixels = self.pixels.resize(image)
         if self.augmentation is None or rng is None:
             return pixels
         return augment_image(pixels, self.augmentation, self.pixels.fill, rng)
 
     def _mask(self, input_ids: torch.Tensor, rng: np.random.Generator | None) -> None:
-        """Mask words of one caption [L], in place."""
-        if self.augmentation is None or rng is None or self.augmentation.word_mask_probability == 0:
+        """Masks words of one caption [L], in place."""
+        probability = 0.0 if self.augmentation is None else self.augmentation.word_mask_probability
+        if rng is None or probability == 0:
             return
         tokenizer = self.processor.tokenizer
-        masked = mask_words(
-            input_ids.numpy(),
-            np.array(tokenizer.all_special_ids),
-            tokenizer.mask_token_id,
-            self.augmentation.word_mask_probability,
-            rng,
-        )
+        special_ids = np.array(tokenizer.all_special_ids)
+        masked = mask_words(input_ids.numpy(), special_ids, tokenizer.mask_token_id, probability, rng)
         input_ids.copy_(torch.from_numpy(masked))
 
 
 class RetrievalCollator:
-    """Rows of a gallery or of queries to a batch for encoding.
+    """Collates rows of a gallery or of queries into a batch for encoding.
 
-    Rows with `image` (a PIL image, or a file as of `with_image_files`) give `pixel_values [B, 3, H, W]`; rows with
-    `caption` (str) give `input_ids`, `attention_mask` `[B, L]`; `person_ids`, `outfit_ids`, `index` (int) become int64
-    [B]. Other fields are dropped.
+    `image` (a PIL image, or a file of `with_image_files`) becomes `pixel_values [B, 3, H, W]`; `caption` (str) becomes
+    `input_ids`, `attention_mask` `[B, L]`; `person_ids`, `outfit_ids`, `index` (int) become int64 [B]. Other fields
+    are dropped.
 
     Raises:
         ValueError: only some rows of the batch have a field.
-        UnreadableImageError: an image file that cannot be read; the message names it.
+        UnreadableImageError: an image file cannot be read; the message names it.
     """
 
     def __init__(self, processor: BDAMProcessor) -> None:
@@ -121,11 +117,11 @@ class RetrievalCollator:
 
 
 class PixelBatcher:
-    """What an image processor does (resize, rescale, normalize), for a batch at once and much faster.
+    """Resizes, rescales and normalizes a batch of images with the settings of an image processor, but much faster.
 
-    The result equals the image processor's own, to 1e-6; for a JPEG of several times the size wanted, see `open_image`,
-    to a few grey levels. Raises `ValueError` for an image processor that does not resize to a fixed height and width,
-    or that crops or pads.
+    The result equals that of the image processor up to 1e-6, or up to a few gray levels for a JPEG much larger than the
+    target size (see `open_image`). Raises `ValueError` for an image processor that does not resize to a fixed height
+    and width, or that crops or pads.
     """
 
     def __init__(self, image_processor: BaseImageProcessor) -> None:
@@ -144,31 +140,29 @@ class PixelBatcher:
         self.height, self.width = size["height"], size["width"]
         self.resample = Image.Resampling(settings["resample"])
         scale = settings["rescale_factor"] if settings.get("do_rescale") else 1.0
-        mean = settings["image_mean"] if settings.get("do_normalize") else [0.0] * 3
-        std = settings["image_std"] if settings.get("do_normalize") else [1.0] * 3
-        self.fill = np.clip(np.rint(np.array(mean) / scale), 0, 255).astype(np.uint8)  # 0 after normalization
+        normalizes = settings.get("do_normalize")
+        mean = np.array(settings["image_mean"] if normalizes else [0.0] * 3, dtype=np.float64)
+        std = np.array(settings["image_std"] if normalizes else [1.0] * 3, dtype=np.float64)
+        self.fill = np.clip(np.rint(mean / scale), 0, 255).astype(np.uint8)  # 0 after normalization
         # (x * scale - mean) / std as one multiplication and one subtraction, [3, 1, 1]
-        self.factor = (scale / np.array(std, dtype=np.float64)).astype(np.float32).reshape(3, 1, 1)
-        self.offset = (np.array(mean, dtype=np.float64) / np.array(std)).astype(np.float32).reshape(3, 1, 1)
+        self.factor = (scale / std).astype(np.float32).reshape(3, 1, 1)
+        self.offset = (mean / std).astype(np.float32).reshape(3, 1, 1)
 
     def resize(self, source: ImageSource) -> np.ndarray:
-        """One image, whatever `open_image` takes, to uint8 [H, W, 3], read-only.
-
-        Raises `UnreadableImageError`.
-        """
+        """Resizes an input of `open_image` to uint8 [H, W, 3], read-only; raises `UnreadableImageError`."""
         size = self.width, self.height
         image = open_image(source, size)
         if image.size != size:
             image = image.resize(size, self.resample)
-        # Packed row by row, first its reds, then its greens, then its blues: `normalize` wants the colors apart, and
-        # taking apart the triples that `np.asarray(image)` packs would cost it more than anything else it does.
+        # Line-interleaved channels ("RGB;L"): `normalize` needs each channel separately, and splitting the interleaved
+        # pixels of `np.asarray(image)` would be its most expensive step.
         packed = np.frombuffer(image.tobytes("raw", "RGB;L"), dtype=np.uint8)
         return packed.reshape(self.height, 3, self.width).transpose(0, 2, 1)
 
     def normalize(self, images: Iterable[np.ndarray], count: int) -> torch.Tensor:
-        """`count` images, each uint8 [H, W, 3], to float32 [count, 3, H, W].
+        """Normalizes `count` images, each uint8 [H, W, 3], to float32 [count, 3, H, W].
 
-        A generator of images is best: each is then decoded, converted and scaled while it is in the cache.
+        Pass a generator, so that each image is decoded, converted and scaled while it is in the CPU cache.
         """
         pixels = _batch_memory((count, 3, self.height, self.width))
         for target, image in zip(pixels, images, strict=True):
@@ -179,22 +173,21 @@ class PixelBatcher:
 
 
 def _batch_memory(shape: tuple[int, ...]) -> np.ndarray:
-    """Memory for a batch, float32: that of this thread's last batch, if nobody holds that any longer.
+    """Returns float32 memory for a batch: that of this thread's last batch if it has no references any more.
 
-    To get fresh memory for a large batch takes a fifth of the time in which its images are decoded.
+    Allocating fresh memory for a large batch would take a fifth of the time of decoding its images.
     """
     memory, last_view = getattr(_last_batch, "value", (np.empty(0), lambda: None))
     if memory.shape != shape or last_view() is not None:
         memory = np.empty(shape, dtype=np.float32)
-    view = memory.view()  # which lives as long as a tensor or an array that shares its memory
+    view = memory.view()  # tensors and arrays that share the memory keep this view alive
     _last_batch.value = memory, weakref.ref(view)
     return view
 
 
 def _draw_caption(row: dict[str, Any], rng: np.random.Generator | None, styled_probability: float) -> str:
-    captions, styled = (
-        [text for text in row.get(column) or [] if text.strip()] for column in ("captions", "styled_captions")
-    )
+    texts = ([text for text in row.get(name) or [] if text.strip()] for name in ("captions", "styled_captions"))
+    captions, styled = texts
     if styled and (not captions or (rng is not None and rng.random() < styled_probability)):
         captions = styled
     if not captions:
@@ -208,10 +201,9 @@ def _draw_caption(row: dict[str, Any], rng: np.random.Generator | None, styled_p
 
 
 def _all_described(rows: Sequence[dict[str, Any]]) -> bool:
-    """Whether the rows have both descriptions: all of them, or none."""
-    described = [
-        all((row.get(f"{part}_description") or "").strip() for part in ("identity", "clothing")) for row in rows
-    ]
+    """Whether all rows have both descriptions; raises `ValueError` if only some have."""
+    keys = ("identity_description", "clothing_description")
+    described = [all((row.get(key) or "").strip() for key in keys) for row in rows]
     if any(described) and not all(described):
         raise ValueError(
             f"{sum(described)} of {len(rows)} rows of the batch have both descriptions, but "

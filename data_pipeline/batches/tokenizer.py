@@ -1,4 +1,4 @@
-"""A small WordPiece tokenizer trained on the captions at hand, for text towers trained from scratch."""
+"""Trains a small WordPiece tokenizer on the captions of a data set, for text towers trained from scratch."""
 
 import string
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ _WORD_START = "\u2581"  # the character that Metaspace puts before a word
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096, max_length: int = 64) -> PreTrainedTokenizerFast:
-    """Train a lower-casing WordPiece tokenizer like BERT's; the same texts give the same vocabulary.
+    """Trains a lower-casing WordPiece tokenizer like BERT's; deterministic for the same texts.
 
-    `vocab_size` is an upper bound (few texts give fewer pieces), and holds the special tokens [PAD] = 0, [UNK] = 1,
-    [CLS] = 2, [SEP] = 3, [MASK] = 4. `max_length` becomes `model_max_length`, in tokens, [CLS] and [SEP] included.
-    Raises `ValueError` when `texts` holds no text, or when `vocab_size` leaves no room beside the special tokens.
+    `vocab_size` is an upper bound (few texts give fewer pieces) that includes the special tokens [PAD] = 0, [UNK] = 1,
+    [CLS] = 2, [SEP] = 3, [MASK] = 4. `max_length` becomes `model_max_length`, in tokens, with [CLS] and [SEP].
+    Raises `ValueError` if `texts` has no text, or if `vocab_size` leaves no room beside the special tokens.
     """
     if vocab_size <= len(_SPECIAL_TOKENS):
         raise ValueError(f"vocab_size={vocab_size} must be larger than the {len(_SPECIAL_TOKENS)} special tokens.")
@@ -39,19 +39,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096, max_length: in
         tokenizer_object=tokenizer,
         model_max_length=max_length,
         model_input_names=["input_ids", "attention_mask"],
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
+        **{f"{token.strip('[]').lower()}_token": token for token in _SPECIAL_TOKENS},
     )
 
 
 def _learn_pieces(texts: list[str], vocab_size: int) -> list[str]:
-    """At most `vocab_size` WordPiece pieces: special tokens, letters, then longer pieces by frequency.
+    """Returns at most `vocab_size` WordPiece pieces: special tokens, letters, then longer pieces by frequency.
 
-    Learned as byte-pair merges of words with a marked start, since the WordPiece trainer of `tokenizers` numbers its
-    `##` letters in the order of a hash table: the same texts give it another vocabulary in every process.
+    The pieces are byte-pair merges (BPE) of words with a marked start. The WordPiece trainer of `tokenizers` is not
+    deterministic: it numbers its `##` letters in hash-table order, which differs between processes.
     """
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -69,6 +65,5 @@ def _learn_pieces(texts: list[str], vocab_size: int) -> list[str]:
     merged = sorted(vocabulary, key=vocabulary.__getitem__)
     letters = [piece for piece in merged if len(piece) == 1 and piece != _WORD_START]
     pieces = [piece[1:] if piece.startswith(_WORD_START) else f"##{piece}" for piece in merged if len(piece) > 1]
-    return list(dict.fromkeys([*_SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters), *pieces]))[
-        :vocab_size
-    ]
+    ordered = [*_SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters), *pieces]
+    return list(dict.fromkeys(ordered))[:vocab_size]

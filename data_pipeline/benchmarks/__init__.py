@@ -1,1 +1,1 @@
-"""Where each benchmark keeps its images, people, cameras, outfits and captions: one short file each."""
+"""Readers of the person re-identification benchmarks: from their official files to one table layout."""

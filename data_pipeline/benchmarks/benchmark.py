@@ -1,4 +1,4 @@
-"""What a benchmark's file says: where things lie, how they are read, and what was published."""
+"""Data classes that describe a benchmark: its files, its reader, its license and its published size."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,20 +7,18 @@ from pathlib import Path
 from .image_listing import ImageListing
 
 UNKNOWN = -1
-"""The person, camera or outfit of an image for which nobody says it."""
-
-
+"""The person, camera or outfit number of an image without such an annotation."""
 RESEARCH_ONLY = "distributed by its authors for non-commercial research"
 UNKNOWN_LICENSE = "not known to this package: ask the distributor of the data"
 
 
 @dataclass(slots=True)
 class PersonImage:
-    """One image as a benchmark lists it; the columns of the table, see data_pipeline/schema.py.
+    """One image of a benchmark; the fields are columns of the table, see data_pipeline/schema.py.
 
     Attributes:
-        file_path: as the annotation writes it, relative to the image folder.
-        split: train, validation or test; empty where only a split file says it.
+        file_path: path relative to the image folder, spelled as in the annotation file.
+        split: train, validation or test; empty if only a split file assigns it.
     """
 
     file_path: str
@@ -35,7 +33,7 @@ class PersonImage:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asks for, see `load_person_dataset`."""
+    """Arguments of `load_person_dataset` that the readers need."""
 
     descriptions: Path | None = None
     outfits: Path | None = None
@@ -48,14 +46,13 @@ class Options:
 
 @dataclass
 class Source:
-    """What was found on the disk for one benchmark.
+    """The files of one benchmark on this machine.
 
     Attributes:
         folder: the folder of the benchmark.
         annotation: its annotation file, if it has one.
-        images: what lies in its image folder.
-        options: what the user asks for.
-        notes: what the user should know; readers add to it.
+        images: the files of its image folder.
+        notes: warnings for the user; readers append to it.
     """
 
     folder: Path
@@ -64,10 +61,15 @@ class Source:
     options: Options
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def name(self) -> str:
+        """The annotation file, or the folder of a set without one; for messages."""
+        return str(self.annotation or self.folder)
+
 
 @dataclass(frozen=True)
 class Counts:
-    """Published size of a split; None where no figure is certain."""
+    """Published size of a split; None if no published number is reliable."""
 
     people: int
     images: int
@@ -79,21 +81,21 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        title: its name as people write it.
-        origin: where its authors give it out, in words.
-        layout: what the folder that the user names must hold, in words.
-        read: the images of a source; raises `ValueError` for an entry or a file name that it cannot read.
-        top_folders: folders that the archives unpack to; the user may name their parent.
-        annotations: spellings of the annotation file, the best first.
-        markers: without an annotation file: sub-folders, of which one tells that this is the set.
-        image_folders: folders that paths are relative to, the first that exists counts.
+        title: its name in the literature.
+        origin: the place of its distribution, in words.
+        layout: the required content of the folder, in words.
+        read: returns the images of a source; raises `ValueError` for an invalid entry or file name.
+        top_folders: folders that the archives unpack to, so that the user may give their parent.
+        annotations: spellings of the annotation file, the preferred one first.
+        markers: sub-folders that identify the set if it has no annotation file; one of them is enough.
+        image_folders: folders that paths are relative to; the first one that exists is used.
         url: official page of the authors.
         paper: first author, title, venue.
-        license: terms under which the authors distribute the set, in words; for the cards.
+        license: the authors' terms, in words; for the cards.
         published: size of each split.
-        parts: sub-folders of the image folder, of which downloads are often short.
-        numbers_restart: test people may be numbered from the same number as train people, though they are others.
-        shares_validation: the official validation images are of train people, so they cannot pick a checkpoint.
+        parts: sub-folders of the image folder that are often missing from downloads.
+        numbers_restart: test people and train people may have the same numbers although they are different people.
+        shares_validation: the official validation images show train people, so they cannot select a checkpoint.
     """
 
     title: str
@@ -113,5 +115,5 @@ class Benchmark:
     shares_validation: bool = False
 
     def how_to_get(self) -> str:
-        """A sentence for errors."""
-        return f"{self.title} is given out by {self.origin}; its folder holds {self.layout}"
+        """The sentence of error messages about the source and the layout of the set."""
+        return f"{self.title} is distributed by {self.origin}; its folder must contain {self.layout}"

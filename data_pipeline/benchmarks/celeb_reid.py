@@ -10,7 +10,7 @@ FOLDERS = (("train", "train", NAME), ("query", "test", NAME), ("gallery", "test"
 
 
 def read(source: Source) -> list[PersonImage]:
-    """All images, named `person_index_…`, each with an outfit of its own; test is query and gallery together."""
+    """Reads images named `person_index_…`, each with its own outfit; test contains query and gallery."""
     return [
         PersonImage(path, int(name["person"]), split, UNKNOWN, outfit)
         for outfit, (path, split, name) in enumerate(match_names(source, FOLDERS, "1_1_0.jpg"))

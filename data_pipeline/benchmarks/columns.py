@@ -1,4 +1,4 @@
-"""Columns of a table, replaced without touching its images."""
+"""Replaces columns of a data set without copying its images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,7 @@ from datasets import Dataset
 
 
 def with_column(split: Dataset, name: str, values: Sequence[Any], feature: Any) -> Dataset:
-    """The split with one column replaced or added; the order of the others is kept.
-
-    Args:
-        values: one a row.
-        feature: the column's type.
-    """
+    """Replaces or adds one column of type `feature`, one value per row; keeps the order of the other columns."""
     names = list(dict.fromkeys([*split.column_names, name]))
     if name in split.column_names:
         split = split.remove_columns(name)

@@ -1,4 +1,4 @@
-"""Several data sets as one, for training on all of them at once."""
+"""Concatenates data sets, for training on all of them at once."""
 
 from collections.abc import Sequence
 
@@ -14,18 +14,18 @@ ID_COLUMNS = ("person_id", "camera_id", "outfit_id")
 
 
 def concatenate_person_datasets(parts: Sequence[DatasetDict], names: Sequence[str]) -> DatasetDict:
-    """Joins data sets split by split; people, cameras and outfits of different sets never share a number.
+    """Concatenates data sets split by split; people, cameras and outfits of different sets get different numbers.
 
-    Each set's numbers are moved behind those of the sets before it; -1, unknown, stays. The first set keeps its own
-    numbers. Columns beside `TABLE_FEATURES` are dropped; a set without `file_path` or `styled_captions` gets None or
-    no captions where another has them.
+    Each set's numbers are offset past those of the sets before it; -1 (unknown) stays. The first set keeps its own
+    numbers. Columns outside `TABLE_FEATURES` are dropped; a missing `file_path` becomes None and missing
+    `styled_captions` become an empty list.
 
     Args:
-        parts: at least one; splits that only some sets have are of these alone.
-        names: of the sets, for errors.
+        parts: at least one data set; they may have different splits.
+        names: names of the sets, for error messages.
 
     Raises:
-        ValueError: no set, or one that lacks a column of `PERSON_FEATURES` or has a person in two splits.
+        ValueError: no set, a set without a column of `PERSON_FEATURES`, or a person in two splits.
     """
     if not parts:
         raise ValueError("there is no data set to concatenate")
@@ -41,17 +41,19 @@ def concatenate_person_datasets(parts: Sequence[DatasetDict], names: Sequence[st
     for part in parts:
         largest = dict.fromkeys(ID_COLUMNS, UNKNOWN)
         for split_name, split in part.items():
+            # Offset the numbers
             for column in ID_COLUMNS:
                 ids = np.array(split.with_format(None)[column][:], dtype=np.int64)
                 largest[column] = max(largest[column], int(ids.max(initial=UNKNOWN)))
                 if offsets[column]:
                     moved = np.where(ids == UNKNOWN, UNKNOWN, ids + offsets[column])
                     split = with_column(split, column, moved.tolist(), features[column])
+            # Give every set the same columns and types
             for column in features.keys() - set(split.column_names):
-                nothing: list[str] | None = None if column == "file_path" else []
-                split = with_column(split, column, [nothing] * len(split), features[column])
+                empty: list[str] | None = None if column == "file_path" else []
+                split = with_column(split, column, [empty] * len(split), features[column])
             split = split.select_columns(list(features))
-            if split.features != features:  # a cast writes the images anew
+            if split.features != features:  # only then: a cast writes the images again
                 split = split.cast(features)
             joined.setdefault(str(split_name), []).append(split)
         offsets = {column: offset + largest[column] + 1 for column, offset in offsets.items()}

@@ -1,98 +1,80 @@
-"""A user's own images: a folder with a metadata file that says who they show, or the images alone, for a gallery."""
+"""Reads a user's own images: a folder with a metadata file, or a folder of images only, as a gallery."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from .annotations import read_captions, split_named
 from .benchmark import UNKNOWN, Benchmark, PersonImage, Source
 from .image_listing import safe_path
+from .metadata_file import METADATA_FILES, find_metadata_file, read_metadata_rows
 from .people_splits import divide
-from .side_files import numbered
-from .text_files import check_string, first_line, read_json_lines, read_text
+from .side_files import DESCRIPTION_KEYS, numbered, optional_text
+from .text_files import check_string
 
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 COLUMNS = {
-    "file_name": "file_name",
-    "person_id": "person_id",
+    **{name: name for name in ("file_name", "person_id", "captions", "split", *DESCRIPTION_KEYS)},
     "caption": "captions",
-    "captions": "captions",
-    "split": "split",
-    "camera": "camera_id",
-    "camera_id": "camera_id",
-    "outfit": "outfit_id",
-    "outfit_id": "outfit_id",
-    "identity_description": "identity_description",
-    "clothing_description": "clothing_description",
+    **{name: f"{part}_id" for part in ("camera", "outfit") for name in (part, f"{part}_id")},
 }
-"""Columns of a metadata file, and what they are here. Only `file_name` must be there."""
-Row = dict[str, Any]
+"""Columns of a metadata file and their names in the table. Only `file_name` is required."""
 
 
 def read(source: Source) -> list[PersonImage]:
-    """The images that the metadata file names, or all images where there is none.
+    """Reads the images in the metadata file, or all images if there is no such file.
 
-    Person, camera and outfit may be any strings; they are numbered in alphabetical order then, and whole numbers are
-    kept. Without a `split` column, people are divided into train, validation and test; images without a person are a
-    gallery, in test.
-
-    Raises:
-        ValueError: the metadata cannot be read so; the message names the row.
+    Person, camera and outfit may be strings, which are numbered alphabetically; whole numbers are kept. Without a
+    `split` column, people are divided into train, validation and test. Images without a person join test as a gallery.
+    Invalid metadata raise a `ValueError` with the row.
     """
     if source.options.split_file is not None:
-        raise ValueError(
-            f"{source.folder}: a split file is for benchmarks; say it in the column `split` of the metadata"
-        )
-    found = [name for name in METADATA if (source.folder / name).is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{source.folder}: {' and '.join(found)} are both there; keep one")
+        raise ValueError(f"{source.folder}: a folder takes no split file; add the column `split` to its metadata file")
+    find_metadata_file(source.folder)  # refuses several files
     if source.annotation is None:
         return _gallery(source)
     images = _described_images(source, source.annotation)
     unnamed = len(set(source.images.images()) - {safe_path(image.file_path, "") for image in images})
     if unnamed:
-        source.notes.append(f"{source.annotation}: {unnamed} images in the folder are not in it: left out")
+        source.notes.append(f"{source.annotation}: {unnamed} images in the folder are not in it: ignored")
     return images
 
 
 def _gallery(source: Source) -> list[PersonImage]:
     paths = source.images.images()
-    deeper = [path for path in source.images.files if path.rpartition("/")[2] in METADATA]
+    deeper = [path for path in source.images.files if path.rpartition("/")[2] in METADATA_FILES]
     if deeper:
         raise ValueError(
-            f"{source.folder / deeper[0]}: the metadata file must lie in {source.folder} itself, for all images, with "
+            f"{source.folder / deeper[0]}: the metadata file must be directly in {source.folder}, for all images, with "
             "paths relative to it and a column `split`"
         )
     if not paths:
-        raise FileNotFoundError(f"{source.folder}: there is no image in it")
+        raise FileNotFoundError(f"{source.folder}: the folder contains no image")
     source.notes.append(
-        f"{source.folder}: no {', '.join(METADATA)} in it, so nobody says who the {len(paths)} images show: they are a "
-        "gallery to search in, the split test, with person_id -1"
+        f"{source.folder}: no {', '.join(METADATA_FILES)} in it, so the people on the {len(paths)} images are unknown: "
+        "the images are a gallery to search in, the split test, with person_id -1"
     )
     return [PersonImage(path, UNKNOWN, "test") for path in paths]
 
 
 def _described_images(source: Source, file: Path) -> list[PersonImage]:
-    rows = [({COLUMNS[key]: row[key] for key in row if key in COLUMNS}, where, row) for where, row in _rows(file)]
+    rows = read_metadata_rows(file)
     if not rows:
-        raise ValueError(f"{file}: there is no row in it")
-    known = {key for _, _, row in rows for key in row}
-    if "file_name" not in known:
-        raise ValueError(f"{file}: there is no column `file_name`; it has {', '.join(map(str, known))}")
-    unread = sorted(str(key) for key in known - COLUMNS.keys())
-    if unread:
-        source.notes.append(f"{file}: these columns are not read: {', '.join(unread)}; known are {', '.join(COLUMNS)}")
+        raise ValueError(f"{file}: the file has no rows")
 
+    # Column names
+    columns = {key for _, row in rows for key in row}
+    if "file_name" not in columns:
+        raise ValueError(f"{file}: there is no column `file_name`; the columns are {', '.join(map(str, columns))}")
+    if ignored := sorted(str(key) for key in columns - COLUMNS.keys()):
+        source.notes.append(f"{file}: ignored columns: {', '.join(ignored)}; the known ones are {', '.join(COLUMNS)}")
+
+    # One image per row
     first_seen: dict[str, str] = {}
-    odd = {"lone": 0, "blank": 0}
+    irregular = {"single": 0, "blank": 0}
     images: list[PersonImage] = []
-    for values, where, row in rows:
+    values_of = [{COLUMNS[key]: value for key, value in row.items() if key in COLUMNS} for _, row in rows]
+    for values, (where, row) in zip(values_of, rows, strict=True):
         file_name = check_string(values.get("file_name"), where, "file_name")
         where += f" ({file_name})"
         path = safe_path(file_name, where)
@@ -103,85 +85,52 @@ def _described_images(source: Source, file: Path) -> list[PersonImage]:
             )
         if "caption" in row and "captions" in row:
             raise ValueError(f"{where}: both `caption` and `captions` are given; keep one")
-        captions = values.get("captions")
         image = PersonImage(file_name, UNKNOWN, split_named(values["split"], where) if "split" in values else "")
-        image.captions = [] if captions is None else read_captions(_list_of(captions), where, odd)
-        for key in ("identity_description", "clothing_description"):
-            text = values.get(key)
-            setattr(image, key, None if text is None else check_string(text, where, key).strip() or None)
+        if "captions" in values:
+            image.captions = read_captions(_list_of(values["captions"]), where, irregular)
+        for key in DESCRIPTION_KEYS:
+            setattr(image, key, optional_text(values.get(key), where, key))
         images.append(image)
-    if odd["blank"]:
-        source.notes.append(f"{file}: {odd['blank']} caption(s) are blank: left out")
+    if irregular["blank"]:
+        source.notes.append(f"{file}: {irregular['blank']} caption(s) are blank: dropped")
+
+    # Labels to numbers, over all rows
     for key in ("person_id", "camera_id", "outfit_id"):
-        for image, number in zip(images, numbered([row.get(key) for row, _, _ in rows], f"{file}, {key}"), strict=True):
+        numbers = numbered([values.get(key) for values in values_of], f"{file}, {key}")
+        for image, number in zip(images, numbers, strict=True):
             setattr(image, key, number)
-    _divide(source, file, images)
+    _assign_splits(source, file, images)
     return images
 
 
-def _divide(source: Source, file: Path, images: Sequence[PersonImage]) -> None:
-    """Gives a split to images without one, in place, and checks that only test has unknown people."""
+def _assign_splits(source: Source, file: Path, images: Sequence[PersonImage]) -> None:
+    """Assigns a split to images without one, in place; refuses unknown people outside test."""
     if any(image.split for image in images):
         for image in images:
             if not image.split:
-                raise ValueError(f"{file}, {image.file_path}: it has no `split`, but others have; give it one")
+                raise ValueError(f"{file}, {image.file_path}: no `split`, but other rows have one; add it")
             if image.person_id == UNKNOWN and image.split != "test":
                 raise ValueError(
-                    f"{file}, {image.file_path}: it has no person_id, so it cannot be in the split {image.split}; only "
-                    "test may have images of unknown people"
+                    f"{file}, {image.file_path}: no person_id, so it cannot be in the split {image.split}; only test "
+                    "may have images of unknown people"
                 )
         return
     people = {image.person_id for image in images} - {UNKNOWN}
+    split_of: dict[int, str] = {}
     if len(people) < 3:
-        source.notes.append(
-            f"{file}: no column `split`, and {len(people)} people are too few to divide: all images are in test"
-        )
-        split_of = {}
+        note = f"and {len(people)} people are too few to divide: all images are in test"
     else:
         split_of = divide(people, source.options.seed)
         counts = {split: list(split_of.values()).count(split) for split in ("train", "validation", "test")}
-        source.notes.append(
-            f"{file}: no column `split`, so the people are divided by seed {source.options.seed}: "
-            + ", ".join(f"{count} {split}" for split, count in counts.items())
-        )
+        note = f"so the people are divided with seed {source.options.seed}: "
+        note += ", ".join(f"{count} {split}" for split, count in counts.items())
+    source.notes.append(f"{file}: no column `split`, {note}")
     for image in images:
         image.split = split_of.get(image.person_id, "test")
 
 
-def _rows(file: Path) -> list[tuple[str, Row]]:
-    """The rows of a metadata file, each with the words that say where it stands; empty cells are left away."""
-    rows: list[tuple[str, Row]]
-    if file.suffix == ".jsonl":
-        rows = list(read_json_lines(file))
-    elif file.suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(read_text(file), newline=""), strict=True)
-        rows = []
-        try:
-            for row in reader:
-                where = f"{file}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise ValueError(
-                        f"{where}: it has not as many cells as the first line has columns; put a text with a comma in "
-                        "it between double quotes"
-                    )
-                rows.append((where, row))
-        except csv.Error as error:
-            raise ValueError(f"{file}, line {reader.line_num}: no valid CSV ({error})") from None
-    else:
-        try:
-            table = pq.read_table(file)
-        except pa.ArrowException as error:
-            raise ValueError(f"{file}: no valid Parquet ({first_line(error)})") from None
-        rows = [(f"{file}, row {number}", row) for number, row in enumerate(table.to_pylist(), start=1)]
-    return [(where, {key: value for key, value in row.items() if not _empty(value)}) for where, row in rows]
-
-
-def _empty(value: Any) -> bool:
-    return value is None or value == "" or value != value  # NaN, which pandas writes for empty cells
-
-
 def _list_of(captions: Any) -> Any:
-    """A cell of CSV holds a list as JSON."""
+    """Decodes the JSON list in a CSV cell."""
     if isinstance(captions, str) and captions.lstrip().startswith("["):
         try:
             return json.loads(captions)
@@ -194,11 +143,11 @@ FOLDER = Benchmark(
     title="folder of images",
     origin="you",
     layout=(
-        "images, and metadata.csv, metadata.jsonl or metadata.parquet with file_name and, as far as known, person_id, "
-        "caption or captions, split, camera, outfit, identity_description, clothing_description; or images alone"
+        "images, and metadata.csv, metadata.jsonl or metadata.parquet with file_name and, if known, person_id, "
+        "caption or captions, split, camera, outfit, identity_description, clothing_description; or images only"
     ),
     read=read,
     top_folders=(),
-    annotations=METADATA,
+    annotations=METADATA_FILES,
     markers=(".",),
 )

@@ -1,4 +1,4 @@
-"""ICFG-PEDES (Ding et al., 2021): MSMT17's images, one caption each. Its folders train/ and test/ are not the split."""
+"""ICFG-PEDES (Ding et al., 2021): images of MSMT17, one caption each. Folders train/ and test/ are not the split."""
 
 from pathlib import PurePosixPath
 
@@ -7,19 +7,19 @@ from .benchmark import RESEARCH_ONLY, Benchmark, Counts, PersonImage, Source
 
 
 def read(source: Source) -> list[PersonImage]:
-    """The annotated images; file names keep MSMT17's form, `0000_000_01_0303morning_0015_0.jpg`: camera 1."""
+    """Reads the annotated images; file names have MSMT17's form, `0000_000_01_0303morning_0015_0.jpg`: camera 1."""
     return read_annotations(source, camera_of)
 
 
 def camera_of(path: str) -> int | None:
-    """The camera that MSMT17's file names carry, or None if this is no such name."""
+    """Returns the camera number in a file name of MSMT17's form, or None for another form."""
     fields = PurePosixPath(path).name.split("_")
     return int(fields[2]) if len(fields) > 3 and fields[2].isdecimal() else None
 
 
 ICFG_PEDES = Benchmark(
     title="ICFG-PEDES",
-    origin="its authors, by mail: the GitHub repository SSAN of zifyloo says how",
+    origin="its authors by e-mail, see the GitHub repository SSAN of zifyloo",
     layout="ICFG-PEDES.json (or ICFG_PEDES.json) and imgs/",
     read=read,
     url="https://github.com/zifyloo/SSAN",

@@ -1,4 +1,4 @@
-"""What lies in an image folder: one scan of it instead of a look at every file."""
+"""Lists an image folder with one scan, instead of one file-system call per image."""
 
 import hashlib
 import os
@@ -14,9 +14,9 @@ class ImageListing:
     """The files below a folder, as paths relative to it with `/`.
 
     Attributes:
-        root: the folder, without symbolic links.
-        files: every file, sorted; links to files and folders inside the root are followed.
-        outside: links that lead out of the root, or nowhere; they are never followed.
+        root: the folder, with symbolic links resolved.
+        files: every file, sorted; includes links to files and folders inside the root.
+        outside: links that point out of the root, or are broken; they are never followed.
     """
 
     root: Path
@@ -30,7 +30,7 @@ class ImageListing:
         return path in self._present
 
     def images(self, *folders: str) -> list[str]:
-        """The files with an image's suffix, of all folders or of those whose relative path is given; no hidden ones."""
+        """Returns the files with an image suffix, in all folders or in the given ones; skips hidden files."""
         prefixes = tuple(f"{folder}/" for folder in folders) or ("",)
         return [
             path
@@ -41,14 +41,14 @@ class ImageListing:
         ]
 
     def leads_outside(self, path: str) -> bool:
-        """Whether a path goes over a link out of the root."""
+        """Whether a path contains a link that points out of the root."""
         if not self.outside:
             return False
         parts = path.split("/")
         return any("/".join(parts[:length]) in self.outside for length in range(1, len(parts) + 1))
 
     def fingerprint(self, with_contents: bool) -> str:
-        """A digest of the names; with `with_contents` also of sizes and times, so that a repaired file changes it."""
+        """Returns a digest of the paths; `with_contents` adds sizes and times, so that a repaired file changes it."""
         digest = hashlib.sha256(str(self.root).encode("utf-8", "surrogateescape"))
         for path in self.files:
             digest.update(path.encode("utf-8", "surrogateescape") + b"\n")
@@ -60,11 +60,7 @@ class ImageListing:
 
 
 def list_images(folder: Path) -> ImageListing:
-    """Scans a folder and all below it.
-
-    Raises:
-        OSError: a folder cannot be read.
-    """
+    """Scans a folder recursively; raises `OSError` if a folder cannot be read."""
     root = folder.resolve()
     files: list[str] = []
     outside: set[str] = set()
@@ -80,22 +76,20 @@ def list_images(folder: Path) -> ImageListing:
                     elif not target.is_dir():
                         files.append(path)
                     elif follow and not real.is_relative_to(target):
-                        scan(f"{path}/", target, follow=False)  # no link behind a link: they could go round in circles
+                        scan(f"{path}/", target, follow=False)  # no link below a link: links may form a cycle
                 elif entry.is_dir():
                     scan(f"{path}/", real / entry.name, follow)
                 else:
                     files.append(path)
 
     scan("", root, follow=True)
-    files.sort()
-    return ImageListing(root, files, outside)
+    return ImageListing(root, sorted(files), outside)
 
 
 def safe_path(path: str, where: str) -> str:
-    """The path as it stands in a listing: `./a//b.jpg` is `a/b.jpg`.
+    """Normalizes a path to the form of a listing (`./a//b.jpg` to `a/b.jpg`) and refuses path traversal.
 
-    Raises:
-        ValueError: the path is absolute or climbs with `..`; the message begins with `where`.
+    Raises `ValueError` for an empty or absolute path and for `..`; the message begins with `where`.
     """
     if not path.strip():
         raise ValueError(f"{where}: the path of the image is empty")

@@ -1,4 +1,4 @@
-"""People, cameras and outfits that the names of files and folders tell."""
+"""Matches the file names of benchmarks that encode person, camera and outfit in their paths."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,23 +9,16 @@ from .benchmark import Source
 def match_names(
     source: Source, folders: Sequence[tuple[str, str, str]], example: str
 ) -> Iterator[tuple[str, str, re.Match[str]]]:
-    """The images below some folders, with what their names say.
+    """Yields path, split and match of each image, in the order of the folders, sorted within each folder.
 
-    Args:
-        folders: each a folder, the split of its images, and a pattern that matches the whole path below the folder.
-        example: a good path, for the error.
-
-    Returns:
-        path, split and match of each image, in the order of the folders, sorted within.
-
-    Raises:
-        ValueError: a path that its pattern does not match.
+    `folders` are tuples of a folder, the split of its images, and a pattern for the path below the folder. A path that
+    does not match raises a `ValueError` with the valid path `example`.
     """
     for folder, split, pattern in folders:
         for path in source.images.images(folder):
             match = re.fullmatch(pattern, path[len(folder) + 1 :], re.ASCII)
             if match is None:
                 raise ValueError(
-                    f"{source.images.root / path}: the name does not say who it is; names are like {folder}/{example}"
+                    f"{source.images.root / path}: the file name has no person number; expected {folder}/{example}"
                 )
             yield path, split, match

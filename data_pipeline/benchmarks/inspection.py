@@ -1,4 +1,4 @@
-"""What is in a data set, before anything is trained on it: counts, texts, image files."""
+"""Inspects a data set before training: counts, captions and readable image files."""
 
 import json
 import logging
@@ -14,16 +14,16 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
-from ..images import ImageFile, check_image, image_size, with_image_files
+from ..images import check_image, image_size, with_image_files
 from .benchmark import UNKNOWN
 from .person_table import LEFT_OUT
 
-_ROWS_AT_ONCE = 512  # of a table that holds its images, so many are in memory
+_ROWS_AT_ONCE = 512  # bounds the memory for tables that contain their images
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Smallest, middle and largest of some numbers."""
+    """Minimum, median and maximum of some numbers."""
 
     smallest: float
     median: float
@@ -31,13 +31,13 @@ class Spread:
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> "Spread | None":
-        """None for no numbers."""
+        """Computes the spread; None for an empty sequence."""
         return cls(min(numbers), median(numbers), max(numbers)) if numbers else None
 
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image file that cannot be used, and why; `split` is None where the loader has left it out."""
+    """An unreadable image file and the reason; `split` is None if the loader has left it out."""
 
     file: str
     reason: str
@@ -46,20 +46,20 @@ class BadImage:
 
 @dataclass(frozen=True)
 class SplitInspection:
-    """What is in one split.
+    """Statistics of one split.
 
     Attributes:
-        ids: people, the unknown one not counted.
+        ids: number of known people.
         captioned_images: images with a caption.
-        words: of a caption, at white space.
-        width, height: of the image files as they stand, in pixels.
-        cameras: known ones; of `without_camera` images it is unknown.
-        outfits: pairs of a person and an outfit; of `without_outfit` images the outfit is unknown.
-        shared_captions: sentences that stand, to the letter, at images of different people.
-        images_with_shared_captions: images that have one of them.
+        words: words per caption, split at white space.
+        width, height: size of the stored image files in pixels, before any EXIF rotation.
+        cameras: number of known cameras; `without_camera` counts images without one.
+        outfits: pairs of a person and an outfit; `without_outfit` counts images without one.
+        shared_captions: distinct captions that occur, letter for letter, with different people.
+        images_with_shared_captions: images with one of them.
         described_images: images with both descriptions.
         styled_images: images with captions in a drawn style.
-        unreadable: images whose files cannot be read.
+        unreadable: images that cannot be decoded.
     """
 
     ids: int
@@ -82,14 +82,11 @@ class SplitInspection:
 
 
 def inspect_splits(splits: DatasetDict, progress: bool = False) -> tuple[dict[str, SplitInspection], list[BadImage]]:
-    """Looks at every row and decodes every image of a data set.
+    """Returns the statistics of each split and the unreadable images; decodes every image.
 
     Args:
-        splits: with the columns of `PERSON_FEATURES`; no image needs to be readable.
-        progress: whether to show a bar while the files are checked.
-
-    Returns:
-        What is in each split, and the images that cannot be read.
+        splits: a data set with the columns of `PERSON_FEATURES`; its images may be unreadable.
+        progress: shows a progress bar.
     """
     found: dict[str, SplitInspection] = {}
     bad: list[BadImage] = []
@@ -102,7 +99,7 @@ def inspect_splits(splits: DatasetDict, progress: bool = False) -> tuple[dict[st
 
 
 def left_out_images(splits: DatasetDict) -> list[BadImage]:
-    """The images that `load_person_dataset` has left out of these splits, with `skip_unreadable`."""
+    """Returns the images that `load_person_dataset` has left out of these splits, with `skip_unreadable`."""
     files = {Path(cached["filename"]).parent / LEFT_OUT for split in splits.values() for cached in split.cache_files}
     lines = [line for file in sorted(files) if file.is_file() for line in file.read_text("utf-8").splitlines()]
     return [BadImage(entry["file_path"], entry["reason"]) for entry in map(json.loads, lines)]
@@ -110,7 +107,7 @@ def left_out_images(splits: DatasetDict) -> list[BadImage]:
 
 @contextmanager
 def loader_notes() -> Iterator[list[str]]:
-    """The warnings of the loaders, in a list and not on the terminal."""
+    """Collects the warnings of the loaders in a list instead of printing them."""
     notes: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: notes.append(record.getMessage())  # type: ignore[method-assign]
@@ -125,7 +122,7 @@ def loader_notes() -> Iterator[list[str]]:
 
 
 def _check_images(split: Dataset, name: str, bar: tqdm) -> tuple[list[tuple[int, int]], list[BadImage]]:
-    """The sizes of the images that can be read, and the others."""
+    """Returns the sizes of the readable images, and the unreadable images."""
     columns = [column for column in ("image", "file_path") if column in split.column_names]
     rows = with_image_files(split.select_columns(columns))
     sizes: list[tuple[int, int]] = []
@@ -133,7 +130,9 @@ def _check_images(split: Dataset, name: str, bar: tqdm) -> tuple[list[tuple[int,
     with ThreadPoolExecutor() as pool:
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             batch = rows[first : first + _ROWS_AT_ONCE]
-            for position, found in enumerate(pool.map(_size_or_reason, batch["image"])):
+            for position, found in enumerate(
+                pool.map(lambda image: check_image(image) or image_size(image), batch["image"])
+            ):
                 if isinstance(found, str):
                     own = batch["file_path"][position] if "file_path" in batch else batch["image"][position]["path"]
                     bad.append(BadImage(own or f"row {first + position}", found, name))
@@ -143,19 +142,14 @@ def _check_images(split: Dataset, name: str, bar: tqdm) -> tuple[list[tuple[int,
     return sizes, bad
 
 
-def _size_or_reason(image: ImageFile) -> tuple[int, int] | str:
-    return check_image(image) or image_size(image)
-
-
 def _inspect(split: Dataset, sizes: Sequence[tuple[int, int]], unreadable: int) -> SplitInspection:
-    texts = [column for column in split.column_names if column != "image"]
-    columns: dict[str, list[Any]] = {column: list(split[column]) for column in texts}
+    columns: dict[str, list[Any]] = {name: list(split[name]) for name in split.column_names if name != "image"}
     people, outfits, captions = columns["person_id"], columns["outfit_id"], columns["captions"]
     people_of: dict[str, set[int]] = {}
     for person, row in zip(people, captions, strict=True):
         for caption in row:
             people_of.setdefault(caption, set()).add(person)
-    shared = {caption for caption, who in people_of.items() if len(who) > 1}
+    shared = {caption for caption, persons in people_of.items() if len(persons) > 1}
     known = [person for person in people if person != UNKNOWN]
     described = zip(columns["identity_description"], columns["clothing_description"], strict=True)
     return SplitInspection(

@@ -1,6 +1,5 @@
-"""Any data set, from the folder that a user already has, as one table layout."""
+"""Loads any data set by its name, from a local folder or the Hub, into one table layout."""
 
-import difflib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
+
+from modeling_bdam.files import did_you_mean
 
 from ..schema import check_splits
 from ..synthetic.dataset import load_synthetic
@@ -50,6 +51,12 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 """The sets that `load_person_dataset` reads from a folder of images, by name."""
 SYNTHETIC = "synthetic"
+OTHER_SETS = {
+    "parquet": {"title": "Parquet folder", "origin": "`bdam data convert`", "layout": "data/*.parquet with the images"},
+    "hub:OWNER/NAME": {"title": "data set of the Hub", "origin": "its owner", "layout": "nothing: it needs no folder"},
+    SYNTHETIC: {"title": "synthetic pedestrians", "origin": "this package", "layout": "nothing: it needs no folder"},
+}
+"""The other names that `load_person_dataset` accepts, with the fields of a `Benchmark` that describe them."""
 
 
 def load_person_dataset(
@@ -66,69 +73,60 @@ def load_person_dataset(
     cache_dir: PathLike | None = None,
     synthetic: Mapping[str, Any] | None = None,
 ) -> DatasetDict:
-    """Loads a person data set from the disk or the Hub into the one table layout of this project.
+    """Loads a person data set from the disk or the Hub into the table layout of this project.
 
-    Images stay where they are and are decoded when a row is read. What annotation files say is kept in the cache, by
-    their content, and is there at once the next time. What the user should know is logged as warnings, every time.
+    Images stay in their files and are decoded when a row is read. The table is cached, keyed by the contents of the
+    annotation files, so that later loads read no annotation. Warnings for the user are logged at every load.
 
     Args:
-        name: one of `BENCHMARKS`; `synthetic` for the pedestrians that this package draws; `parquet` for a folder that
-            `save_parquet` wrote; `hub:OWNER/NAME` for a data set of the Hub in this layout.
-        data_dir: the folder that the set was unpacked to, or its parent; none for `hub:`.
-        descriptions: a JSON-lines file, joined by `file_path`, see `read_descriptions`. Images without a line keep
-            what the set itself says, mostly None. With captions in it there is a column `styled_captions`.
-        outfits: a JSON file `{file_path: outfit}`, in the place of the set's own outfits, see `read_outfits`.
-        split_file: a JSON file that says who is in which split, in the place of the annotation, see `read_split_file`.
-        val_people: how many people of train to hold out where a set has no validation split; 5 % by default.
-        seed: of the people held out or, in a `folder` without splits, divided.
-        skip_unreadable: images that are missing or cannot be decoded are left out and listed, instead of an error. Not
-            for `parquet` and `hub:`.
-        check_images: the first load decodes every image once, so that a broken one is found then and not in the midst
-            of a training. False leaves that to the reader; with `skip_unreadable` they are decoded in any case.
-        cache_dir: the cache of `datasets` by default.
-        synthetic: arguments of `load_synthetic`, for the set `synthetic` only.
+        name: one of `BENCHMARKS`; `synthetic` for the pedestrians that this package draws; `parquet` for a folder of
+            `save_parquet`; `hub:OWNER/NAME` for a data set of the Hub in this layout.
+        data_dir: the folder that the set was unpacked to, or its parent; none for `hub:` and `synthetic`.
+        descriptions: a JSON Lines file, joined by `file_path`, see `read_descriptions`. Images without a line keep the
+            descriptions of the set, which are mostly None. Captions in it become the column `styled_captions`.
+        outfits: a JSON file `{file_path: outfit}` that replaces the outfits of the set, see `read_outfits`.
+        split_file: a JSON file that replaces the splits of the annotation, see `read_split_file`.
+        val_people: number of train people to hold out if a set has no validation split; 5 % by default.
+        seed: seed for the people that are held out or, in a `folder` without splits, divided.
+        skip_unreadable: drops and lists images that are missing or cannot be decoded, instead of raising an error.
+            Ignored for `parquet` and `hub:`.
+        check_images: decodes every image at the first load, so that a damaged one is found before a training. Images
+            are decoded in any case with `skip_unreadable`.
+        cache_dir: by default the cache of `datasets`.
+        synthetic: arguments of `load_synthetic`, only for the set `synthetic`.
 
     Returns:
-        The splits, of `train`, `validation` and `test` those that the set has: the columns of `PERSON_FEATURES`, then
-        `file_path`, and perhaps `styled_captions`. `test` holds queries and gallery. `person_id` is the set's own
-        number, unless test people would have the same numbers as others in train. No person is in two splits.
+        The splits that the set has, of `train`, `validation` and `test`: the columns of `PERSON_FEATURES`, then
+        `file_path` and optionally `styled_captions`. `test` contains queries and gallery. `person_id` is the number in
+        the set, except where test people and train people share numbers. No person is in two splits.
 
     Raises:
-        ValueError: an unknown name, or an annotation that cannot be used; the message names file and entry.
-        FileNotFoundError: a folder, a file or images are missing; the message says where the set is given out.
+        ValueError: an unknown name, or an invalid annotation; the message names file and entry.
+        FileNotFoundError: a folder, a file or images are missing; the message names the source of the set.
         OSError: images cannot be decoded; the message names some of them.
     """
     kind = name.lower().replace("_", "-")
     if kind == SYNTHETIC:
         given = {"data_dir": data_dir, "descriptions": descriptions, "outfits": outfits, "split_file": split_file}
         if unused := [option for option, value in given.items() if value is not None]:
-            raise ValueError(f"synthetic: the set is drawn with its own descriptions and outfits; drop {unused[0]}")
+            raise ValueError(f"synthetic: the set is drawn, with its own descriptions and outfits; drop {unused[0]}")
         return load_synthetic(**(synthetic or {}), cache_dir=None if cache_dir is None else str(cache_dir))
-    options = Options(
-        descriptions=None if descriptions is None else Path(descriptions),
-        outfits=None if outfits is None else Path(outfits),
-        split_file=None if split_file is None else Path(split_file),
-        val_people=val_people,
-        seed=seed,
-        skip_unreadable=skip_unreadable,
-        check_images=check_images,
-    )
+    paths = [None if file is None else Path(file) for file in (descriptions, outfits, split_file)]
+    options = Options(paths[0], paths[1], paths[2], val_people, seed, skip_unreadable, check_images)
     if kind == "parquet" or kind.startswith("hub:"):
         splits, notes = _load_tables(name, data_dir, options, cache_dir)
     elif kind in BENCHMARKS:
         splits, notes = _load_images(kind, data_dir, options, cache_dir)
     else:
-        names = [*BENCHMARKS, SYNTHETIC, "parquet", "hub:OWNER/NAME"]
-        close = difflib.get_close_matches(kind, names, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"no data set is called {name!r}: {hint}There are {', '.join(names)}")
+        names = [*BENCHMARKS, *OTHER_SETS]
+        raise ValueError(f"unknown data set {name!r} (known: {', '.join(names)}){did_you_mean(kind, names)}")
     for note in notes:
         logger.warning(note)
     return splits
 
 
 def license_of(name: str) -> str:
-    """The license terms of a data set in words, by its `--dataset_name`; for the cards."""
+    """Returns the license terms of a data set in words, by its `--dataset_name`; for the cards."""
     if name == SYNTHETIC:
         return "drawn by this package, Apache-2.0; shows no real person"
     return BENCHMARKS[name].license if name in BENCHMARKS else UNKNOWN_LICENSE
@@ -137,19 +135,15 @@ def license_of(name: str) -> str:
 def _load_images(
     kind: str, data_dir: PathLike | None, options: Options, cache_dir: PathLike | None
 ) -> tuple[DatasetDict, list[str]]:
-    """A benchmark's splits, and the notes about them, from the cache or else from its files."""
+    """Returns a benchmark's splits and warnings, from the cache or else from its files."""
     benchmark = BENCHMARKS[kind]
     source = _locate(benchmark, data_dir, options)
-    files = {
-        "annotation": source.annotation,
-        "descriptions": options.descriptions,
-        "outfits": options.outfits,
-        "split_file": options.split_file,
-    }
+    files = {"annotation": source.annotation}
+    files |= {name: getattr(options, name) for name in ("descriptions", "outfits", "split_file")}
     made_of = {
         "folder": str(source.folder.resolve()),
         "images": source.images.fingerprint(with_contents=options.skip_unreadable),
-        "files": {what: [str(file), file_digest(file)] for what, file in files.items() if file is not None},
+        "files": {role: [str(file), file_digest(file)] for role, file in files.items() if file is not None},
         "options": [options.val_people, options.seed, options.skip_unreadable, options.check_images],
     }
     folder = cache_folder(cache_dir, kind, made_of)
@@ -162,15 +156,10 @@ def _load_images(
 
 
 def _locate(benchmark: Benchmark, data_dir: PathLike | None, options: Options) -> Source:
-    """Finds a benchmark's annotation file and images.
-
-    Raises:
-        ValueError: no folder is given, or there are several candidates for the annotation file.
-        FileNotFoundError: something is not there.
-    """
+    """Finds a benchmark's annotation file and images, or raises an error with the source of the set."""
     how = benchmark.how_to_get()
     if data_dir is None:
-        raise ValueError(f"{benchmark.title}: name the folder that it lies in (--data_dir, data_dir=). {how}")
+        raise ValueError(f"{benchmark.title}: pass its folder (--data_dir, data_dir=). {how}")
     top = Path(data_dir)
     if not top.is_dir():
         raise FileNotFoundError(f"{top}: there is no such folder. {how}")
@@ -179,9 +168,9 @@ def _locate(benchmark: Benchmark, data_dir: PathLike | None, options: Options) -
         if annotation is not None or any((folder / marker).is_dir() for marker in benchmark.markers):
             break
     else:
-        wanted = " or ".join(benchmark.annotations or [f"{marker}/" for marker in benchmark.markers])
-        there = sorted(entry.name + "/" * entry.is_dir() for entry in top.iterdir())
-        raise FileNotFoundError(f"{top}: there is no {wanted} in it, but {first_of(there, 6) or 'nothing'}. {how}")
+        required = " or ".join(benchmark.annotations or [f"{marker}/" for marker in benchmark.markers])
+        present = first_of(sorted(entry.name + "/" * entry.is_dir() for entry in top.iterdir()), 6)
+        raise FileNotFoundError(f"{top}: there is no {required} in it, only {present or 'nothing'}. {how}")
     root = next((folder / inner for inner in benchmark.image_folders if (folder / inner).is_dir()), None)
     if root is None:
         raise FileNotFoundError(f"{folder}: there is no folder {' or '.join(benchmark.image_folders)} in it. {how}")
@@ -193,7 +182,7 @@ def _find_annotation(folder: Path, spellings: Sequence[str]) -> Path | None:
         found = sorted(folder.glob(spelling))
         if len(found) > 1:
             names = ", ".join(file.name for file in found)
-            raise ValueError(f"{folder}: which is the annotation file: {names}? Call it {spellings[0]}")
+            raise ValueError(f"{folder}: several annotation files, {names}; rename the right one to {spellings[0]}")
         if found:
             return found[0]
     return None
@@ -202,22 +191,20 @@ def _find_annotation(folder: Path, spellings: Sequence[str]) -> Path | None:
 def _load_tables(
     name: str, data_dir: PathLike | None, options: Options, cache_dir: PathLike | None
 ) -> tuple[DatasetDict, list[str]]:
-    """The splits of a Parquet folder or a data set of the Hub, and the notes about them."""
+    """Returns the splits of a Parquet folder or a data set of the Hub, and warnings about them."""
     if name.lower().startswith("hub:"):
         where = name[len("hub:") :]
     elif data_dir is None:
-        raise ValueError("parquet: name the folder of the Parquet files (--data_dir, data_dir=)")
+        raise ValueError("parquet: pass the folder of the Parquet files (--data_dir, data_dir=)")
     elif not Path(data_dir).is_dir():
         raise FileNotFoundError(f"{data_dir}: there is no such folder")
     else:
         where = str(Path(data_dir).resolve())
     if options.split_file is not None:
-        raise ValueError(f"{where}: a split file is for annotation files; a table has its splits")
+        raise ValueError(f"{where}: a Parquet set takes no split file, since it has its own splits; drop split_file")
     splits = load_parquet(where, None if cache_dir is None else str(cache_dir))
     check_splits(splits)
-    notes: list[str] = []
-    if options.descriptions is not None or options.outfits is not None:
-        notes += _join_tables(splits, where, options)
+    notes = _join_tables(splits, where, options)
     if splits.get("train") and "validation" not in splits:
         people = np.array(splits["train"]["person_id"][:])
         held_out, note = hold_out(people.tolist(), options.val_people, options.seed, where)
@@ -229,7 +216,9 @@ def _load_tables(
 
 
 def _join_tables(splits: DatasetDict, where: str, options: Options) -> list[str]:
-    """Joins descriptions and outfits to tables, in place, and returns the notes about it."""
+    """Joins descriptions and outfits to tables, in place, and returns warnings."""
+    if options.descriptions is None and options.outfits is None:
+        return []
     for name, split in splits.items():
         if "file_path" not in split.column_names:
             raise ValueError(f"{where}, split {name}: no column file_path to join descriptions and outfits by")

@@ -1,4 +1,4 @@
-"""LTCC (Qian et al., ACCV 2020): people in several outfits before twelve cameras."""
+"""LTCC (Qian et al., ACCV 2020): people in several outfits, twelve cameras."""
 
 from .benchmark import RESEARCH_ONLY, Benchmark, PersonImage, Source
 from .image_names import match_names
@@ -8,7 +8,7 @@ FOLDERS = (("train", "train", NAME), ("query", "test", NAME), ("test", "test", N
 
 
 def read(source: Source) -> list[PersonImage]:
-    """All images, named `person_outfit_camera_…`; test is query and gallery together."""
+    """Reads images named `person_outfit_camera_…`; test contains query and gallery."""
     return [
         PersonImage(path, int(name["person"]), split, int(name["camera"]), int(name["outfit"]))
         for path, split, name in match_names(source, FOLDERS, "000_1_c9_015833.png")
@@ -17,7 +17,7 @@ def read(source: Source) -> list[PersonImage]:
 
 LTCC = Benchmark(
     title="LTCC",
-    origin="its authors, after an agreement: the page 'Long-Term Cloth-Changing Person Re-identification'",
+    origin="its authors after an agreement, see the page 'Long-Term Cloth-Changing Person Re-identification'",
     layout="train, query and test with the images",
     read=read,
     url="https://naiq.github.io/LTCC_Perosn_ReID.html",

@@ -4,15 +4,11 @@ from .benchmark import RESEARCH_ONLY, Benchmark, PersonImage, Source
 from .image_names import match_names
 
 NAME = r"(?P<person>-1|\d+)_c(?P<camera>\d+)s\d+_[^/]*"
-FOLDERS = (
-    ("bounding_box_train", "train", NAME),
-    ("query", "test", NAME),
-    ("bounding_box_test", "test", NAME),
-)
+FOLDERS = (("bounding_box_train", "train", NAME), ("query", "test", NAME), ("bounding_box_test", "test", NAME))
 
 
 def read(source: Source) -> list[PersonImage]:
-    """The images of people, named `person_camera…`; junk (-1) and background (0) are left out."""
+    """Reads images named `person_camera…`; drops junk (-1) and background (0) images."""
     return [
         PersonImage(path, int(name["person"]), split, int(name["camera"]))
         for path, split, name in match_names(source, FOLDERS, "0002_c1s1_000451_03.jpg")

@@ -1,4 +1,4 @@
-"""Who is trained on and who is held out: whole people, drawn by a seed."""
+"""Assigns whole people to splits, drawn with a seed."""
 
 import random
 from collections.abc import Collection
@@ -7,44 +7,30 @@ VALIDATION_SHARE = 0.05
 FOLDER_SHARES = {"validation": 0.1, "test": 0.1}  # the rest is train
 
 
-def hold_out(people: Collection[int], count: int | None, seed: int, what: str) -> tuple[set[int], str]:
-    """The people of train that become the validation split, and a note that says so.
+def hold_out(people: Collection[int], count: int | None, seed: int, name: str) -> tuple[set[int], str]:
+    """Draws `count` of the train people as validation split, and returns them with a note for the user.
 
-    Args:
-        people: the ids of train.
-        count: how many; by default 5 %, at least one. At least one person stays in train; a single one stays there.
-        seed: the draw depends on it and on the ids alone.
-        what: the data set, for the messages.
-
-    Raises:
-        ValueError: `count` leaves nobody to train on, or is not positive.
+    The default is 5 %, at least one; a single person stays in train. The draw depends only on the seed and the ids.
+    Raises `ValueError` if `count` is not positive or leaves train empty; `name` is the data set, for the messages.
     """
     unique = sorted(set(people))
     if count is None:
         if len(unique) == 1:
-            return set(), f"{what}: there is no validation split, and train has one person, so none can be held out"
+            return set(), f"{name}: there is no validation split, and train has one person, so none can be held out"
         count = max(1, round(VALIDATION_SHARE * len(unique)))
     if not 1 <= count < len(unique):
-        raise ValueError(
-            f"{what}: val_people is {count}, but train has {len(unique)} people, of whom 1 to {len(unique) - 1} can be "
-            "held out for validation"
-        )
+        people_here = f"train has {len(unique)} people; hold out 1 to {len(unique) - 1} of them"
+        raise ValueError(f"{name}: val_people is {count}, but {people_here}")
     held_out = set(random.Random(f"hold out/{seed}").sample(unique, count))
     return held_out, (
-        f"{what}: there is no validation split, so {count} of the {len(unique)} people of train are held out for it, "
-        f"drawn by seed {seed}"
+        f"{name}: there is no validation split, so {count} of the {len(unique)} people of train are held out for it, "
+        f"drawn with seed {seed}"
     )
 
 
 def divide(people: Collection[int], seed: int) -> dict[int, str]:
-    """The split of each person: 80 % train, 10 % validation, 10 % test, at least one in each.
-
-    Raises:
-        ValueError: fewer than three people.
-    """
+    """Returns the split of each of three or more people: 80 % train, 10 % validation, 10 % test, at least one each."""
     unique = sorted(set(people))
-    if len(unique) < 3:
-        raise ValueError(f"{len(unique)} people cannot be divided into train, validation and test")
     random.Random(f"divide/{seed}").shuffle(unique)
     split_of: dict[int, str] = {}
     for split, share in FOLDER_SHARES.items():

@@ -1,4 +1,4 @@
-"""What a benchmark's files say, checked and made into one table a split."""
+"""Checks the images of a benchmark and converts them to one table per split."""
 
 import json
 from collections import Counter
@@ -20,12 +20,10 @@ from .side_files import join, read_split_file
 from .text_files import check_string, first_of
 
 SPLITS = ("train", "validation", "test")
-TABLE_FEATURES = Features(
-    {**PERSON_FEATURES, "file_path": Value("string"), "styled_captions": List(Value("string"))},
-)
-"""`PERSON_FEATURES` and the columns that a set from the disk adds; `styled_captions` is there only if it is known.
+TABLE_FEATURES = Features({**PERSON_FEATURES, "file_path": Value("string"), "styled_captions": List(Value("string"))})
+"""`PERSON_FEATURES` and the columns that a set from the disk adds; `styled_captions` is optional.
 
-- `file_path`: the image as the annotation names it, relative to the folder of the images.
+- `file_path`: the path in the annotation, relative to the image folder.
 - `styled_captions`: captions of the image in a drawn annotator's style.
 """
 LEFT_OUT = "left_out.jsonl"
@@ -36,34 +34,29 @@ _LEAVE_OUT = "leave them out with --skip_unreadable (skip_unreadable=True)"
 def build_tables(
     benchmark: Benchmark, source: Source, folder: Path
 ) -> tuple[dict[str, pa.Table], list[str], dict[str, str]]:
-    """Reads a benchmark.
+    """Reads a benchmark: the table of each split, warnings for the user, and text files to store beside the tables.
 
-    Args:
-        folder: where the result will be kept; the list of images left out is beside it.
-
-    Returns:
-        the table of each split; what the user should know; text files to keep beside the tables.
-
-    Raises:
-        ValueError, OSError: see `load_person_dataset`.
+    Messages refer to `folder`, the cache folder of the result. Raises the errors of `load_person_dataset`.
     """
     options, notes = source.options, source.notes
     images = benchmark.read(source)
     if options.split_file is not None:
         _apply_split_file(images, options.split_file)
-    paths = [safe_path(image.file_path, str(source.annotation or source.folder)) for image in images]
+
+    # Missing and unreadable image files
+    paths = [safe_path(image.file_path, source.name) for image in images]
     left_out = dict.fromkeys(_missing(benchmark, source, images, paths), MISSING)
     if options.skip_unreadable:
         left_out |= _unreadable(source.images.root, [path for path in paths if path not in left_out])
     if left_out:
         counts = Counter("missing" if reason == MISSING else "unreadable" for reason in left_out.values())
-        counted = " and ".join(f"{count} {what}" for what, count in counts.items())
+        counted = " and ".join(f"{count} {kind}" for kind, count in counts.items())
         notes.append(f"{benchmark.title}: {counted} images are left out; {folder / LEFT_OUT} lists them")
-        kept = [(image, path) for image, path in zip(images, paths, strict=True) if path not in left_out]
-        images, paths = [image for image, _ in kept], [path for _, path in kept]
+        images = [image for image, path in zip(images, paths, strict=True) if path not in left_out]
+        paths = [path for path in paths if path not in left_out]
     if source.annotation is None and source.images.outside:
         raise ValueError(
-            f"{source.folder}: a symbolic link leads out of {source.images.root}, or nowhere: "
+            f"{source.folder}: a symbolic link points out of {source.images.root}, or is broken: "
             f"{first_of(sorted(source.images.outside))}; put the images themselves into the folder"
         )
     if not images:
@@ -71,6 +64,7 @@ def build_tables(
             f"{source.folder}: there is no image of {benchmark.title} in it. {benchmark.how_to_get()}"
         )
 
+    # Splits of disjoint people
     notes += _compare_counts(benchmark, source, images)
     if benchmark.shares_validation:
         notes += _return_validation(benchmark, images)
@@ -84,11 +78,9 @@ def build_tables(
             if image.split == "train" and image.person_id in held_out:
                 image.split = "validation"
 
-    columns: dict[str, list[Any]] = {
-        name: [getattr(image, name) for image in images]
-        for name in TABLE_FEATURES
-        if name not in ("image", "styled_captions")
-    }
+    # Tables
+    names = [name for name in TABLE_FEATURES if name not in ("image", "styled_captions")]
+    columns: dict[str, list[Any]] = {name: [getattr(image, name) for image in images] for name in names}
     notes += join(columns, options)
     columns["image"] = [{"bytes": None, "path": str(source.images.root / path)} for path in paths]
     schema = Features({name: kind for name, kind in TABLE_FEATURES.items() if name in columns}).arrow_schema
@@ -99,18 +91,15 @@ def build_tables(
     try:
         check_splits(DatasetDict({name: Dataset(part) for name, part in tables.items()}))
     except ValueError as error:
-        raise ValueError(f"{source.annotation or source.folder}: {error}") from None
+        raise ValueError(f"{source.name}: {error}") from None
     if options.check_images and not options.skip_unreadable:
         _refuse_unreadable(source, paths)  # last, since it takes longest
-    listed = "".join(
-        json.dumps({"file_path": path, "reason": reason}, ensure_ascii=False) + "\n"
-        for path, reason in left_out.items()
-    )
-    return tables, notes, {LEFT_OUT: listed} if left_out else {}
+    listed = [json.dumps({"file_path": path, "reason": why}, ensure_ascii=False) for path, why in left_out.items()]
+    return tables, notes, {LEFT_OUT: "".join(f"{line}\n" for line in listed)} if left_out else {}
 
 
 def _apply_split_file(images: Sequence[PersonImage], file: Path) -> None:
-    """Gives every image the split of its person, in place."""
+    """Assigns each image the split of its person, in place."""
     split_of = read_split_file(file)
     unnamed = sorted({image.person_id for image in images} - split_of.keys())
     if unnamed:
@@ -120,22 +109,20 @@ def _apply_split_file(images: Sequence[PersonImage], file: Path) -> None:
 
 
 def _missing(benchmark: Benchmark, source: Source, images: Sequence[PersonImage], paths: Sequence[str]) -> list[str]:
-    """The paths of images that are not there; without `skip_unreadable` they are an error.
+    """Returns the paths without a file; without `skip_unreadable` they are a `FileNotFoundError`.
 
-    Raises:
-        ValueError: a path leads out of the data folder.
-        FileNotFoundError: images are missing, and they may not be skipped.
+    A path through a link out of the data folder is always a `ValueError`.
     """
     listing = source.images
     missing = []
     for image, path in zip(images, paths, strict=True):
-        check_string(path, f"{listing.root}: {path!r}", "the name of the file")
+        check_string(path, f"{listing.root}: {path!r}", "the file name")
         if path in listing:
             continue
         if listing.leads_outside(path):
             raise ValueError(
-                f"{source.annotation or source.folder}, {image.file_path}: a symbolic link leads out of "
-                f"{listing.root}, or nowhere; put the image itself into the folder"
+                f"{source.name}, {image.file_path}: a symbolic link points out of {listing.root}, or is broken; put "
+                "the image itself into the folder"
             )
         missing.append(path)
     if missing and not source.options.skip_unreadable:
@@ -148,7 +135,7 @@ def _missing(benchmark: Benchmark, source: Source, images: Sequence[PersonImage]
 
 
 def _unreadable(root: Path, paths: Sequence[str]) -> dict[str, str]:
-    """The paths of images that cannot be decoded, with the reason."""
+    """Returns the paths of images that cannot be decoded, with the reason."""
     with ThreadPoolExecutor() as pool:
         found = pool.map(check_image, [root / path for path in paths])
         checked = zip(paths, tqdm(found, desc="checking images", total=len(paths), disable=None), strict=True)
@@ -161,13 +148,13 @@ def _refuse_unreadable(source: Source, paths: Sequence[str]) -> None:
     if unreadable:
         named = first_of([f"{path} ({reason})" for path, reason in unreadable.items()], 3)
         raise OSError(
-            f"{source.annotation or source.folder}: {len(unreadable)} of its {len(paths)} images cannot be read: "
-            f"{named}. Get them again, or {_LEAVE_OUT}; `bdam data inspect` lists them all"
+            f"{source.name}: {len(unreadable)} of its {len(paths)} images cannot be read: {named}. Get them again, or "
+            f"{_LEAVE_OUT}; `bdam data inspect` lists them all"
         )
 
 
 def _compare_counts(benchmark: Benchmark, source: Source, images: Sequence[PersonImage]) -> list[str]:
-    """A note where a split is not as large as published."""
+    """Returns a warning if a split differs in size from the published one."""
     different = []
     for name, published in benchmark.published.items():
         here = [image for image in images if image.split == name]
@@ -177,18 +164,16 @@ def _compare_counts(benchmark: Benchmark, source: Source, images: Sequence[Perso
             "captions": sum(len(image.captions) for image in here),
         }
         off = [
-            f"{count} {what} ({getattr(published, what)} published)"
-            for what, count in counts.items()
-            if getattr(published, what) not in (None, count)
+            f"{count} {unit} ({getattr(published, unit)} published)"
+            for unit, count in counts.items()
+            if getattr(published, unit) not in (None, count)
         ]
         if off:
             different.append(f"{name} has {', '.join(off)}")
     if not different:
         return []
-    return [
-        f"{benchmark.title}: counts differ from the published ones: {'; '.join(different)}."
-        f"{_absent_parts(benchmark, source)}"
-    ]
+    absent = _absent_parts(benchmark, source)
+    return [f"{benchmark.title}: counts differ from the published ones: {'; '.join(different)}.{absent}"]
 
 
 def _absent_parts(benchmark: Benchmark, source: Source) -> str:
@@ -198,7 +183,7 @@ def _absent_parts(benchmark: Benchmark, source: Source) -> str:
 
 
 def _return_validation(benchmark: Benchmark, images: Sequence[PersonImage]) -> list[str]:
-    """Counts validation images of train people as train, in place: others must pick the checkpoint."""
+    """Moves validation images of train people to train, in place, so that other people select the checkpoint."""
     train = {image.person_id for image in images if image.split == "train"}
     shared = [image for image in images if image.split == "validation" and image.person_id in train]
     for image in shared:
@@ -207,7 +192,7 @@ def _return_validation(benchmark: Benchmark, images: Sequence[PersonImage]) -> l
 
 
 def _renumber_test(benchmark: Benchmark, images: Sequence[PersonImage]) -> list[str]:
-    """Numbers test people on after the others where both start from the same number, in place."""
+    """Adds an offset to the numbers of test people if they overlap with those of other people, in place."""
     others = {image.person_id for image in images if image.split != "test"}
     test = [image for image in images if image.split == "test"]
     if not others.intersection(image.person_id for image in test):

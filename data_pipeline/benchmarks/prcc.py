@@ -1,4 +1,4 @@
-"""PRCC (Yang et al., TPAMI 2019): cameras A and B see one outfit of a person, camera C another."""
+"""PRCC (Yang et al., TPAMI 2019): cameras A and B show one outfit of a person, camera C another."""
 
 from .benchmark import RESEARCH_ONLY, Benchmark, PersonImage, Source
 from .image_names import match_names
@@ -9,7 +9,7 @@ FOLDERS = (("rgb/train", "train", TRAIN), ("rgb/val", "validation", TRAIN), ("rg
 
 
 def read(source: Source) -> list[PersonImage]:
-    """All images; test is gallery A, same-clothes queries B and changed-clothes queries C."""
+    """Reads all images; test contains gallery A, same-clothes queries B and clothes-changing queries C."""
     return [
         PersonImage(path, int(name["person"]), split, "ABC".index(name["camera"]), int(name["camera"] == "C"))
         for path, split, name in match_names(source, FOLDERS, "001/A_cropped_rgb001.jpg (in test A/001/…)")

@@ -1,4 +1,4 @@
-"""RSTPReid (Zhu et al., 2021): five images of each person by different cameras, two captions an image."""
+"""RSTPReid (Zhu et al., 2021): five images per person from different cameras, two captions per image."""
 
 import re
 from pathlib import PurePosixPath
@@ -10,19 +10,19 @@ OLD_SPLIT = {"train": 3901, "validation": 100, "test": 100}
 
 
 def read(source: Source) -> list[PersonImage]:
-    """The annotated images, named `person_camera_sequence`: `0000_c14_0031.jpg`. The early split is accepted, named."""
+    """Reads images named `person_camera_sequence` (`0000_c14_0031.jpg`); accepts the early split with a warning."""
     images = read_annotations(source, camera_of)
     people = {split: len({image.person_id for image in images if image.split == split}) for split in OLD_SPLIT}
     if people == OLD_SPLIT:
         source.notes.append(
-            f"{source.annotation} has RSTPReid's early split of 3901/100/100 people; published results are on the "
-            "split of 3701/200/200, which the authors' page has by now: figures of the two do not compare"
+            f"{source.annotation} has RSTPReid's early split of 3901/100/100 people; published results use the split "
+            "of 3701/200/200 people, now on the authors' page: results on the two splits are not comparable"
         )
     return images
 
 
 def camera_of(path: str) -> int | None:
-    """The camera in a file name, or None."""
+    """Returns the camera number in a file name, or None."""
     match = re.match(r"[^_]+_c(\d+)_", PurePosixPath(path).name)
     return int(match[1]) if match else None
 
@@ -40,7 +40,6 @@ RSTPREID = Benchmark(
     image_folders=("imgs", "."),
     published={
         "train": Counts(3701, 18505, 37010),
-        "validation": Counts(200, 1000, 2000),
-        "test": Counts(200, 1000, 2000),
+        **dict.fromkeys(("validation", "test"), Counts(200, 1000, 2000)),
     },
 )

@@ -1,4 +1,4 @@
-"""Files that the user gives beside a data set: descriptions, outfits, splits. They are joined by `file_path`."""
+"""Reads the files that a user adds to a data set (descriptions, outfits, splits) and joins them by `file_path`."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ DESCRIPTION_KEYS = ("identity_description", "clothing_description")
 
 @dataclass
 class Described:
-    """What a descriptions file says of one image."""
+    """The descriptions and styled captions of one image."""
 
     identity_description: str | None = None
     clothing_description: str | None = None
@@ -22,59 +22,48 @@ class Described:
 
 
 def read_descriptions(file: Path) -> dict[str, Described]:
-    """A descriptions file, by `file_path`.
+    """Reads a descriptions file, by `file_path`.
 
-    Each line is an object with `file_path`, `identity_description`, `clothing_description` and, in a drawn style,
-    perhaps `caption`. Of an image with several lines the last descriptions count, and the captions add up. Blank
-    descriptions are None.
-
-    Raises:
-        ValueError: a line is not of that form; the message names it.
-        OSError: the file cannot be read.
+    Each line is an object with `file_path`, `identity_description`, `clothing_description` and, if a style was drawn,
+    `caption`. If an image has several lines, its last descriptions are used and its captions are collected. Blank
+    descriptions are None. Raises `ValueError` with file and line, or `OSError`.
     """
     described: dict[str, Described] = {}
     for where, line in read_json_lines(file):
         missing = [key for key in ("file_path", *DESCRIPTION_KEYS) if key not in line]
         if missing:
-            raise ValueError(f"{where}: no key `{missing[0]}`; it has {', '.join(line) or 'none'}")
+            raise ValueError(f"{where}: no key `{missing[0]}`; the keys are {', '.join(line) or 'none'}")
         entry = described.setdefault(check_string(line["file_path"], where, "file_path"), Described())
         for key in DESCRIPTION_KEYS:
-            setattr(entry, key, _text(line[key], where, key))
-        caption = _text(line.get("caption"), where, "caption")
+            setattr(entry, key, optional_text(line[key], where, key))
+        caption = optional_text(line.get("caption"), where, "caption")
         if caption is not None and caption not in entry.captions:
             entry.captions.append(caption)
     return described
 
 
 def read_outfits(file: Path) -> dict[str, int]:
-    """An outfits file, a JSON object `{file_path: outfit}`.
+    """Reads an outfits file, a JSON object `{file_path: outfit}`; null is -1, see `numbered` for strings.
 
-    Whole numbers are kept. If any outfit is another string, all are numbered in alphabetical order. null is -1.
-
-    Raises:
-        ValueError: the file is of another form; the message names the entry.
-        OSError: the file cannot be read.
+    Raises `ValueError` with file and entry, or `OSError`.
     """
     entries = read_json(file)
     if not isinstance(entries, dict):
-        raise ValueError(f"{file}: an object {{file_path: outfit}} is expected, not a {type(entries).__name__}")
+        raise ValueError(f"{file}: expected an object {{file_path: outfit}}, not a {type(entries).__name__}")
     for path, outfit in entries.items():
         if isinstance(outfit, bool) or not isinstance(outfit, int | str | None):
-            raise ValueError(f"{file}, entry {path!r}: the outfit is {outfit!r}; a number or a string is expected")
+            raise ValueError(f"{file}, entry {path!r}: the outfit is {outfit!r}; expected a number or a string")
     return dict(zip(entries, numbered(list(entries.values()), f"{file}, an outfit"), strict=True))
 
 
 def read_split_file(file: Path) -> dict[int, str]:
-    """A split file, a JSON object `{"train": [ids], "val": [ids], "test": [ids]}`: the split of each person.
+    """Reads a split file, a JSON object `{"train": [ids], "val": [ids], "test": [ids]}`: the split of each person.
 
-    Raises:
-        ValueError: the file is of another form, or a person is in two splits.
-        OSError: the file cannot be read.
+    Raises `ValueError` for another form or a person in two splits, or `OSError`.
     """
-    form = '{"train": [ids], "val": [ids], "test": [ids]}'
     entries = read_json(file)
     if not isinstance(entries, dict) or not all(isinstance(people, list) for people in entries.values()):
-        raise ValueError(f"{file}: a JSON object of that form is expected: {form}")
+        raise ValueError(f'{file}: expected a JSON object {{"train": [ids], "val": [ids], "test": [ids]}}')
     split_of: dict[int, str] = {}
     for name, people in entries.items():
         split = split_named(name, str(file))
@@ -86,12 +75,9 @@ def read_split_file(file: Path) -> dict[int, str]:
 
 
 def numbered(values: Sequence[Any], where: str) -> list[int]:
-    """Integers for labels: their own if all are whole numbers, else their places in alphabetical order.
+    """Converts labels to integers: whole numbers are kept; if one is not, all are numbered alphabetically from 0.
 
-    None, and blank strings, are -1.
-
-    Raises:
-        ValueError: a number below -1; the message begins with `where`.
+    None and blank strings are -1. Raises `ValueError` for a number below -1; the message begins with `where`.
     """
     labels = [value.strip() or None if isinstance(value, str) else value for value in values]
     try:
@@ -101,36 +87,28 @@ def numbered(values: Sequence[Any], where: str) -> list[int]:
         places = {name: place for place, name in enumerate(names)}
         return [UNKNOWN if label is None else places[str(label)] for label in labels]
     if any(number < UNKNOWN for number in numbers):
-        raise ValueError(f"{where} is {min(numbers)}; numbers start at 0, and -1 is for unknown ones")
+        raise ValueError(f"{where} is {min(numbers)}; numbers start at 0, and -1 means unknown")
     return numbers
 
 
 def join(columns: dict[str, list[Any]], options: Options) -> list[str]:
-    """Writes what the user's descriptions and outfits files say into the columns of a data set, in place.
+    """Joins the user's descriptions and outfits to the columns of a data set, in place, and returns warnings.
 
     Args:
         columns: `file_path`, `outfit_id`, `identity_description` and `clothing_description` of every image. Images
-            that a descriptions file does not name keep what they have; outfits are replaced altogether, since numbers
-            of two origins do not mix. `styled_captions` is added where the descriptions file has captions.
-        options: names the files.
+            that are missing from the descriptions file keep their own descriptions. Outfits are replaced completely,
+            since numbers of two sources must not mix. `styled_captions` is added if the descriptions file has captions.
 
-    Returns:
-        what the user should know.
-
-    Raises:
-        ValueError: a file is of another form, or names no image of the data set.
-        OSError: a file cannot be read.
+    Raises `ValueError` if a file is invalid or names no image of the data set, or `OSError`.
     """
     notes: list[str] = []
     paths = columns["file_path"]
     if options.outfits is not None:
         outfit_of = read_outfits(options.outfits)
-        notes += _compare_paths(
-            options.outfits,
-            outfit_of,
-            paths,
-            "outfit in it: their outfit_id is -1, and a split with such images has no clothes-changing figures",
+        consequence = (
+            "outfit in it: their outfit_id is -1, and a split with such images has no clothes-changing results"
         )
+        notes += _compare_paths(options.outfits, outfit_of, paths, consequence)
         columns["outfit_id"] = [outfit_of.get(path, UNKNOWN) for path in paths]
     if options.descriptions is not None:
         described = read_descriptions(options.descriptions)
@@ -141,29 +119,27 @@ def join(columns: dict[str, list[Any]], options: Options) -> list[str]:
                 for path, own in zip(paths, columns[key], strict=True)
             ]
         if any(entry.captions for entry in described.values()):
-            nothing = Described()
-            columns["styled_captions"] = [described.get(path, nothing).captions for path in paths]
+            columns["styled_captions"] = [described.get(path, Described()).captions for path in paths]
     return notes
 
 
-def _compare_paths(file: Path, named: Collection[str], paths: Sequence[str], what: str) -> list[str]:
-    """What the user should know about the paths in a file; `ValueError` if none is one of the data set's."""
+def _compare_paths(file: Path, named: Collection[str], paths: Sequence[str], absent: str) -> list[str]:
+    """Returns warnings about paths that only the file or only the data set has; `ValueError` if they share none."""
     known = set(paths)
     found = known.intersection(named)
     if not found:
         raise ValueError(
-            f"{file}: none of its {len(named)} file_paths is one of the data set's, which are written like "
+            f"{file}: none of its {len(named)} file_paths is in the data set, which spells them like "
             f"{next(iter(paths), 'none')!r}, not like {next(iter(named), 'none')!r}"
         )
     notes = []
     if len(found) < len(known):
-        notes.append(f"{file}: {len(known) - len(found)} of {len(known)} images have no {what}")
-    strangers = [path for path in named if path not in known]
-    if strangers:
-        notes.append(f"{file}: {len(strangers)} of its file_paths are not in this data set: {first_of(strangers)}")
+        notes.append(f"{file}: {len(known) - len(found)} of {len(known)} images have no {absent}")
+    if unknown := [path for path in named if path not in known]:
+        notes.append(f"{file}: {len(unknown)} of its file_paths are not in this data set: {first_of(unknown)}")
     return notes
 
 
-def _text(value: Any, where: str, key: str) -> str | None:
-    """A text, or None for null and blank."""
+def optional_text(value: Any, where: str, key: str) -> str | None:
+    """Returns a stripped text, or None for null and blank; raises `ValueError` for another type."""
     return None if value is None else check_string(value, where, key).strip() or None

@@ -1,4 +1,4 @@
-"""Annotation files as text, JSON or JSON lines; a mistake in one is told by file and line."""
+"""Reads text, JSON and JSON Lines files; error messages name file and line."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,12 +7,7 @@ from typing import Any
 
 
 def read_text(file: Path) -> str:
-    """A UTF-8 file as text, with or without a byte order mark.
-
-    Raises:
-        ValueError: a byte that is not UTF-8, with its line.
-        OSError: the file cannot be read.
-    """
+    """Reads a UTF-8 file, with or without a byte order mark; raises `ValueError` with the bad line, or `OSError`."""
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such file")
     content = file.read_bytes()
@@ -27,27 +22,20 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """A JSON file.
-
-    Raises:
-        ValueError: see `read_text`; or the file is no JSON, with the line.
-        OSError: the file cannot be read.
-    """
+    """Reads a JSON file; raises `ValueError` with line and column of the mistake, or `OSError`."""
     try:
         return json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{file}, line {error.lineno}, column {error.colno}: no valid JSON ({error.msg}); "
-            "the file is damaged or was cut off: get it again"
+            "the file is damaged or truncated: download it again"
         ) from None
 
 
 def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON-lines file, each with the words that say where it stands: `FILE, line 3`.
+    """Yields the objects of a JSON Lines file, each with its place for error messages (`FILE, line 3`).
 
-    Raises:
-        ValueError: see `read_text`; or a line is no JSON object.
-        OSError: the file cannot be read.
+    Raises `ValueError` if a line is not a JSON object, or `OSError`.
     """
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
@@ -58,31 +46,25 @@ def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: no valid JSON ({error.msg}): repair or remove the line") from None
         if not isinstance(value, dict):
-            raise ValueError(f"{where}: a {type(value).__name__} where a JSON object is expected")
+            raise ValueError(f"{where}: expected a JSON object, not a {type(value).__name__}")
         yield where, value
 
 
-def check_string(value: Any, where: str, what: str) -> str:
-    """`value` if it is text that can be written as UTF-8.
-
-    Raises:
-        ValueError: it is something else; the message begins with `where`.
-    """
+def check_string(value: Any, where: str, name: str) -> str:
+    """Returns `value` if it is a string in valid UTF-8; otherwise a `ValueError` names the place and the field."""
     if not isinstance(value, str):
-        raise ValueError(f"{where}: {what} is {_show(value)}, not a string")
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError(f"{where}: {what} holds half a character (a lone surrogate): {value!r}") from None
+        raise ValueError(f"{where}: {name} is {_show(value)}, not a string")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{where}: {name} contains half a character (a lone surrogate): {value!r}") from None
     return value
 
 
-def check_integer(value: Any, where: str, what: str) -> int:
-    """`value` as an integer of 64 bits; `7`, `"7"`, `"0007"` and `7.0` are all 7.
+def check_integer(value: Any, where: str, name: str) -> int:
+    """Returns `value` as a 64-bit integer; `7`, `"7"`, `"0007"` and `7.0` are all 7.
 
-    Raises:
-        ValueError: it is something else; the message begins with `where`.
+    For other values, a `ValueError` names the place and the field.
     """
     number: int | None = None
     if isinstance(value, str):
@@ -94,17 +76,17 @@ def check_integer(value: Any, where: str, what: str) -> int:
     elif isinstance(value, int) and not isinstance(value, bool):
         number = value
     if number is None or not -(2**63) <= number < 2**63:
-        raise ValueError(f"{where}: {what} is {_show(value)}, not a whole number")
+        raise ValueError(f"{where}: {name} is {_show(value)}, not a whole number")
     return number
 
 
 def first_of(values: Sequence[Any], count: int = 5) -> str:
-    """The first few of a list, for a message."""
+    """Returns the first values of a list, for a message."""
     return ", ".join(map(str, values[:count])) + (", …" if len(values) > count else "")
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, on one line."""
+    """Returns the first line of a library's error message."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

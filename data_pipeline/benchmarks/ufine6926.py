@@ -1,4 +1,4 @@
-"""UFine6926 (Zuo et al., CVPR 2024): long captions, two an image, cameras unknown."""
+"""UFine6926 (Zuo et al., CVPR 2024): long captions, two per image, cameras unknown."""
 
 from .annotations import read_annotations
 from .benchmark import RESEARCH_ONLY, Benchmark

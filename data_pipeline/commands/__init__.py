@@ -1,1 +1,1 @@
-"""The console script `bdam`. Here alone the data pipeline and the model meet."""
+"""Console script `bdam`; the only folder of the data pipeline that imports all the others."""

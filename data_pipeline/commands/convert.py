@@ -1,7 +1,6 @@
-"""`bdam convert-clip`: start from a checkpoint of one of the field's CLIP baselines."""
+"""`bdam convert-clip`: converts a checkpoint of a CLIP baseline (IRRA and related) to towers."""
 
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -17,28 +16,29 @@ TOKENIZER = "openai/clip-vit-base-patch16"
 
 @app.command("convert-clip")
 def convert_clip(
-    checkpoint: Annotated[Path, typer.Argument(help="A .pth or .safetensors with CLIP's weights by OpenAI's names.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A .pth or .safetensors file with CLIP weights in OpenAI's naming.")
+    ],
     output: Annotated[Path, typer.Argument(help="A new folder for the towers.")],
-    image_height: Annotated[int, typer.Option(help="Height of the images that it was trained on.")] = 384,
-    image_width: Annotated[int, typer.Option(help="Width of the images that it was trained on.")] = 128,
-    tokenizer: Annotated[str, typer.Option(help="CLIP's tokenizer: a folder or an id of the Hub.")] = TOKENIZER,
+    image_height: Annotated[int, typer.Option(help="Height of its training images.")] = 384,
+    image_width: Annotated[int, typer.Option(help="Width of its training images.")] = 128,
+    tokenizer: Annotated[str, typer.Option(help="CLIP's tokenizer: a folder or a Hub id.")] = TOKENIZER,
 ) -> None:
-    """Makes towers of a CLIP baseline's checkpoint (IRRA's and its kin), and tells what matched."""
+    """Converts the checkpoint of a CLIP baseline (IRRA and related) to towers, and lists the unused weights."""
     with one_line_errors():
         from transformers import AutoTokenizer
 
         from modeling_bdam.conversion.clip_checkpoints import convert_clip_baseline, read_checkpoint
+        from modeling_bdam.files import atomic_folder
 
         if output.exists():
-            raise ValueError(f"{output} exists already")
+            raise ValueError(f"{output} exists already; name a new folder")
         towers = convert_clip_baseline(read_checkpoint(checkpoint), (image_height, image_width))
-        words = AutoTokenizer.from_pretrained(tokenizer)
-        draft = output.with_name(f".{output.name}.part")
-        shutil.rmtree(draft, ignore_errors=True)
-        towers.vision.save_pretrained(draft / "vision")
-        towers.text.save_pretrained(draft / "text")
-        words.save_pretrained(draft / "text")
-        draft.rename(output)
+        text_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        with atomic_folder(output) as draft:
+            towers.vision.save_pretrained(draft / "vision")
+            towers.text.save_pretrained(draft / "text")
+            text_tokenizer.save_pretrained(draft / "text")
     typer.echo(f"{len(towers.matched)} weights of {checkpoint} are in {output}; {len(towers.left_out)} were left out")
     for kind, count in sorted(Counter(re.sub(r"\d+", "*", name) for name in towers.left_out).items()):
         typer.echo(f"  left out: {kind}" + (f" ({count})" if count > 1 else ""))

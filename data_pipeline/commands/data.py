@@ -1,9 +1,8 @@
-"""`bdam data`: look at a data set before training on it."""
+"""`bdam data`: inspects, converts and pushes data sets."""
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,22 +13,20 @@ if TYPE_CHECKING:
 
     from ..benchmarks.inspection import BadImage, SplitInspection, Spread
 
-app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")
+app = typer.Typer(no_args_is_help=True, help="Inspect, convert and push data sets.")
 
-LISTED = 10  # unreadable images that are named
+LISTED = 10  # largest number of unreadable images in the output
 SHEET_IMAGES, SHEET_COLUMNS = 24, 8
 
 Name = Annotated[str, typer.Argument(help="A data set, see `bdam data list`.")]
 DataDir = Annotated[Path | None, typer.Option(help="The folder of the data set.")]
-Descriptions = Annotated[Path | None, typer.Option(help="A JSON-lines file of descriptions.")]
+Descriptions = Annotated[Path | None, typer.Option(help="A JSON Lines file of descriptions.")]
 Outfits = Annotated[Path | None, typer.Option(help="A JSON file {file_path: outfit}.")]
-SplitFile = Annotated[Path | None, typer.Option(help="A JSON file that says who is in which split.")]
+SplitFile = Annotated[Path | None, typer.Option(help="A JSON file {split: person ids}.")]
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that are missing or cannot be read.")
 ]
-CacheDir = Annotated[
-    str | None, typer.Option(help="Where what was read is kept.", show_default="the cache of `datasets`")
-]
+CacheDir = Annotated[str | None, typer.Option(help="Folder of the cache.", show_default="the cache of `datasets`")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -41,7 +38,7 @@ def inspect(
     outfits: Outfits = None,
     split_file: SplitFile = None,
     skip_unreadable: SkipUnreadable = False,
-    sheet: Annotated[Path | None, typer.Option(help="A PNG to draw, of some images with their captions.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Draw some images with their captions to this PNG.")] = None,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -55,14 +52,15 @@ def inspect(
 
     with one_line_errors():
         from ..benchmarks.inspection import inspect_splits, left_out_images, loader_notes
+        from ..benchmarks.loading import load_person_dataset
 
-        load = partial(_load, name, data_dir, descriptions, outfits, split_file, cache_dir, check_images=False)
+        options: dict[str, Any] = {"descriptions": descriptions, "outfits": outfits, "split_file": split_file}
+        options |= {"check_images": False, "cache_dir": cache_dir}
         with loader_notes() as notes:
             try:
-                splits = load(skip_unreadable=skip_unreadable)
-            except FileNotFoundError:
-                # Images that are missing, perhaps: what is wrong with a set must not keep it from being looked at.
-                splits = load(skip_unreadable=True)
+                splits = load_person_dataset(name, data_dir, skip_unreadable=skip_unreadable, **options)
+            except FileNotFoundError:  # images may be missing; inspect the others
+                splits = load_person_dataset(name, data_dir, skip_unreadable=True, **options)
         found, unreadable = inspect_splits(splits, progress=Console(stderr=True).is_terminal)
         unreadable += left_out_images(splits)
         if sheet is not None:
@@ -85,34 +83,25 @@ def inspect(
 
 @app.command("list")
 def list_data_sets(as_json: AsJson = False) -> None:
-    """Names the data sets, where each is given out and what its folder holds."""
+    """Lists the data sets with their source and the layout of their folder."""
     import json
 
-    from ..benchmarks.loading import BENCHMARKS
+    from ..benchmarks.loading import BENCHMARKS, OTHER_SETS
 
-    known = {
-        name: {"title": benchmark.title, "origin": benchmark.origin, "layout": benchmark.layout}
-        for name, benchmark in BENCHMARKS.items()
-    }
-    known["parquet"] = {
-        "title": "Parquet folder",
-        "origin": "`bdam data convert`",
-        "layout": "data/*.parquet, images included",
-    }
-    nothing = "nothing: it needs no folder"
-    known["hub:OWNER/NAME"] = {"title": "data set of the Hub", "origin": "its owner", "layout": nothing}
-    known["synthetic"] = {"title": "synthetic pedestrians", "origin": "this package", "layout": nothing}
+    fields = ("title", "origin", "layout")
+    known = {name: {field: getattr(benchmark, field) for field in fields} for name, benchmark in BENCHMARKS.items()}
+    known |= OTHER_SETS
     if as_json:
         typer.echo(json.dumps(known, indent=1, ensure_ascii=False))
         return
     for name, entry in known.items():
-        typer.echo(f"{name}: {entry['title']}, from {entry['origin']}\n    its folder holds {entry['layout']}")
+        typer.echo(f"{name}: {entry['title']}, from {entry['origin']}\n    its folder contains {entry['layout']}")
 
 
 @app.command()
 def convert(
     name: Name,
-    to_parquet: Annotated[Path, typer.Option(help="A new folder, for `load_dataset` and for the name `parquet`.")],
+    to_parquet: Annotated[Path, typer.Option(help="A new folder, for `load_dataset` and the name `parquet`.")],
     data_dir: DataDir = None,
     descriptions: Descriptions = None,
     outfits: Outfits = None,
@@ -122,10 +111,12 @@ def convert(
 ) -> None:
     """Writes a data set as Parquet files, with images, captions and descriptions, and its card."""
     with one_line_errors():
+        from ..benchmarks.loading import load_person_dataset
         from ..benchmarks.parquet import save_parquet
         from ..hub import dataset_card
 
-        splits = _load(name, data_dir, descriptions, outfits, split_file, cache_dir, skip_unreadable)
+        files: dict[str, Any] = {"descriptions": descriptions, "outfits": outfits, "split_file": split_file}
+        splits = load_person_dataset(name, data_dir, **files, skip_unreadable=skip_unreadable, cache_dir=cache_dir)
         save_parquet(splits, to_parquet, card=dataset_card(splits, f"OWNER/{to_parquet.name}", name, {}))
     images = ", ".join(f"{len(split)} {split_name}" for split_name, split in splits.items())
     typer.echo(f"{to_parquet}: {images} images; load them as `parquet` with --data-dir {to_parquet}")
@@ -134,52 +125,30 @@ def convert(
 @app.command()
 def push(
     name: Name,
-    repo_id: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub; made if it does not exist.")],
+    repo_id: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub; created if it does not exist.")],
     data_dir: DataDir = None,
     descriptions: Descriptions = None,
     outfits: Outfits = None,
     split_file: SplitFile = None,
     skip_unreadable: SkipUnreadable = False,
     public: Annotated[
-        bool, typer.Option("--public", help="Let everybody read a new repository. Most sets may not be given on.")
+        bool, typer.Option("--public", help="Make a new repository public. Most licenses forbid redistribution.")
     ] = False,
     cache_dir: CacheDir = None,
 ) -> None:
     """Pushes a data set to the Hub, with images, captions and descriptions, and its card."""
     with one_line_errors():
+        from ..benchmarks.loading import load_person_dataset
         from ..hub import push_person_dataset
 
-        splits = _load(name, data_dir, descriptions, outfits, split_file, cache_dir, skip_unreadable)
+        files: dict[str, Any] = {"descriptions": descriptions, "outfits": outfits, "split_file": split_file}
+        splits = load_person_dataset(name, data_dir, **files, skip_unreadable=skip_unreadable, cache_dir=cache_dir)
         push_person_dataset(splits, repo_id, name, private=not public)
     typer.echo(f"{repo_id}: pushed; load it as hub:{repo_id}")
 
 
-def _load(
-    name: str,
-    data_dir: Path | None,
-    descriptions: Path | None,
-    outfits: Path | None,
-    split_file: Path | None,
-    cache_dir: str | None,
-    skip_unreadable: bool,
-    check_images: bool = True,
-) -> "DatasetDict":
-    from ..benchmarks.loading import load_person_dataset
-
-    return load_person_dataset(
-        name,
-        data_dir,
-        descriptions=descriptions,
-        outfits=outfits,
-        split_file=split_file,
-        skip_unreadable=skip_unreadable,
-        check_images=check_images,
-        cache_dir=cache_dir,
-    )
-
-
 def _draw(splits: "DatasetDict", file: Path) -> None:
-    """Images from all over the first split that has any, in order."""
+    """Draws evenly spaced rows of the first split that is not empty."""
     from ..sheets.contact_sheet import contact_sheet
 
     split = next(split for split in splits.values() if len(split))
@@ -194,7 +163,7 @@ def _print(name: str, found: "dict[str, SplitInspection]", unreadable: "list[Bad
     from rich.table import Table
 
     console = Console(highlight=False)
-    table = Table("", *found, title=name, caption="a … b … c: least, median and most")
+    table = Table("", *found, title=name, caption="a … b … c: minimum, median and maximum")
     for column in table.columns[1:]:
         column.justify = "right"
     rows = [_cells(inspection) for inspection in found.values()]
@@ -214,7 +183,7 @@ def _print(name: str, found: "dict[str, SplitInspection]", unreadable: "list[Bad
 
 
 def _cells(split: "SplitInspection") -> dict[str, str]:
-    """The column of a split."""
+    """Returns the cells of a split's column, by row label."""
 
     def share(count: int) -> str:
         return f"{count} ({count / split.images:.1%})"
@@ -225,16 +194,16 @@ def _cells(split: "SplitInspection") -> dict[str, str]:
     return {
         "people": str(split.ids),
         "images": str(split.images),
-        "images a person": _spread(split.images_a_person),
+        "images per person": _spread(split.images_a_person),
         "captions": str(split.captions),
         "images with captions": share(split.captioned_images),
-        "words a caption": _spread(split.words),
+        "words per caption": _spread(split.words),
         "width": _spread(split.width),
         "height": _spread(split.height),
         "cameras": known(split.cameras, split.without_camera),
         "outfits of people": known(split.outfits, split.without_outfit),
-        "captions shared by people": str(split.shared_captions),
-        "images with such a one": share(split.images_with_shared_captions),
+        "captions of several people": str(split.shared_captions),
+        "images with a shared caption": share(split.images_with_shared_captions),
         "images with descriptions": share(split.described_images),
         "images with styled captions": share(split.styled_images),
         "unreadable images": str(split.unreadable),

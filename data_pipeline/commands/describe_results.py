@@ -1,5 +1,7 @@
-"""`bdam describe report`, `validate` and `prompts`: what a run leaves behind, and what it asks."""
+"""`bdam describe report`, `validate` and `prompts`: results of a run, and the prompt files."""
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,24 +14,20 @@ if TYPE_CHECKING:
     from ..descriptions.validation import Requirements
 
 ALL_ATTRIBUTES = "gender,age,build,height,hair,skin"
-TEXTS = "The texts"
+texts_option = partial(typer.Option, rich_help_panel="The texts")
 Attributes = Annotated[
     str,
-    typer.Option(
-        help="What the identity text names, some of gender,age,build,height,hair,skin. A deployment may want fewer: "
+    texts_option(
+        help="Attributes of the identity text, out of gender,age,build,height,hair,skin. A deployment may need fewer: "
         "skin tone or race guessed from a photo is often wrong, is specially protected by many laws, and makes people "
         "searchable by it; hair changes from photo to photo.",
-        rich_help_panel=TEXTS,
     ),
 ]
-MinWords = Annotated[int, typer.Option(help="Fewest words of either text.", rich_help_panel=TEXTS)]
-MaxWords = Annotated[int, typer.Option(help="Most words of either text.", rich_help_panel=TEXTS)]
-MinCoverage = Annotated[
-    float,
-    typer.Option(help="Share of the asked attributes that a text must name, 0 to 1.", rich_help_panel=TEXTS),
-]
+MinWords = Annotated[int, texts_option(help="Minimum words of each text.")]
+MaxWords = Annotated[int, texts_option(help="Maximum words of each text.")]
+MinCoverage = Annotated[float, texts_option(help="Share of the attributes that a text must name, 0 to 1.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-DescriptionsFile = Annotated[Path, typer.Argument(help="A descriptions file, JSON lines.")]
+DescriptionsFile = Annotated[Path, typer.Argument(help="A descriptions file, JSON Lines.")]
 
 
 def report(
@@ -57,9 +55,7 @@ def validate(
     min_coverage: MinCoverage = 0.75,
     as_json: AsJson = False,
 ) -> None:
-    """Lists the images whose texts a run would not keep, with what is wrong. The exit status is 1 if there are any."""
-    import json
-
+    """Lists the images that a run would reject, with the problems. The exit status is 1 if there are any."""
     with one_line_errors():
         from ..descriptions.report import check_file
 
@@ -75,8 +71,8 @@ def validate(
             raise typer.Exit(1)
 
 
-def prompts(folder: Annotated[Path, typer.Argument(help="Where to copy them to; must not exist yet.")]) -> None:
-    """Copies the prompt files into a folder, to be changed and given to `run --prompts` and `styles --prompts`."""
+def prompts(folder: Annotated[Path, typer.Argument(help="Folder to create; must not exist yet.")]) -> None:
+    """Copies the prompt files into a folder, to edit them for `run --prompts` and `styles --prompts`."""
     import shutil
 
     with one_line_errors():
@@ -88,38 +84,39 @@ def prompts(folder: Annotated[Path, typer.Argument(help="Where to copy them to; 
         for file, placeholders in (files | {PROMPT_FOLDER / name: () for name in describe_styles.PROMPTS}).items():
             shutil.copy(file, folder)
             allowed = ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
-            typer.echo(f"{folder / file.name}" + (f" may hold {allowed}" if allowed else ""))
+            typer.echo(f"{folder / file.name}" + (f", placeholders: {allowed}" if allowed else ""))
 
 
 def requirements_of(
     attributes: str, min_words: int, max_words: int, min_coverage: float, caption: bool = False
 ) -> "Requirements":
+    """Makes requirements from the values of the flags."""
     from ..descriptions.validation import Requirements
 
     names = tuple(dict.fromkeys(name.strip() for name in attributes.split(",") if name.strip()))
     return Requirements(names, min_words, max_words, min_coverage, caption)
 
 
-def _shown(value: float | None) -> str:
-    if value is None:
-        return "unknown, for want of --prices"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
-
-
 def print_values(values: dict[str, Any], as_json: bool) -> None:
-    """A report or an estimate as a table, or as one JSON document."""
-    import json
-
+    """Prints a report or an estimate as a table, or as one JSON document."""
+    if as_json:
+        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
+        return
     from rich.console import Console
     from rich.table import Table
 
     from ..descriptions.report import report_rows
 
-    if as_json:
-        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
-        return
-    rows = report_rows(values) if "file" in values else [(key.replace("_", " "), _shown(values[key])) for key in values]
+    rows = (
+        report_rows(values) if "file" in values else [(key.replace("_", " "), _format(values[key])) for key in values]
+    )
     table = Table(show_header=False)
     for key, value in rows:
         table.add_row(key, value)
     Console().print(table)
+
+
+def _format(value: float | None) -> str:
+    if value is None:
+        return "unknown without --prices"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"

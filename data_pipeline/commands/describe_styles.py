@@ -1,9 +1,9 @@
-"""`bdam describe styles` and `bdam describe compare-clusterings`: how the captions of a data set are written."""
+"""`bdam describe styles` and `bdam describe compare-clusterings`: the writing styles of captions."""
 
-import enum
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,60 +14,39 @@ if TYPE_CHECKING:
 
     from ..styles.neutralize_model import TextTask
 
-
-class Neutralization(str, enum.Enum):
-    """Who replaces what a caption tells by vague words."""
-
-    rules = "rules"
-    mllm = "mllm"
-
-
-class Method(str, enum.Enum):
-    """The clusterings of the paper's table 4."""
-
-    dbscan = "dbscan"
-    hdbscan = "hdbscan"
-    kmeans = "kmeans"
-    gmm = "gmm"
-    agglomerative = "agglomerative"
-    random = "random"
-    none = "none"
-
-
-Name = Annotated[str | None, typer.Argument(help="A data set, or `synthetic`. Its training captions are taken.")]
+Neutralization = Literal["rules", "mllm"]
+Method = Literal["dbscan", "hdbscan", "kmeans", "gmm", "agglomerative", "random", "none"]
+Name = Annotated[str | None, typer.Argument(help="A data set, or `synthetic`; its training captions are used.")]
 DataDir = Annotated[Path | None, typer.Option(help="The folder of the data set.")]
 Captions = Annotated[
-    Path | None, typer.Option(help="Captions in place of a data set: one a line, or .jsonl with `caption`.")
+    Path | None, typer.Option(help="A file instead of a data set: one caption per line, or .jsonl with `caption`.")
 ]
-Neutralize = Annotated[
-    Neutralization, typer.Option(help="Who takes out what captions tell: English rules, or a model at a server.")
-]
-Model = Annotated[str | None, typer.Option(help="--neutralize mllm: the model's name at the server.")]
+Neutralize = Annotated[Neutralization, typer.Option(help="Neutralize by English rules, or by a model at a server.")]
+Model = Annotated[str | None, typer.Option(help="For --neutralize mllm: the model's name at the server.")]
 BaseUrl = Annotated[
-    str | None, typer.Option(help="The server, like http://localhost:8000/v1. Its key is taken from $OPENAI_API_KEY.")
+    str | None, typer.Option(help="Address, like http://localhost:8000/v1. The key is read from $OPENAI_API_KEY.")
 ]
 Prompts = Annotated[
-    Path | None,
-    typer.Option(help="A folder with neutralize_captions.txt or name_style.txt of your own, for the model."),
+    Path | None, typer.Option(help="Folder with your own neutralize_captions.txt or name_style.txt, for the model.")
 ]
-InFlight = Annotated[int, typer.Option(help="Most requests at once.")]
+InFlight = Annotated[int, typer.Option(help="Maximum number of concurrent requests.")]
 Encoder = Annotated[
     str,
     typer.Option(
-        "--style-encoder",
-        help="Embeds captions: a CLIP model or sentence encoder, folder or Hub id. Section 4.2 of the paper names the "
-        "default, section 3.3 openai/clip-vit-large-patch14.",
+        help="Embeds captions: a CLIP model or sentence encoder, folder or Hub id. The default is from the paper, "
+        "section 4.2; section 3.3 uses openai/clip-vit-large-patch14.",
     ),
 ]
-Clusters = Annotated[int, typer.Option(help="How many, for kmeans, gmm, agglomerative and random.")]
+Clusters = Annotated[int, typer.Option(help="Number of clusters, for kmeans, gmm, agglomerative and random.")]
 MinCluster = Annotated[
     int | None,
     typer.Option(help="Clusters of fewer captions merge into the nearest.", show_default="1 % of the captions"),
 ]
-BatchSize = Annotated[int, typer.Option(help="Captions embedded at once.")]
-Device = Annotated[str | None, typer.Option(help="Where the encoder computes.")]
-Seed = Annotated[int, typer.Option(help="Of whatever is drawn.")]
+BatchSize = Annotated[int, typer.Option(help="Captions per batch of the encoder.")]
+Device = Annotated[str | None, typer.Option(help="Device of the encoder.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_ANSWERS_HELP = "JSON Lines of the model's answers; a stored answer is not requested again."
 _NEUTRALIZE, _NAME = PROMPTS = ("neutralize_captions.txt", "name_style.txt")
 _ENCODER = "openai/clip-vit-base-patch32"
 
@@ -77,33 +56,28 @@ def styles(
     name: Name = None,
     data_dir: DataDir = None,
     captions: Captions = None,
-    neutralize: Neutralize = Neutralization.rules,
+    neutralize: Neutralize = "rules",
     model: Model = None,
     base_url: BaseUrl = None,
     prompts: Prompts = None,
     in_flight: InFlight = 32,
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where a model's answers are kept, to ask none twice.", show_default="OUTPUT's .answers.jsonl"
-        ),
-    ] = None,
+    answers: Annotated[Path | None, typer.Option(help=_ANSWERS_HELP, show_default="OUTPUT's .answers.jsonl")] = None,
     style_encoder: Encoder = _ENCODER,
-    method: Annotated[Method, typer.Option(help="How captions are clustered.")] = Method.dbscan,
+    method: Annotated[Method, typer.Option(help="Clustering method.")] = "dbscan",
     clusters: Clusters = 10,
     eps: Annotated[
         float | None, typer.Option(help="DBSCAN's radius.", show_default="the knee of the k-distance curve")
     ] = None,
-    min_samples: Annotated[int, typer.Option(help="DBSCAN: how many captions make a place dense.")] = 4,
+    min_samples: Annotated[int, typer.Option(help="DBSCAN: minimum captions of a dense region.")] = 4,
     min_cluster: MinCluster = None,
-    exemplars: Annotated[int, typer.Option(help="Captions that show a style.")] = 6,
-    plot: Annotated[Path | None, typer.Option(help="Draw the styles: FILE.png, and a PDF beside it.")] = None,
+    exemplars: Annotated[int, typer.Option(help="Exemplars per style.")] = 6,
+    plot: Annotated[Path | None, typer.Option(help="Plot of the styles: FILE.png.")] = None,
     batch_size: BatchSize = 64,
     device: Device = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Finds the styles in which captions are written, and writes exemplars and a name of each to a JSON file."""
+    """Clusters captions by writing style and writes the name and exemplars of each style to a JSON file."""
     with one_line_errors():
         from ..styles.clustering import cluster
         from ..styles.style_names import names_by_model, names_by_rules
@@ -115,7 +89,7 @@ def styles(
         embeddings = _embed(neutral, style_encoder, batch_size, device)
         found = cluster(
             embeddings,
-            method.value,
+            method,
             num_clusters=clusters,
             eps=eps,
             min_samples=min_samples,
@@ -133,37 +107,46 @@ def styles(
             made_by={
                 "captions": len(texts),
                 "from": str(captions or name),
-                "neutralized_by": neutralize.value if model is None else model,
+                "neutralized_by": model or neutralize,
                 "neutralized_by_rules": by_rules,
                 "style_encoder": style_encoder,
-                "method": method.value,
+                "method": method,
                 "eps": None if found.eps is None else round(found.eps, 4),
                 "noise": round(found.noise, 4),
                 "seed": seed,
             },
         )
         book.save(output)
-        if found.count == 1 and method is not Method.none:
-            typer.echo("all captions fell into one style: try a smaller --eps, or another --method", err=True)
+        if found.count == 1 and method != "none":
+            typer.echo("all captions are in one style: try a smaller --eps, or another --method", err=True)
         if plot is not None:
             from ..styles.style_plot import style_plot
 
             style_plot(plot, book, found, texts, embeddings, seed=seed)
-        _print_styles(output, as_json)
+        if as_json:
+            typer.echo(output.read_text(encoding="utf-8"), nl=False)
+            return
+        _print_table(
+            f"styles of {len(texts):,} captions",
+            ("", "style", "captions", "for example"),
+            [
+                (str(number), style.name, f"{size:,}", style.exemplars[0])
+                for number, (style, size) in enumerate(zip(book.styles, book.sizes, strict=True), start=1)
+            ],
+        )
+        typer.echo(f"written to {output}", err=True)
 
 
 def compare_clusterings(
     name: Name = None,
     data_dir: DataDir = None,
     captions: Captions = None,
-    neutralize: Neutralize = Neutralization.rules,
+    neutralize: Neutralize = "rules",
     model: Model = None,
     base_url: BaseUrl = None,
     prompts: Prompts = None,
     in_flight: InFlight = 32,
-    answers: Annotated[Path, typer.Option(help="Where a model's answers are kept, to ask none twice.")] = Path(
-        "style_answers.jsonl"
-    ),
+    answers: Annotated[Path, typer.Option(help=_ANSWERS_HELP)] = Path("style_answers.jsonl"),
     style_encoder: Encoder = _ENCODER,
     clusters: Clusters = 10,
     min_cluster: MinCluster = None,
@@ -172,12 +155,10 @@ def compare_clusterings(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Compares the clusterings of the paper's table 4 on the same captions.
+    """Compares the clustering methods of the paper's table 4 on the same captions.
 
-    The adjusted Rand index against the true styles is known for `synthetic` alone; for other captions there is the
-    silhouette.
+    The adjusted Rand index needs true styles, which only `synthetic` has; other captions get the silhouette.
     """
-    import json
     from dataclasses import asdict
 
     with one_line_errors():
@@ -199,24 +180,20 @@ def compare_clusterings(
             }
             typer.echo(json.dumps(report, indent=1))
             return
-        from rich.console import Console
-        from rich.table import Table
-
         title = f"{len(texts):,} captions, {len(set(neutral)):,} neutral wordings"
-        table = Table(title=title + (f", {len(set(truth))} true styles" if truth else ""))
-        for heading in ("method", "Rand index", "silhouette", "clusters", "noise", "seconds"):
-            table.add_column(heading, justify="left" if heading == "method" else "right")
+        cells = []
         for row in rows:
             measures = [f"{value:.3f}" if value is not None else "–" for value in (row.rand_index, row.silhouette)]
-            table.add_row(row.method, *measures, str(row.clusters), f"{row.noise:.1%}", f"{row.seconds:.1f}")
-        Console().print(table)
+            cells.append((row.method, *measures, str(row.clusters), f"{row.noise:.1%}", f"{row.seconds:.1f}"))
+        headings = ("method", "Rand index", "silhouette", "clusters", "noise", "seconds")
+        _print_table(title + (f", {len(set(truth))} true styles" if truth else ""), headings, cells)
 
 
 def _read(name: str | None, data_dir: Path | None, captions: Path | None) -> list[str]:
     from ..styles.captions import captions_of_dataset, captions_of_file
 
     if (name is None) == (captions is None):
-        raise ValueError("name either a data set or --captions FILE")
+        raise ValueError("give either a data set or --captions FILE")
     return captions_of_file(captions) if captions is not None else captions_of_dataset(str(name), data_dir)
 
 
@@ -228,33 +205,31 @@ def _tasks(
     in_flight: int,
     answers: Path,
 ) -> "Callable[[str], TextTask] | None":
-    """From the name of a packaged prompt to what the model makes of texts under it; None if the rules do it."""
-    if neutralize is Neutralization.rules:
+    """Returns a function that makes the `TextTask` of a prompt file; None for neutralization by rules."""
+    if neutralize == "rules":
         if model is not None:
-            raise ValueError("--model is for --neutralize mllm")
+            raise ValueError("--model requires --neutralize mllm")
         return None
     if model is None:
-        raise ValueError("--neutralize mllm: name the model (--model)")
+        raise ValueError("--neutralize mllm requires --model")
     from ..benchmarks.text_files import read_text
     from ..descriptions.client import ChatClient, Sampling, ServerRefuses
     from ..styles.text_tasks import PROMPT_FOLDER, text_tasks
 
     if prompts is not None and not any((prompts / file).is_file() for file in PROMPTS):
-        raise FileNotFoundError(f"{prompts}: holds none of {', '.join(PROMPTS)}")
-    sampling = Sampling(temperature=0.0)
+        raise FileNotFoundError(f"{prompts}: contains none of the prompt files {', '.join(PROMPTS)}")
+
+    def connect() -> ChatClient:
+        return ChatClient(model, base_url, sampling=Sampling(temperature=0.0), in_flight=in_flight)
 
     def task(prompt_file: str) -> "TextTask":
-        own = None if prompts is None else prompts / prompt_file
-        prompt = read_text(own if own is not None and own.is_file() else PROMPT_FOLDER / prompt_file).strip()
+        own = PROMPT_FOLDER if prompts is None else prompts
+        folder = own if (own / prompt_file).is_file() else PROMPT_FOLDER
+        prompt = read_text(folder / prompt_file).strip()
 
         def ask(texts: list[str]) -> list[str]:
             try:
-                return text_tasks(
-                    lambda: ChatClient(str(model), base_url, sampling=sampling, in_flight=in_flight),
-                    prompt,
-                    texts,
-                    answers=answers,
-                )
+                return text_tasks(connect, prompt, texts, answers=answers)
             except ServerRefuses as error:
                 raise OSError(str(error)) from None
 
@@ -264,19 +239,17 @@ def _tasks(
 
 
 def _neutral(captions: list[str], ask: "Callable[[str], TextTask] | None") -> tuple[list[str], int]:
-    """Neutral captions, and how many of them the rules wrote."""
+    """Neutralizes the captions; returns them and the number that the rules wrote."""
     if ask is None:
         from ..styles.neutralize import neutralize
 
         return [neutralize(caption) for caption in captions], len(captions)
     from ..styles.neutralize_model import neutralize_by_model
 
-    neutral = neutralize_by_model(captions, ask(_NEUTRALIZE))
-    if neutral.by_rules:
-        typer.echo(
-            f"{neutral.by_rules} captions were neutralised by rules: the model's answers were unusable", err=True
-        )
-    return neutral.texts, neutral.by_rules
+    neutral, by_rules = neutralize_by_model(captions, ask(_NEUTRALIZE))
+    if by_rules:
+        typer.echo(f"{by_rules} captions were neutralized by rules: the model's answers were unusable", err=True)
+    return neutral, by_rules
 
 
 def _embed(neutral: list[str], encoder: str, batch_size: int, device: str | None) -> "np.ndarray":
@@ -285,21 +258,15 @@ def _embed(neutral: list[str], encoder: str, batch_size: int, device: str | None
     return StyleEncoder.load(encoder, device).embed(neutral, batch_size)
 
 
-def _print_styles(file: Path, as_json: bool) -> None:
-    if as_json:
-        typer.echo(file.read_text(encoding="utf-8"), nl=False)
-        return
+def _print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table; columns of texts are left-aligned, columns of numbers right-aligned."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from ..styles.styles import StyleBook
-
-    book = StyleBook.load(file)
-    table = Table(title=f"styles of {sum(book.sizes):,} captions", show_lines=True)
-    for heading in ("", "style", "captions", "for example"):
-        table.add_column(heading, justify="right" if heading in ("", "captions") else "left")
-    for number, (style, size) in enumerate(zip(book.styles, book.sizes, strict=True), start=1):
-        table.add_row(str(number), Text(style.name), f"{size:,}", Text(style.exemplars[0]))
+    table = Table(title=title, show_lines="style" in headings)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("method", "style", "for example") else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
     Console().print(table)
-    typer.echo(f"written to {file}", err=True)

@@ -1,17 +1,16 @@
-"""`bdam experiment`: the paper's tables and figures, and ours."""
+"""`bdam experiment`: reproduces the tables and figures of the paper, and further ones."""
 
-import enum
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 
 class _RunByDefault(TyperGroup):
-    """`bdam experiment all` is `bdam experiment run all`."""
+    """Makes `run` the default command: `bdam experiment all` is `bdam experiment run all`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
@@ -22,21 +21,13 @@ class _RunByDefault(TyperGroup):
 app = typer.Typer(
     cls=_RunByDefault,
     no_args_is_help=True,
-    help="The paper's tables and figures, and ours: `bdam experiment all`, or the names of some.",
+    help="Reproduce tables and figures of the paper, and further ones: `bdam experiment all`, or some names.",
 )
-
-
-class BudgetName(str, enum.Enum):
-    """How much a run may cost."""
-
-    small = "small"
-    medium = "medium"
-    full = "full"
 
 
 @app.command("list")
 def list_experiments(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """Name the experiments and their rows."""
+    """List the experiments and their rows."""
     from data_pipeline.experiments.definitions import NAMES, load_experiment
 
     experiments = [load_experiment(name) for name in NAMES]
@@ -52,51 +43,47 @@ def list_experiments(as_json: Annotated[bool, typer.Option("--json", help="Print
 @app.command()
 def run(
     names: Annotated[list[str], typer.Argument(help="Experiments (`bdam experiment list`), or `all`.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder of the run; a run that was stopped goes on there.")] = Path(
+    output_dir: Annotated[Path, typer.Option(help="Folder of the study; an interrupted study resumes there.")] = Path(
         "outputs/experiments"
     ),
     budget: Annotated[
-        BudgetName,
+        Literal["small", "medium", "full"],
         typer.Option(
-            help="small: one seed, well within an hour on two CPU cores. medium: three seeds of a shorter training, "
-            "some hours there. full: three seeds of the preset's own training."
+            help="small: one seed of a short training, within an hour on two CPU cores. medium: three seeds of a "
+            "longer one, some hours there. full: three seeds of the training of the preset."
         ),
-    ] = BudgetName.small,
+    ] = "small",
     config: Annotated[str, typer.Option(help="A preset (tiny, paper, clip) or a JSON file.")] = "tiny",
-    dataset_name: Annotated[str, typer.Option(help="As of run_t2i_reid.py.")] = "synthetic",
-    data_dir: Annotated[str | None, typer.Option(help="As of run_t2i_reid.py.")] = None,
-    descriptions: Annotated[str | None, typer.Option(help="As of run_t2i_reid.py.")] = None,
-    outfits: Annotated[str | None, typer.Option(help="As of run_t2i_reid.py.")] = None,
-    cache_dir: Annotated[str | None, typer.Option(help="As of run_t2i_reid.py.")] = None,
+    dataset_name: Annotated[str, typer.Option(help="As in run_t2i_reid.py.")] = "synthetic",
+    data_dir: Annotated[str | None, typer.Option(help="As in run_t2i_reid.py.")] = None,
+    descriptions: Annotated[str | None, typer.Option(help="As in run_t2i_reid.py.")] = None,
+    outfits: Annotated[str | None, typer.Option(help="As in run_t2i_reid.py.")] = None,
+    cache_dir: Annotated[str | None, typer.Option(help="As in run_t2i_reid.py.")] = None,
     styled_descriptions: Annotated[
-        str | None, typer.Option(help="Table 4 on your own set: a folder with random.jsonl, kmeans.jsonl, ... .")
+        str | None, typer.Option(help="For table 4 on your own set: a folder with random.jsonl, kmeans.jsonl, ...")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds, such as 0,1,2; by default the budget's.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, for example 0,1,2; by default those of the budget.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Cells side by side; by default one for each GPU, two on a CPU.")
+        int | None, typer.Option(help="Number of parallel runs; by default one per GPU, or two on a CPU.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and how much of it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the planned runs and exit.")] = False,
 ) -> None:
-    """Run experiments, and write the report."""
+    """Train the runs of some experiments and write the report."""
     _quiet()
     from data_pipeline.experiments.definitions import NAMES, load_budget, load_experiment
-    from data_pipeline.experiments.plan import Plan, Run
+    from data_pipeline.experiments.plan import Plan, Study
     from data_pipeline.experiments.report import write_report
-    from data_pipeline.experiments.runner import CellError, run_cells
+    from data_pipeline.experiments.runner import FailedRunsError, train_all
 
-    data = {
-        "dataset_name": [dataset_name],
-        "data_dir": [] if data_dir is None else [data_dir],
-        "descriptions": [] if descriptions is None else [descriptions],
-        "outfits": [] if outfits is None else [outfits],
-        "cache_dir": cache_dir,
-    }
+    files = {"data_dir": data_dir, "descriptions": descriptions, "outfits": outfits}
+    data: dict[str, Any] = {name: [] if path is None else [path] for name, path in files.items()}
+    data |= {"dataset_name": [dataset_name], "cache_dir": cache_dir}
     try:
-        chosen = load_budget(budget.value)
+        chosen = load_budget(budget)
         wanted = NAMES if names == ["all"] else tuple(names)
         experiments = [load_experiment(name) for name in wanted]
-        run_settings = Run.of(config, budget.value, chosen, data, styled_descriptions)
-        plan = Plan.of(run_settings, experiments, _numbers(seeds) if seeds else chosen.seeds)
+        study = Study.of(config, chosen, data, styled_descriptions)
+        plan = Plan.of(study, experiments, _numbers(seeds) if seeds else chosen.seeds)
         plan.check()
         if dry_run:
             print(plan.summary(output_dir))
@@ -105,11 +92,11 @@ def run(
     except (ValueError, OSError) as error:
         _fail(error)
     for name, reason in plan.skipped.items():
-        typer.echo(f"{name} is left out: {reason}", err=True)
+        typer.echo(f"{name} is skipped: {reason}", err=True)
     failed = None
     try:
-        run_cells(plan.cells, output_dir, jobs)
-    except CellError as error:
+        train_all(plan.runs, output_dir, jobs)
+    except FailedRunsError as error:
         failed = error
     typer.echo(f"report: {write_report(output_dir)}")
     if failed is not None:
@@ -118,9 +105,9 @@ def run(
 
 @app.command()
 def report(
-    output_dir: Annotated[Path, typer.Option(help="Folder of a run, finished or not.")] = Path("outputs/experiments"),
+    output_dir: Annotated[Path, typer.Option(help="Folder of a study, finished or not.")] = Path("outputs/experiments"),
 ) -> None:
-    """Write the report of a run, also of one that is not finished."""
+    """Write the report of a study from its results.jsonl and the folders of its runs."""
     _quiet()
     from data_pipeline.experiments.report import write_report
 
@@ -134,7 +121,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.replace(",", " ").split())
     except ValueError:
-        raise ValueError(f"--seeds {text}: whole numbers are expected, such as 0,1,2") from None
+        raise ValueError(f"--seeds {text}: expected integers, for example 0,1,2") from None
 
 
 def _quiet() -> None:

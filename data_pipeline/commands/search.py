@@ -1,13 +1,14 @@
-"""`bdam index`, `bdam search`, `bdam demo`: index a gallery of person images, search it, show it in a browser."""
+"""`bdam index`, `bdam search`, `bdam demo`: index a gallery of person images, search it, serve a search page."""
 
-import enum
+import json
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,67 +19,57 @@ if TYPE_CHECKING:
 
     from ..search import IndexReport, PersonHit
 
-app = typer.Typer(no_args_is_help=True, help="Index a gallery of person images, search it, show it in a browser.")
+app = typer.Typer(no_args_is_help=True, help="Index a gallery of person images, search it, serve a search page.")
 
-_SHOWN = 10  # of a list of mistakes
-
-
-class IndexTypeName(enum.Enum):
-    """How vectors are searched."""
-
-    exact = "exact"
-    hnsw = "hnsw"
-    int8 = "int8"
+_SHOWN = 10  # unreadable images that are listed
+_LONGEST_VALUE = 24  # characters of a metadata value in the table of hits
 
 
 IndexFolder = Annotated[Path, typer.Option(help="Folder of the index.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Device = Annotated[str | None, typer.Option(help="Where the model computes: cpu, cuda, ...", show_default="the best")]
+Device = Annotated[str | None, typer.Option(help="Device of the model: cpu, cuda, ...", show_default="the best")]
+Model = Annotated[str | None, typer.Option(help="The model, if it was moved since the index was built.")]
 
 
 @app.command()
 def index(
-    model: Annotated[str, typer.Option(help="A trained model: its folder, or its name on the Hub.")],
+    model: Annotated[str, typer.Option(help="A trained model: folder or Hub name.")],
     images: Annotated[
         str,
         typer.Option(
-            help="A folder of crops, each of one person, perhaps with metadata.csv, .jsonl or .parquet in it; or the "
-            "name of a data set (`synthetic`, `rstpreid`, `hub:OWNER/NAME`, ...)."
+            help="A folder of person crops, with an optional metadata.csv, .jsonl or .parquet; or the name of a data "
+            "set (`synthetic`, `rstpreid`, `hub:OWNER/NAME`, ...)."
         ),
     ],
-    index: Annotated[Path, typer.Option(help="Folder of the index; brought up to date if it is there.")],
-    data_dir: Annotated[Path | None, typer.Option(help="The folder of a data set given by name.")] = None,
-    split: Annotated[str, typer.Option(help="The split of a data set given by name.")] = "test",
+    index: Annotated[Path, typer.Option(help="Folder of the index; an existing index is updated.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of a data set given by name.")] = None,
+    split: Annotated[str, typer.Option(help="Split of a data set given by name.")] = "test",
     descriptions: Annotated[
         str | None,
         typer.Option(
-            help="JSON lines of `bdam describe`: fuses each image with its identity description. `own` takes those of "
-            "a data set given by name."
+            help="Fuses each image with its description: a file of `bdam describe`, or `own` for a data set's."
         ),
     ] = None,
     index_type: Annotated[
-        IndexTypeName | None,
+        Literal["exact", "hnsw", "int8"] | None,
         typer.Option(
-            help="exact: scan all; hnsw: a graph, faster; int8: a quarter of the memory.",
+            help="exact: scans all vectors; hnsw: graph search, faster; int8: a quarter of the memory.",
             show_default="exact up to a million images, then hnsw",
         ),
     ] = None,
     store: Annotated[
-        str | None,
-        typer.Option(help="Keep the vectors in a Milvus cluster, http://HOST:19530. Its token is $MILVUS_TOKEN."),
+        str | None, typer.Option(help="Milvus cluster for the vectors, http://HOST:19530; its token is $MILVUS_TOKEN.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the model together.")] = 64,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that read images.", show_default="one a core")
-    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.", show_default="one per core")] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Embeds a folder of person images, or a data set, for `bdam search`.
 
-    Run it again to bring the index up to date: only new and changed images are embedded, and those that are gone
-    leave. A run that was stopped goes on. `torchrun --nproc_per_node N -m data_pipeline.commands.main index ...` shares
-    the work among processes.
+    Updates are incremental: only new and changed images are embedded, deleted images are removed, and an interrupted
+    run resumes. `torchrun --nproc_per_node N -m data_pipeline.commands.main index ...` divides the images among
+    processes.
     """
     with _errors():
         from ..search.index.indexing import build_index
@@ -92,7 +83,7 @@ def index(
             model,
             descriptions=descriptions if is_folder else None,
             fuse_descriptions=descriptions is not None,
-            index_type=None if index_type is None else index_type.value,
+            index_type=index_type,
             store=store,
             batch_size=batch_size,
             workers=workers,
@@ -105,29 +96,23 @@ def index(
 @app.command()
 def search(
     index: IndexFolder,
-    sentence: Annotated[str | None, typer.Argument(help="What the person looks like.")] = None,
+    sentence: Annotated[str | None, typer.Argument(help="Description of the person.")] = None,
     image: Annotated[Path | None, typer.Option(help="Search by a picture of one person instead.")] = None,
-    top_k: Annotated[int, typer.Option(help="How many images to find.")] = 20,
+    top_k: Annotated[int, typer.Option(help="Number of hits.")] = 20,
     clothing_weight: Annotated[
         float | None,
-        typer.Option(
-            help="How much clothes count: 1 is the everyday search, 0 finds who may have changed them.",
-            show_default="the model's",
-        ),
+        typer.Option(help="Clothing weight β; 0 if the clothes may have changed.", show_default="the model's"),
     ] = None,
     where: Annotated[
-        str | None,
-        typer.Option(help="Only images of which this holds, such as \"camera == 3 and time > '2026-05-01'\"."),
+        str | None, typer.Option(help="SQL filter over the metadata, such as \"camera == 3 and time > '2026-05-01'\".")
     ] = None,
-    same_person: Annotated[bool, typer.Option("--same-person", help="Group images of one person_id.")] = False,
-    sheet: Annotated[Path | None, typer.Option(help="Draw the hits into this .png.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The model, where it lies elsewhere than when the index was built.")
-    ] = None,
+    same_person: Annotated[bool, typer.Option("--same-person", help="Group the hits by person_id.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Draw the hits to this .png.")] = None,
+    model: Model = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Finds the images that a sentence, or a picture, describes."""
+    """Finds the images that match a sentence or a picture."""
     with _errors():
         from ..search.gallery import PersonGallery
         from ..sheets.hits_sheet import hits_sheet
@@ -154,41 +139,38 @@ def search(
 @app.command()
 def demo(
     index: IndexFolder,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 for a free one.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of the page; 0 for a free one.")] = 7860,
     auth: Annotated[
-        str | None,
-        typer.Option(help="Ask for USER:PASSWORD.", envvar="BDAM_DEMO_AUTH", show_envvar=True),
+        str | None, typer.Option(help="Require the login USER:PASSWORD.", envvar="BDAM_DEMO_AUTH", show_envvar=True)
     ] = None,
     allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Answer other machines as well, which needs --auth.")
+        bool, typer.Option("--allow-remote", help="Accept connections from other machines; requires --auth.")
     ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="The model, where it lies elsewhere than when the index was built.")
-    ] = None,
+    model: Model = None,
     device: Device = None,
 ) -> None:
-    """Shows an index in the browser: a page to search it, for this machine alone unless told otherwise."""
+    """Serves a search page for an index, on loopback only by default."""
     with _errors():
         from ..search.demo.server import serve_demo
         from ..search.gallery import PersonGallery
 
         user, colon, password = (auth or "").partition(":")
         if auth is not None and not (user and colon and password):
-            raise ValueError("--auth wants USER:PASSWORD")
+            raise ValueError("--auth must be USER:PASSWORD")
         _quiet()
         with (
             PersonGallery.open(index, model, device) as gallery,
             serve_demo(gallery, port, None if auth is None else (user, password), allow_remote) as address,
         ):
             typer.echo(f"{index}: {len(gallery)} images at {address} (Ctrl-C ends)")
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was sent here is removed then, too
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are deleted on SIGTERM as well
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
 
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """One line for what the user can set right, a missing extra among it."""
+    """Prints errors of input and files, and a missing extra, as one line."""
     with one_line_errors():
         try:
             yield
@@ -200,7 +182,7 @@ def _errors() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Leaves the terminal to this command's own progress bars and notes."""
+    """Disables the progress bars and warnings of transformers."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -208,45 +190,36 @@ def _quiet() -> None:
 
 
 def _dataset(name: str, data_dir: Path | None, split: str, descriptions: str | None) -> "Dataset":
-    """A split of a data set given by name.
-
-    Raises:
-        ValueError: there is no such data set or split.
-        OSError: its files are not there.
-    """
+    """Loads a split of a data set given by name."""
     from datasets import disable_progress_bars
 
     from ..benchmarks.loading import load_person_dataset
 
     disable_progress_bars()
-    given = None if descriptions == "own" else descriptions
-    splits = load_person_dataset(name, data_dir, descriptions=given, check_images=False)  # indexing lists broken ones
+    file = None if descriptions == "own" else descriptions
+    splits = load_person_dataset(name, data_dir, descriptions=file, check_images=False)  # indexing checks the images
     if split not in splits:
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(splits)}")
     return splits[split]
 
 
 def _print_report(index: Path, report: "IndexReport", as_json: bool) -> None:
-    import json
-    from dataclasses import asdict
-
     if as_json:
         typer.echo(json.dumps({"index": str(index), **asdict(report)}, indent=1, ensure_ascii=False))
         return
-    for note in report.notes:
-        typer.echo(f"note: {note}", err=True)
+    lines = [f"note: {note}" for note in report.notes]
     if report.unreadable:
-        typer.echo(f"note: {len(report.unreadable)} images cannot be read and were skipped:", err=True)
-        for path, reason in report.unreadable[:_SHOWN]:
-            typer.echo(f"  {path}: {reason}", err=True)
+        lines.append(f"note: {len(report.unreadable)} images cannot be read and were skipped:")
+        lines += [f"  {path}: {reason}" for path, reason in report.unreadable[:_SHOWN]]
         if len(report.unreadable) > _SHOWN:
-            typer.echo(f"  and {len(report.unreadable) - _SHOWN} more (--json lists all)", err=True)
+            lines.append(f"  and {len(report.unreadable) - _SHOWN} more (--json lists all)")
     if report.wide:
-        typer.echo(
-            f"note: {report.wide} images are wider than high; a gallery wants crops that show one person each: cut "
-            "people out of whole frames first, with any person detector",
-            err=True,
+        lines.append(
+            f"note: {report.wide} images are wider than high; a gallery should contain crops of one person each: crop "
+            "the people from whole frames with a person detector"
         )
+    for line in lines:
+        typer.echo(line, err=True)
     kept = report.images - report.embedded
     typer.echo(
         f"{index}: {report.images} images ({report.embedded} embedded, {kept} kept, {report.removed} removed), "
@@ -255,18 +228,16 @@ def _print_report(index: Path, report: "IndexReport", as_json: bool) -> None:
 
 
 def _print_hits(hits: "list[PersonHit]", same_person: bool, as_json: bool) -> None:
-    import json
-
     from ..search.gallery import group_by_person
 
+    groups = group_by_person(hits) if same_person else []
     if as_json:
-        found: list[dict[str, Any]] = [_as_json(rank, hit) for rank, hit in enumerate(hits, start=1)]
+        entries = {
+            hit.row: {"rank": rank, **asdict(hit), "path": str(hit.path)} for rank, hit in enumerate(hits, start=1)
+        }
+        found: list[dict[str, Any]] = list(entries.values())
         if same_person:
-            numbered = {entry["row"]: entry for entry in found}
-            found = [
-                {"person_id": group.person_id, "hits": [numbered[hit.row] for hit in group.hits]}
-                for group in group_by_person(hits)
-            ]
+            found = [{"person_id": group.person_id, "hits": [entries[h.row] for h in group.hits]} for group in groups]
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
         return
     from rich.console import Console
@@ -275,23 +246,16 @@ def _print_hits(hits: "list[PersonHit]", same_person: bool, as_json: bool) -> No
 
     table = Table("rank", "score", "identity", "clothing", "image", "metadata")
     ranks = {hit.row: rank for rank, hit in enumerate(hits, start=1)}
-    groups = [group.hits for group in group_by_person(hits)] if same_person else [hits]
-    for group in groups:
-        for hit in group:
+    for section in [group.hits for group in groups] if same_person else [hits]:
+        for hit in section:
             scores = (f"{value:.3f}" for value in (hit.score, hit.identity_score, hit.clothing_score))
-            # Text: names and captions may hold what rich takes for markup.
+            # Text() prevents rich from parsing names and captions as markup
             table.add_row(str(ranks[hit.row]), *scores, Text(hit.name), Text(_short(hit.metadata)))
         table.add_section()
     Console().print(table)
 
 
-def _as_json(rank: int, hit: "PersonHit") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {"rank": rank, **asdict(hit), "path": str(hit.path)}
-
-
 def _short(metadata: dict[str, Any]) -> str:
-    """What is short enough for a table: numbers, names, times."""
-    told = {name: str(value) for name, value in metadata.items() if value not in (None, -1) and name != "captions"}
-    return ", ".join(f"{name} {value}" for name, value in told.items() if len(value) <= 24)
+    """Formats the known metadata values that are short enough for a table cell."""
+    known = {name: str(value) for name, value in metadata.items() if value not in (None, -1) and name != "captions"}
+    return ", ".join(f"{name} {value}" for name, value in known.items() if len(value) <= _LONGEST_VALUE)

@@ -1,1 +1,1 @@
-"""Annotator styles, and descriptions of people written by a multimodal LLM."""
+"""Identity and clothing descriptions of person images, written by a multimodal LLM."""

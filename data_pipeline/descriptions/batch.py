@@ -1,15 +1,15 @@
-"""The Batch API: files of requests that the server answers within a day at a lower price.
+"""Batch API runs: files of requests that the server answers within a day at a lower price.
 
-Beside an output `descriptions.jsonl` the folder `descriptions.batch` holds what is under way: `state.json`, and for
-each chunk its requests and the images they are for. It is gone once all is collected. A process may be killed at any
-moment: the next one finds every batch that was submitted, by the chunk's name in the batch's metadata.
+The state is stored beside an output `descriptions.jsonl` in the folder `descriptions.batch`: `state.json` and, for each
+chunk, its requests and jobs. The folder is removed when all answers are collected. Runs resume after a kill: the chunk
+name in the metadata of each batch makes its submission idempotent.
 """
 
 import asyncio
 import json
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, Final
 
 import openai
 from tqdm.auto import tqdm
@@ -18,63 +18,56 @@ from .batch_files import BatchFiles, Chunk
 from .client import ChatClient, ServerRefuses
 from .describer import Describer, Job
 from .images import ImageItem
-from .run import Budget, Outcome
+from .run import Budget, Outcome, progress_text
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _QUEUE_IS_FULL = "token_limit_exceeded"
+_ENDPOINT: Final = "/v1/chat/completions"
 
 
+@dataclass
 class BatchRun:
-    """Describes images through the Batch API: writes, submits, polls, collects, and asks again for rejected answers.
+    """Describes images through the Batch API: writes, submits, polls, collects, and retries rejected answers.
 
     Args:
-        describer: what is asked and kept.
+        describer: prepares requests and records answers.
         client: the server.
-        limit: how many images to send; all by default.
-        budget: nothing is submitted that might exceed it.
-        max_requests, max_bytes: bounds on a file of requests; the service of OpenAI takes 50,000 and 200 MB. Batches
-            that do not fit into its queue wait until others have ended.
-        poll_seconds: how long to wait between two looks at what is under way.
+        limit: maximum number of images; all by default.
+        budget: no request is submitted that could exceed it.
+        max_requests, max_bytes: maximum size of a file of requests; OpenAI accepts 50,000 requests and 200 MB. Batches
+            that do not fit into the server's queue wait until others have ended.
+        poll_seconds: delay between two status requests.
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: requests under other settings are under way for this output, or a bound is not positive.
+        ValueError: this output has unfinished batches under other settings, or `max_requests` is not positive.
     """
 
-    def __init__(
-        self,
-        describer: Describer,
-        client: ChatClient,
-        *,
-        limit: int | None = None,
-        budget: Budget | None = None,
-        max_requests: int = 50_000,
-        max_bytes: int = 100_000_000,
-        poll_seconds: float = 30.0,
-        progress: bool = True,
-    ) -> None:
-        if max_requests < 1:
-            raise ValueError(f"requests of a batch must be at least 1, got {max_requests}")
-        self._describer = describer
-        self._store = describer.store
-        self._client = client
-        self._api = client.api.with_options(max_retries=5)  # few requests: the client's own retries do here
-        self._limit = limit
-        self._budget = budget
-        self._max_requests = max_requests
-        self._max_bytes = max_bytes
-        self._poll_seconds = poll_seconds
-        self._progress = progress
+    describer: Describer
+    client: ChatClient
+    _: KW_ONLY
+    limit: int | None = None
+    budget: Budget | None = None
+    max_requests: int = 50_000
+    max_bytes: int = 100_000_000
+    poll_seconds: float = 30.0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_requests < 1:
+            raise ValueError(f"requests of a batch must be at least 1, got {self.max_requests}")
+        self._store = self.describer.store
+        self._api = self.client.api.with_options(max_retries=5)  # few requests: the SDK's own retries are sufficient
         self._sent = 0
-        settings = {"model": describer.model, "prompt": describer.prompt.version}
+        settings = {"model": self.describer.model, "prompt": self.describer.prompt.version}
         self._files = BatchFiles(self._store.output.with_suffix(".batch"), settings)
         self._chunks = self._files.chunks
 
     async def run(self, items: Iterable[ImageItem]) -> Outcome:
-        """Settles the images, in as many rounds as the attempts need.
+        """Describes the images, in one round of batches per attempt.
 
         Raises:
-            OSError: something could not be written.
+            OSError: a file could not be written.
         """
         described, failed = len(self._store), len(self._store.failures)
         stopped, refused, idle_rounds = None, False, 0
@@ -87,90 +80,86 @@ class BatchRun:
                 await self._submit_and_collect()
                 idle_rounds = idle_rounds + 1 if self._store.answers + len(self._store.failures) == settled else 0
                 if idle_rounds == 3:
-                    raise ServerRefuses("no request of three rounds of batches was answered")
+                    raise ServerRefuses("three rounds of batches returned no answer")
         except ServerRefuses as error:
             stopped, refused = str(error), True
         except openai.OpenAIError as error:
-            stopped, refused = self._client.redact(f"the Batch API: {error}"), True
+            stopped, refused = self.client.redact(f"the Batch API: {error}"), True
         self._store.sync()
         self._files.close()
         return Outcome(len(self._store) - described, len(self._store.failures) - failed, stopped, refused)
 
     def _write_chunks(self, items: Iterable[ImageItem]) -> str | None:
-        """Writes requests for all images neither settled nor under way; returns why it stopped early, if so."""
-        under_way = {job.key for chunk in self._chunks for job, _ in self._files.jobs(chunk)}
+        """Writes requests for all images that are neither settled nor submitted; returns the reason for a stop."""
+        submitted = {job.key for chunk in self._chunks for job, _ in self._files.jobs(chunk)}
         lines: list[bytes] = []
         jobs: list[tuple[Job, int]] = []
         size = 0
         stopped = None
-        bar = tqdm(items, unit=" images", desc="reading", disable=not self._progress, leave=False)
-        for item in bar:
-            if self._describer.is_settled(item.file_path):
+        for item in tqdm(items, unit=" images", desc="reading", disable=not self.progress, leave=False):
+            # Skip images that need no request.
+            if self.describer.is_settled(item.file_path):
                 continue
             try:
-                job = self._describer.job(item)
+                job = self.describer.job(item)
             except ValueError as error:
-                self._describer.fail(item, str(error))
+                self.describer.fail(item, str(error))
                 continue
-            if job.key in under_way or self._describer.copied(job):
+            if job.key in submitted or self.describer.copied(job):
                 continue
-            messages = self._describer.messages(job)
+            messages = self.describer.messages(job)
             if messages is None:
                 continue
+            # Check limit and budget.
             attempt = self._store.rejected(job.key)[0] + 1
-            if stopped := self._reason_to_stop(len(under_way), first=attempt == 1):
+            if self.limit is not None and attempt == 1 and self._sent >= self.limit:
+                stopped = f"the limit of {self.limit} images is reached"
+            elif self.budget is not None:
+                stopped = self.budget.reason_to_stop(len(submitted) + 1)
+            if stopped:
                 break
+            # Add the request to the current chunk, or begin the next chunk.
             self._sent += attempt == 1
-            body = self._client.sampling.body(self._client.model, messages, self._describer.prompt.response_format)
-            request = {"custom_id": job.key, "method": "POST", "url": "/v1/chat/completions", "body": body}
+            body = self.client.sampling.body(self.client.model, messages, self.describer.prompt.response_format)
+            request = {"custom_id": job.key, "method": "POST", "url": _ENDPOINT, "body": body}
             line = json.dumps(request, ensure_ascii=False).encode() + b"\n"
-            if lines and (size + len(line) > self._max_bytes or len(lines) == self._max_requests):
+            if lines and (size + len(line) > self.max_bytes or len(lines) == self.max_requests):
                 self._files.add(lines, jobs)
                 lines, jobs, size = [], [], 0
             lines.append(line)
             jobs.append((replace(job, image_url=""), attempt))
             size += len(line)
-            under_way.add(job.key)
+            submitted.add(job.key)
         if lines:
             self._files.add(lines, jobs)
         return stopped
 
-    def _reason_to_stop(self, under_way: int, first: bool) -> str | None:
-        if self._limit is not None and first and self._sent >= self._limit:
-            return f"the limit of {self._limit} images is reached"
-        if (
-            self._budget is not None
-            and self._budget.spent() + (under_way + 1) * self._budget.answer > self._budget.most
-        ):
-            return f"the next answer might exceed the most that may be spent, {self._budget.most:g}"
-        return None
-
     async def _find_submitted(self) -> None:
-        """Finds the batches of chunks whose submission was never confirmed, by the chunk's name in their metadata."""
+        """Finds the batches of chunks with an unconfirmed submission, by the chunk name in their metadata."""
         unconfirmed = {chunk.name: chunk for chunk in self._chunks if chunk.batch_id is None}
         if not unconfirmed:
             return
-        earliest = min(chunk.written_at for chunk in unconfirmed.values()) - 3600  # clocks differ
+        earliest = min(chunk.written_at for chunk in unconfirmed.values()) - 3600  # tolerance for clock skew
         async for batch in self._api.batches.list(limit=100):
             chunk = unconfirmed.get((batch.metadata or {}).get("bdam_chunk", ""))
             if chunk is not None and batch.status != "failed":
                 chunk.batch_id = batch.id
             if batch.created_at < earliest:
-                break  # the newest come first
+                break  # batches are listed newest first
         self._files.save()
 
     async def _submit(self, chunk: Chunk) -> bool:
-        """Uploads and submits a chunk; returns whether the server has room for it."""
+        """Uploads and submits a chunk, with exponential backoff; returns whether the server's queue accepted it."""
         if chunk.file_id is None:
             uploaded = await self._api.files.create(file=self._files.path(chunk, "requests"), purpose="batch")
             chunk.file_id = uploaded.id
             self._files.save()
         for seconds in (1, 2, 4, 8, None):
             try:
-                # Without the client's own retries: a batch whose confirmation was lost would be paid twice.
-                batch = await self._client.api.batches.create(
+                # Without SDK retries: after a lost confirmation a retry would submit, and charge for, a second batch.
+                batch = await self.client.api.batches.create(
                     input_file_id=chunk.file_id,
-                    endpoint="/v1/chat/completions",
+                    endpoint=_ENDPOINT,
                     completion_window="24h",
                     metadata={"bdam_chunk": chunk.name},
                 )
@@ -189,15 +178,15 @@ class BatchRun:
         return True
 
     async def _submit_and_collect(self) -> None:
-        """Submits every chunk, waits for the answers and keeps them.
+        """Submits all chunks, polls until they end, and records their answers.
 
         Raises:
-            ServerRefuses: a batch failed, or there is no room for a single one.
+            ServerRefuses: a batch failed, or the server's queue accepts no batch at all.
         """
         await self._find_submitted()
         collected, total = 0, sum(chunk.requests for chunk in self._chunks)
         has_room = True
-        with tqdm(total=total, unit=" answers", disable=not self._progress) as bar:
+        with tqdm(total=total, unit=" answers", disable=not self.progress) as bar:
             while self._chunks:
                 answered, ended, waiting = 0, False, 0
                 for chunk in list(self._chunks):
@@ -217,30 +206,23 @@ class BatchRun:
                         answered += batch.request_counts.completed + batch.request_counts.failed
                 has_room = ended or not waiting
                 bar.n = collected + answered
-                bar.set_postfix_str(self._how_it_stands(waiting))
+                batches = f"{len(self._chunks) - waiting} batches submitted, {waiting} waiting"
+                bar.set_postfix_str(f"{batches}, {progress_text(self._store, len(self._store.failures), self.budget)}")
                 bar.refresh()
                 if waiting and waiting == len(self._chunks) and not ended:
                     for chunk in list(self._chunks):
-                        self._files.forget(chunk)  # nothing of them was submitted; they can be written smaller
+                        self._files.remove(chunk)  # none was submitted: the next run can write smaller chunks
                     raise ServerRefuses(
                         "the server's queue has no room for a batch: wait until others have ended, or write smaller "
-                        "ones (--batch-requests)"
+                        "batches (--batch-requests)"
                     )
                 if self._chunks:
-                    await asyncio.sleep(self._poll_seconds)
-
-    def _how_it_stands(self, waiting: int) -> str:
-        tokens = sum(self._store.prompt_tokens.values()) + sum(self._store.completion_tokens.values())
-        batches = f"{len(self._chunks) - waiting} batches under way" + (f", {waiting} waiting" if waiting else "")
-        cost = f", cost {self._budget.spent():.2f}" if self._budget else ""
-        return f"{batches}, {len(self._store.failures)} images failed, {tokens} tokens{cost}"
+                    await asyncio.sleep(self.poll_seconds)
 
     async def _collect(self, chunk: Chunk, batch: Any) -> None:
-        """Keeps the answers of a batch that has ended, then forgets it. What has no answer is sent again."""
+        """Records the answers of an ended batch and removes its chunk; unanswered requests are sent again."""
         jobs = {job.key: (job, attempt) for job, attempt in self._files.jobs(chunk)}
-        for file_id in (batch.output_file_id, batch.error_file_id):
-            if file_id is None:
-                continue
+        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
             path = self._files.path(chunk, "answers")
             async with self._api.files.with_streaming_response.content(file_id) as response:
                 await response.stream_to_file(path)
@@ -249,14 +231,13 @@ class BatchRun:
                     if line.get("custom_id") in jobs:
                         self._record(*jobs[line["custom_id"]], line)
         self._store.sync()
+        self._files.remove(chunk)
         if batch.status == "failed":
             reason = "; ".join(error.message or "" for error in _errors(batch)) or "no reason given"
-            self._files.forget(chunk)
-            raise ServerRefuses(self._client.redact(f"batch {batch.id} failed: {reason}"))
-        self._files.forget(chunk)
+            raise ServerRefuses(self.client.redact(f"batch {batch.id} failed: {reason}"))
 
     def _record(self, job: Job, attempt: int, line: dict[str, Any]) -> None:
-        """Keeps one answer. One that was recorded before, by a process that was then killed, is passed over."""
+        """Records one answer, idempotently: skips an answer that an interrupted process recorded before."""
         known = self._store.described_as(job.key) is not None or job.file_path in self._store.failures
         if known or self._store.rejected(job.key)[0] >= attempt:
             return
@@ -264,13 +245,13 @@ class BatchRun:
         status = response.get("status_code")
         if status == 200:
             try:
-                answer = self._client.read(response.get("body"))
+                answer = self.client.read(response.get("body"))
             except ValueError:
                 return
-            self._describer.record(job, answer)
+            self.describer.record(job, answer)
         elif status is not None and 400 <= status < 500 and status not in (408, 409, 429):
-            detail = self._client.redact(json.dumps(response.get("body"), ensure_ascii=False)[:300])
-            self._describer.fail(job, f"status {status}: {detail}", attempt - 1, ["server"])
+            detail = self.client.redact(json.dumps(response.get("body"), ensure_ascii=False)[:300])
+            self.describer.fail(job, f"status {status}: {detail}", attempt - 1, ["server"])
 
 
 def _errors(batch: Any) -> list[Any]:

@@ -1,6 +1,5 @@
-"""What a run by the Batch API has under way, on disk: requests, and which batch of the server they went into."""
+"""On-disk state of a Batch API run: chunks of requests and the server's batch id of each."""
 
-import json
 import shutil
 import time
 import uuid
@@ -8,15 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from modeling_bdam.files import atomic_path, write_json, write_json_lines
+
+from ..benchmarks.text_files import read_json
 from .describer import Job
 from .jsonl import read_json_lines
 from .prompts import Style
-from .whole_file import write_whole
 
 
 @dataclass
 class Chunk:
-    """A file of requests and how far it is: written, then uploaded (`file_id`), then submitted (`batch_id`)."""
+    """A file of requests and its progress: written, then uploaded (`file_id`), then submitted (`batch_id`)."""
 
     name: str
     requests: int
@@ -26,15 +27,15 @@ class Chunk:
 
 
 class BatchFiles:
-    """A folder with `state.json` and, for each chunk, its requests, the images they are for, and its answers.
+    """A folder with `state.json` and, for each chunk, its requests, its jobs and its answers.
 
     Args:
-        folder: is made if it is not there.
-        settings: what all requests are asked under.
+        folder: created if it does not exist.
+        settings: model and prompt of all requests.
 
     Raises:
-        ValueError: requests under other settings are under way in this folder.
-        OSError: it cannot be read or made.
+        ValueError: the folder has unfinished batches under other settings.
+        OSError: the folder cannot be read or created.
     """
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
@@ -44,20 +45,17 @@ class BatchFiles:
         self._state = folder / "state.json"
         folder.mkdir(exist_ok=True)
         if self._state.is_file():
-            state = json.loads(self._state.read_text(encoding="utf-8"))
+            state = read_json(self._state)
             if state["chunks"] and state["settings"] != settings:
                 named = " and ".join(f"{name} {value!r}" for name, value in state["settings"].items())
-                raise ValueError(f"{folder}: batches of {named} are under way; run with these until they are collected")
+                raise ValueError(f"{folder}: batches with {named} are unfinished; rerun with these to collect them")
             self.chunks = [Chunk(**chunk) for chunk in state["chunks"]]
 
     def add(self, requests: Sequence[bytes], jobs: Sequence[tuple[Job, int]]) -> None:
-        """A new chunk.
-
-        Args:
-            requests: lines with their ends.
-            jobs: what they are for, and the number of the attempt, from 1.
-        """
+        """Writes a new chunk: request lines (with line ends), and the job and attempt number (from 1) of each."""
         chunk = Chunk(uuid.uuid4().hex, len(requests), time.time())
+        with atomic_path(self.path(chunk, "requests")) as temporary:
+            temporary.write_bytes(b"".join(requests))
         lines = [
             {
                 "file_path": job.file_path,
@@ -67,35 +65,32 @@ class BatchFiles:
             }
             for job, attempt in jobs
         ]
-        write_whole(self.path(chunk, "requests"), b"".join(requests))
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_whole(self.path(chunk, "jobs"), text.encode())
+        write_json_lines(self.path(chunk, "jobs"), lines)
         self.chunks.append(chunk)
         self.save()
 
     def jobs(self, chunk: Chunk) -> Iterator[tuple[Job, int]]:
-        """What a chunk's requests are for, and the number of the attempt. The images are not among it."""
+        """Yields the jobs of a chunk, without their images, and the attempt number of each."""
         for _, line in read_json_lines(self.path(chunk, "jobs")):
             style = Style(line["style"], ()) if line["style"] is not None else None
             yield Job(line["file_path"], line["key"], style, image_url=""), line["attempt"]
 
     def path(self, chunk: Chunk, part: str) -> Path:
-        """The file with a chunk's `requests`, `jobs` or `answers`."""
+        """Returns the file of a chunk's `requests`, `jobs` or `answers`."""
         return self.folder / f"{chunk.name}.{part}.jsonl"
 
     def save(self) -> None:
-        """Writes down how far the chunks are."""
-        state = {"settings": self._settings, "chunks": [asdict(chunk) for chunk in self.chunks]}
-        write_whole(self._state, json.dumps(state, indent=1).encode())
+        """Writes `state.json` atomically."""
+        write_json(self._state, {"settings": self._settings, "chunks": [asdict(chunk) for chunk in self.chunks]})
 
-    def forget(self, chunk: Chunk) -> None:
-        """Takes a chunk out, with its files."""
+    def remove(self, chunk: Chunk) -> None:
+        """Removes a chunk and its files."""
         self.chunks.remove(chunk)
         self.save()
         for part in ("requests", "jobs", "answers"):
             self.path(chunk, part).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Removes the folder if nothing is under way."""
+        """Removes the folder if no chunk is left."""
         if not self.chunks:
             shutil.rmtree(self.folder)

@@ -1,11 +1,11 @@
-"""A client of any server that speaks the OpenAI API: it keeps many requests in flight and gets through bad weather."""
+"""Client of any server with the OpenAI API: many requests in flight, retries with exponential backoff."""
 
 import asyncio
 import email.utils
 import os
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -19,7 +19,10 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answered: the text ("" if it refused), tokens used, and the server's id for it."""
+    """A model's answer: its text ("" if it refused), token counts, and the server's response id.
+
+    `cut_off` is true if the answer reached the token limit.
+    """
 
     text: str
     prompt_tokens: int
@@ -30,36 +33,39 @@ class Answer:
 
 
 class RequestFailed(Exception):
-    """One request got no answer, however often it was sent; others may."""
+    """One request failed in all its retries; other requests may still succeed."""
 
 
 class ServerRefuses(Exception):
-    """No request can get an answer: a wrong key, address or model, or no money left."""
+    """All requests will fail: wrong key, address or model, or no quota left."""
 
 
 class Backend(Protocol):
-    """Something that answers messages, several at a time."""
+    """Interface of anything that answers chat messages, several at a time."""
 
     model: str
     in_flight: int
 
     async def ask(self, messages: list[Message], response_format: dict[str, Any] | None) -> Answer:
-        """One answer.
+        """Requests one answer.
 
         Raises:
-            RequestFailed: this request gets no answer.
-            ServerRefuses: no request will get one.
+            RequestFailed: this request failed in all its retries.
+            ServerRefuses: all requests will fail.
         """
         ...
 
     async def close(self) -> None:
-        """Gives back connections and threads."""
+        """Releases connections and threads."""
         ...
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How texts are drawn. None leaves a value to the server; `extra` is merged into every request."""
+    """Sampling parameters. None leaves a value to the server; `extra` is merged into every request.
+
+    `structured` selects the `response_format`: "schema" (JSON schema), "object" (any JSON object) or "none".
+    """
 
     temperature: float | None = 0.7
     max_tokens: int | None = 600
@@ -67,7 +73,7 @@ class Sampling:
     extra: dict[str, Any] | None = None
 
     def body(self, model: str, messages: list[Message], response_format: dict[str, Any] | None) -> dict[str, Any]:
-        """A request of `/chat/completions`."""
+        """Builds the body of a `/chat/completions` request."""
         body: dict[str, Any] = {"model": model, "messages": messages}
         if self.temperature is not None:
             body["temperature"] = self.temperature
@@ -78,60 +84,58 @@ class Sampling:
         return {**body, **(self.extra or {})}
 
 
+@dataclass
 class ChatClient:
-    """Asks a server that speaks the OpenAI API. The key comes from the environment variable `OPENAI_API_KEY` alone.
+    """A `Backend` for servers with the OpenAI API. The key comes only from the variable `OPENAI_API_KEY`.
+
+    Requests are retried with jittered exponential backoff on rate limits (429), 5xx responses, timeouts and broken
+    connections.
 
     Args:
         model: the model's name at the server.
-        base_url: the server's address, such as `http://localhost:8000/v1`; the service of OpenAI by default.
-        sampling: how texts are drawn.
-        in_flight: the most requests at once.
-        timeout: seconds until a request is given up and sent again, from its start to its last byte.
-        max_tries: how often a request is sent while it fails for the server's sake; refusals for too many requests
-            count a fourth.
-        requests_per_minute, tokens_per_minute: limits of the server, if known.
+        base_url: the server's address, such as `http://localhost:8000/v1`; the OpenAI service by default.
+        sampling: sampling parameters of every request.
+        in_flight: maximum number of concurrent requests.
+        timeout: seconds until a request is canceled and retried, from its start to its last byte.
+        max_tries: tries per request; a rate-limit response counts as a quarter of a try.
+        requests_per_minute, tokens_per_minute: rate limits of the server, if known.
 
     Raises:
-        ValueError: the address holds a password, a value is out of its range, or a key is needed and there is none.
+        ValueError: the address contains a password, a value is out of range, or the required key is missing.
     """
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str | None = None,
-        *,
-        sampling: Sampling | None = None,
-        in_flight: int = 32,
-        timeout: float = 120.0,
-        max_tries: int = 6,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-    ) -> None:
-        if timeout <= 0:
-            raise ValueError(f"timeout must be positive, got {timeout}")
-        if base_url is not None:
-            address = urlsplit(base_url)
+    model: str
+    base_url: str | None = None
+    _: KW_ONLY
+    sampling: Sampling = field(default_factory=Sampling)
+    in_flight: int = 32
+    timeout: float = 120.0
+    max_tries: int = 6
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout <= 0:
+            raise ValueError(f"timeout must be positive, got {self.timeout}")
+        if self.base_url is not None:
+            address = urlsplit(self.base_url)
             if address.scheme not in ("http", "https") or not address.hostname:
-                raise ValueError(f"the server's address must be like http://localhost:8000/v1, got {base_url!r}")
+                raise ValueError(f"the server's address must be like http://localhost:8000/v1, got {self.base_url!r}")
             if address.username or address.password or address.query:
                 raise ValueError(
-                    f"the server's address must hold no password or key: set {KEY_VARIABLE} in the environment"
+                    f"the server's address must not contain a password or key: set {KEY_VARIABLE} in the environment"
                 )
-        key = os.environ.get(KEY_VARIABLE, "")
-        if not key and base_url is None and not os.environ.get("OPENAI_BASE_URL"):
-            raise ValueError(f"no key: set {KEY_VARIABLE} in the environment, or name a server of your own")
-        self.model = model
-        self.in_flight = in_flight
-        self.sampling = sampling or Sampling()
-        self._key = key
-        self._timeout = timeout
-        self._max_tries = max_tries
-        self._throttle = Throttle(in_flight, requests_per_minute, tokens_per_minute)
-        # Its own retries are off: they know nothing of the other requests in flight.
-        self.api = openai.AsyncOpenAI(api_key=key or "none", base_url=base_url, max_retries=0, timeout=timeout)
+        self._key = os.environ.get(KEY_VARIABLE, "")
+        if not self._key and self.base_url is None and not os.environ.get("OPENAI_BASE_URL"):
+            raise ValueError(f"no API key: set {KEY_VARIABLE} in the environment, or give a server's address")
+        self._throttle = Throttle(self.in_flight, self.requests_per_minute, self.tokens_per_minute)
+        # The SDK's own retries are off: they ignore the throttle that all requests share.
+        self.api = openai.AsyncOpenAI(
+            api_key=self._key or "none", base_url=self.base_url, max_retries=0, timeout=self.timeout
+        )
 
     async def ask(self, messages: list[Message], response_format: dict[str, Any] | None) -> Answer:
-        """One answer; see `Backend`."""
+        """Requests one answer; see `Backend`."""
         body = self.sampling.body(self.model, messages, response_format)
         spent = 0.0
         tries = 0
@@ -139,9 +143,9 @@ class ChatClient:
             tries += 1
             async with self._throttle.slot():
                 try:
-                    # The parsed JSON as it is: the client's own model of an answer costs more time than all the rest.
+                    # cast_to=object: building the SDK's response model would take more time than all the rest.
                     answer = await asyncio.wait_for(
-                        self.api.post("/chat/completions", cast_to=object, body=body), self._timeout
+                        self.api.post("/chat/completions", cast_to=object, body=body), self.timeout
                     )
                     result = self.read(answer)
                     self._throttle.answered(result.prompt_tokens + result.completion_tokens)
@@ -149,15 +153,16 @@ class ChatClient:
                 except Exception as error:
                     reason, wait, share = self._judge(error)
             spent += share
-            if spent >= self._max_tries:
+            if spent >= self.max_tries:
                 raise RequestFailed(f"{reason} ({tries} tries)")
-            await asyncio.sleep(max(wait, min(60.0, 0.5 * 2 ** min(tries, 10)) * random.uniform(0.5, 1.0)))
+            backoff = min(60.0, 0.5 * 2 ** min(tries, 10))
+            await asyncio.sleep(max(wait, backoff * random.uniform(0.5, 1.0)))
 
     def read(self, completion: Any) -> Answer:
-        """The answer in a chat completion as the server sends it. The key is struck out wherever it may stand.
+        """Parses a chat completion from the server's JSON. The API key is redacted from all texts.
 
         Raises:
-            ValueError: this is no chat completion.
+            ValueError: the JSON is not a chat completion.
         """
         try:
             choice = completion["choices"][0]
@@ -172,10 +177,10 @@ class ChatClient:
                 cut_off=choice.get("finish_reason") == "length",
             )
         except (LookupError, TypeError, AttributeError):
-            raise ValueError("the server's answer was no chat completion") from None
+            raise ValueError("the response is not a chat completion") from None
 
     def redact(self, text: str) -> str:
-        """The text without the key."""
+        """Replaces the API key in a text by `[key]`."""
         return text.replace(self._key, "[key]") if self._key else text
 
     async def close(self) -> None:
@@ -183,11 +188,11 @@ class ChatClient:
         await self.api.close()
 
     def _judge(self, error: Exception) -> tuple[str, float, float]:
-        """The reason in words, how long to wait at least, and how much of a try it was.
+        """Classifies an error; returns the reason, the minimum delay in seconds and the share of a try it counts.
 
         Raises:
-            RequestFailed: sending the same again is of no use.
-            ServerRefuses: nor is sending anything else.
+            RequestFailed: a retry of this request is useless.
+            ServerRefuses: all requests will fail.
         """
         if isinstance(error, openai.APIStatusError):
             status = error.status_code
@@ -202,35 +207,37 @@ class ChatClient:
                 return reason, wait or 0.0, 1.0
             raise RequestFailed(reason) from None
         if isinstance(error, (TimeoutError, asyncio.TimeoutError, openai.APITimeoutError)):
-            return f"no answer within {self._timeout:g} s", 0.0, 1.0
+            return f"no answer within {self.timeout:g} s", 0.0, 1.0
         if isinstance(error, openai.APIConnectionError):
             return self.redact(f"no connection: {error.__cause__ or error}"), 0.0, 1.0
-        if isinstance(error, ValueError):  # a body that is cut short, or something else altogether
-            return self.redact(f"unreadable answer: {error}"), 0.0, 1.0
+        if isinstance(error, ValueError):  # a truncated or malformed body
+            return self.redact(f"unreadable response: {error}"), 0.0, 1.0
         raise error
 
 
 def _message(error: openai.APIStatusError) -> str:
-    body = error.body
+    """Extracts the server's message and error code, on one line."""
+    body: Any = error.body
+    code = None
     if isinstance(body, dict):
         code = body.get("code")
-        return " ".join(f"{body.get('message') or body.get('detail') or body}".split())[:300] + (
-            f" [{code}]" if code else ""
-        )
-    return " ".join(str(body or error.message).split())[:300]
+        body = body.get("message") or body.get("detail") or body
+    return " ".join(str(body or error.message).split())[:300] + (f" [{code}]" if code else "")
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds that the server asks to wait, at most five minutes."""
+    """Returns the delay of the Retry-After header in seconds, at most five minutes."""
     headers = error.response.headers
+    value = headers.get("retry-after")
     try:
         if "retry-after-ms" in headers:
-            return min(300.0, max(0.0, float(headers["retry-after-ms"]) / 1000))
-        value = headers.get("retry-after")
-        if value is None:
+            seconds = float(headers["retry-after-ms"]) / 1000
+        elif value is None:
             return None
-        if value.replace(".", "", 1).strip().isdigit():
-            return min(300.0, float(value))
-        return min(300.0, max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time()))
+        elif value.replace(".", "", 1).strip().isdigit():
+            seconds = float(value)
+        else:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
     except (TypeError, ValueError):
         return None
+    return min(300.0, max(0.0, seconds))

@@ -1,4 +1,4 @@
-"""The images that are described, and the data URIs in which they travel."""
+"""Images to describe, and their encoding as data URIs for requests."""
 
 import base64
 import hashlib
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Image
+from PIL import ExifTags
 from PIL import Image as PillowImage
 
 _MIME_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
 class ImageItem:
-    """An image to describe: the `file_path` by which its description is joined, and a file or the encoded bytes."""
+    """An image to describe: the `file_path` that its description is joined by, and its file or encoded bytes."""
 
     file_path: str
     source: Path | bytes
 
     def read(self) -> bytes:
-        """The encoded image as it lies on disk.
+        """Returns the encoded image without decoding it.
 
         Raises:
             OSError: the file cannot be read.
@@ -31,20 +31,20 @@ class ImageItem:
 
 
 class ImageItems:
-    """The images of some splits, in order; one after another is read, none is held.
+    """Iterates lazily over the images of some splits, in order.
 
     Args:
-        splits: with a column `image`; `file_path` names an image, else `{split}/{row number}` does.
-        names: the splits to take; all by default.
+        splits: with a column `image`; the name of an image is its `file_path`, or else `{split}/{row number}`.
+        names: the splits to use; all by default.
 
     Raises:
-        ValueError: there is no such split.
+        ValueError: an unknown split name.
     """
 
     def __init__(self, splits: DatasetDict, names: list[str] | None = None) -> None:
         unknown = [name for name in names or [] if name not in splits]
         if unknown:
-            raise ValueError(f"there is no split {unknown[0]!r}; the data set has {', '.join(splits)}")
+            raise ValueError(f"unknown split {unknown[0]!r}; the data set has {', '.join(splits)}")
         self._splits: dict[str, Dataset] = {}
         for name in names or list(splits):
             columns = [column for column in ("image", "file_path") if column in splits[name].column_names]
@@ -58,65 +58,52 @@ class ImageItems:
             for number, row in enumerate(split):
                 image = row["image"]
                 source = image["bytes"] if image["bytes"] is not None else Path(image["path"])
-                yield ImageItem(row.get("file_path") or _numbered(name, number), source)
+                yield ImageItem(row.get("file_path") or _row_name(name, number), source)
 
     def file_paths(self) -> Iterator[str]:
-        """The names of the images, in the same order; no image is touched."""
+        """Yields the names of the images in the same order, without reading any image."""
         for name, split in self._splits.items():
-            if "file_path" in split.column_names:
-                for number, row in enumerate(split.select_columns("file_path")):
-                    yield row["file_path"] or _numbered(name, number)
-            else:
-                yield from (_numbered(name, number) for number in range(len(split)))
+            paths = split["file_path"] if "file_path" in split.column_names else [None] * len(split)
+            for number, path in enumerate(paths):
+                yield path or _row_name(name, number)
 
 
-def _numbered(split: str, row: int) -> str:
+def _row_name(split: str, row: int) -> str:
     return f"{split}/{row:06d}"
 
 
-def load_splits(name: str, data_dir: Path | None) -> DatasetDict:
-    """A data set by name, as `load_person_dataset`; `synthetic` is the one that the package draws itself.
-
-    Raises:
-        ValueError, OSError: the data set cannot be loaded; the message says why.
-    """
-    from ..benchmarks.loading import load_person_dataset
-
-    return load_person_dataset(name, data_dir, check_images=False)  # a broken one is kept aside when its turn comes
-
-
 def image_digest(data: bytes) -> str:
-    """Stands for an encoded image."""
+    """Returns the SHA-256 of an encoded image, which identifies it in store keys."""
     return hashlib.sha256(data).hexdigest()
 
 
 def data_uri(data: bytes, max_side: int = 768, max_bytes: int = 200_000) -> str:
-    """An encoded image as a data URI.
+    """Encodes an image as a data URI.
 
-    A JPEG, PNG or WebP image in RGB or grey that is small enough and upright goes as it is. Any other is turned
-    upright, scaled down to `max_side` pixels and becomes a JPEG.
+    An upright JPEG, PNG or WebP image in RGB or gray within both limits is passed through byte for byte. Any other
+    image is rotated upright (EXIF), scaled down to at most `max_side` pixels and re-encoded as JPEG.
 
     Raises:
-        ValueError: the bytes are no image that can be read.
+        ValueError: the bytes cannot be decoded as an image.
     """
     try:
         with PillowImage.open(io.BytesIO(data)) as image:
             kind = image.format or ""
-            upright = image.getexif().get(_ORIENTATION, 1) == 1
+            upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
             small = max(image.size) <= max_side and len(data) <= max_bytes
-            as_it_is = kind in _MIME_TYPES and image.mode in ("RGB", "L", "P", "RGBA") and upright and small
-            if as_it_is:
+            unchanged = kind in _MIME_TYPES and image.mode in ("RGB", "L", "P", "RGBA") and upright and small
+            if unchanged:
                 image.draft(image.mode, (1, 1))
-                image.load()  # to its end: half an image is not worth an answer
-        if not as_it_is:
-            data, kind = _shrunk(data, max_side), "JPEG"
+                image.load()  # decodes to the end: a truncated image must not cost a request
+        if not unchanged:
+            data, kind = _shrink(data, max_side), "JPEG"
     except (OSError, SyntaxError, ValueError, PillowImage.DecompressionBombError) as error:
-        raise ValueError(f"no readable image: {error}") from None
+        raise ValueError(f"unreadable image: {error}") from None
     return f"data:{_MIME_TYPES[kind]};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _shrunk(data: bytes, max_side: int) -> bytes:
-    from ..images import open_image  # its imports take seconds, and small images do without
+def _shrink(data: bytes, max_side: int) -> bytes:
+    from ..images import open_image  # imported late: its imports take seconds, and small images do not need it
 
     image = open_image({"bytes": data, "path": None}, (max_side, max_side))
     image.thumbnail((max_side, max_side), PillowImage.Resampling.LANCZOS)

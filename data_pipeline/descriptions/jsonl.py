@@ -1,21 +1,28 @@
-"""A file of JSON lines that only grows, by whole lines, and loses nothing that was written when the process dies."""
+"""Append-only JSON Lines files that survive a killed process: whole-line appends, crash repair, a file lock."""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from modeling_bdam.files import write_json_lines
+
+_BLOCK = 65536
+
 
 class JsonLinesFile:
-    """Appends to a file of JSON lines. There must be one writer at a time.
+    """A JSON Lines file that is open for appending, by one writer at a time (see `single_writer`).
 
-    Every line goes to the operating system by one call, so that a process that is killed loses nothing it appended and
-    readers meet whole lines. Only the machine itself can lose lines, those since the last `sync`.
+    Each line is appended by one `write` system call: a killed process loses no appended line, and concurrent readers
+    see complete lines only. Lines appended since the last `sync` are lost only if the machine itself crashes.
+
+    Raises:
+        ValueError: the last line is no beginning of a JSON object, so this is another kind of file.
+        OSError: the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,51 +32,39 @@ class JsonLinesFile:
         self._size = _repair_last_line(path, self._descriptor)
 
     def append(self, line: dict[str, Any]) -> int:
-        """Appends an object and returns the place where its line begins, for `read_at`.
+        """Appends an object as one line and returns the byte offset of the line, for `read_at`.
 
         Raises:
-            OSError: the line could not be written as a whole; then nothing of it stays.
+            OSError: the line was not written completely (disk full); a partial line is truncated again.
         """
         data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
         start = self._size
         written = os.write(self._descriptor, data)
         if written != len(data):
             os.ftruncate(self._descriptor, start)
-            raise OSError(
-                f"{self.path}: the disk took {written} of {len(data)} bytes of a line; make room and run again"
-            )
+            raise OSError(f"{self.path}: only {written} of {len(data)} bytes were written; free disk space and rerun")
         self._size += written
         return start
 
     def read_at(self, start: int) -> dict[str, Any]:
-        """The object whose line begins at `start`."""
+        """Reads the object of the line at byte offset `start`."""
         with self.path.open("rb") as file:
             file.seek(start)
             return json.loads(file.readline())
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Every object with the place where its line begins.
-
-        Raises:
-            ValueError: a line is no JSON object; the message names it.
-        """
+        """Yields (byte offset, object) for each line; errors as in `read_json_lines`."""
         return read_json_lines(self.path)
 
-    def replace(self, lines: Iterator[dict[str, Any]]) -> None:
-        """Writes the file anew, all at once: after a crash it is the old one or the new one."""
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with temporary.open("wb") as file:
-            for line in lines:
-                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+    def replace(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Rewrites the whole file atomically."""
+        write_json_lines(self.path, lines)
         os.close(self._descriptor)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self._size = os.fstat(self._descriptor).st_size
 
     def sync(self) -> None:
-        """Waits until all that was appended lies on the disk itself."""
+        """Flushes appended lines to disk (fsync)."""
         os.fsync(self._descriptor)
 
     def close(self) -> None:
@@ -80,25 +75,23 @@ class JsonLinesFile:
     def __enter__(self) -> "JsonLinesFile":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 @contextmanager
-def writing_alone(path: Path) -> Iterator[None]:
-    """Holds a lock beside a file, so that it has one writer at a time.
+def single_writer(path: Path) -> Iterator[None]:
+    """Holds the file lock `{path}.lock`, so that a file has one writer at a time.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise BlockingIOError(f"{path}: another process is writing there; wait until it has ended") from None
+        raise BlockingIOError(f"{path}: locked by another process that writes to it; wait until it ends") from None
     try:
         yield
     finally:
@@ -106,12 +99,13 @@ def writing_alone(path: Path) -> Iterator[None]:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file that another process may be appending to, each with the place where its line begins.
+    """Streams (byte offset, object) pairs from a file to which another process may be appending.
 
-    A last line without its end is passed over.
+    Skips a last line without a line end: its append is not finished. `benchmarks.text_files.read_json_lines` is for
+    finished files: it reads such a line as well, and yields line numbers for messages.
 
     Raises:
-        ValueError: a line is no JSON object; the message names it.
+        ValueError: a line is not a JSON object; the message has the line number.
         OSError: the file cannot be read.
     """
     start = 0
@@ -123,23 +117,22 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 try:
                     value = json.loads(line)
                 except ValueError as error:
-                    raise ValueError(f"{path}, line {number}: no valid JSON ({error})") from None
+                    raise ValueError(f"{path}, line {number}: invalid JSON ({error}); remove the line") from None
                 if not isinstance(value, dict):
-                    raise ValueError(f"{path}, line {number}: a JSON object is expected")
+                    raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(value).__name__}")
                 yield start, value
             start += len(line)
 
 
 def _repair_last_line(path: Path, descriptor: int) -> int:
-    """Ends or cuts a last line that has no end, the trace of a crash, and returns the size of the file then.
+    """Repairs a last line without a line end, the trace of a crash, and returns the file size.
 
-    Raises:
-        ValueError: the last line is no beginning of a JSON object: this is some other file.
+    Complete JSON gets its line end; a partial object is truncated.
     """
     size = os.fstat(descriptor).st_size
     start = size
-    while start > 0:
-        begin = max(0, start - 65536)
+    while start > 0:  # search backwards, block by block, for the last line end
+        begin = max(0, start - _BLOCK)
         at = os.pread(descriptor, start - begin, begin).rfind(b"\n")
         if at >= 0:
             start = begin + at + 1
@@ -149,7 +142,7 @@ def _repair_last_line(path: Path, descriptor: int) -> int:
     if not rest:
         return size
     if not rest.startswith(b"{"):
-        raise ValueError(f"{path}: this is no file of JSON lines: {rest[:40]!r}; name another file")
+        raise ValueError(f"{path}: not a JSON Lines file, it ends with {rest[:40]!r}; choose another file")
     try:
         json.loads(rest)
     except ValueError:

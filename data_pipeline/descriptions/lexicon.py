@@ -1,7 +1,7 @@
-"""Words that tell what a description names: body, clothing, refusals, talk about the picture, the language.
+"""Word lists (regular expressions) that detect body, clothing, refusals, talk about the picture, and the language.
 
-Word lists never catch everything. They are chosen so that a match is nearly always right: words that name both a body
-and a garment ("slim", "short", "tall boots") count only where their neighbors settle it.
+The lists favor precision over recall: words that can describe both a body and a garment ("slim", "short", "tall boots")
+count only if their neighbors decide it.
 """
 
 import re
@@ -11,12 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Attribute:
-    """Something that a description is asked to name.
-
-    Attributes:
-        wording: how the prompt asks for it.
-        pattern: matches a text that names it.
-    """
+    """An attribute that a description should name: its wording in the prompt, and a pattern of texts that name it."""
 
     wording: str
     pattern: re.Pattern[str]
@@ -64,7 +59,7 @@ IDENTITY_ATTRIBUTES: dict[str, Attribute] = {
     "hair": Attribute("hair (length, color, style; say so if it is hidden)", _words(_HAIR)),
     "skin": Attribute("skin tone or race", _words(_SKIN)),
 }
-"""What `--attributes` chooses from. All are asked for by default; section 3.3 names race, gender, age and body type."""
+"""The choices of `--attributes`; all by default. The paper (section 3.3) lists race, gender, age and body type."""
 
 _GARMENT = (
     r"(?:t-?|sweat|under|over)?shirts?|tees?|blouses?|polo|(?:tank|crop|halter)[\s-]tops?|sweaters?|jumpers?|pullovers?"
@@ -107,7 +102,7 @@ CLOTHING_ATTRIBUTES: dict[str, Attribute] = {
     "shoes": Attribute("the shoes (say so if they cannot be seen)", _words(_SHOES)),
     "accessories": Attribute("accessories such as bag, hat, glasses (say so if there are none)", _words(_ACCESSORY)),
 }
-"""What every clothing description is asked to name."""
+"""The attributes of every clothing description."""
 
 _WEARS = r"wear(?:s|ing)?(?!(?:[\s,]+[\w-]+){0,4}\s+(?:hair|beard|mo?ustache|ponytail|bun|braids?))"
 _CLOTHING = _words(
@@ -156,37 +151,37 @@ _FOREIGN = _words(
 
 
 def named_attributes(text: str, attributes: Iterable[str]) -> list[str]:
-    """Which of the attributes (keys of `IDENTITY_ATTRIBUTES` or `CLOTHING_ATTRIBUTES`) a text names.
+    """Returns the attributes (keys of `IDENTITY_ATTRIBUTES` or `CLOTHING_ATTRIBUTES`) that a text names.
 
     Raises:
-        KeyError: there is no such attribute.
+        KeyError: an unknown attribute.
     """
     known = {**IDENTITY_ATTRIBUTES, **CLOTHING_ATTRIBUTES}
     return [name for name in attributes if known[name].pattern.search(text)]
 
 
 def clothing_words(text: str) -> list[str]:
-    """The words of a text that name clothing, in lower case, each once, in order."""
+    """Returns the words about clothing: in lower case, in order, each once."""
     return _found(_CLOTHING, text)
 
 
 def body_words(text: str) -> list[str]:
-    """The words that tell something of a body: gender, age, build, height, hair, skin; as `clothing_words`."""
+    """Returns the words about a body (gender, age, build, height, hair, skin), as `clothing_words`."""
     return _found(_BODY, text)
 
 
 def refusal_words(text: str) -> list[str]:
-    """The words by which a text refuses to answer."""
+    """Returns the words of a refusal to answer, as `clothing_words`."""
     return _found(_REFUSAL, text.replace("’", "'"))
 
 
 def meta_words(text: str) -> list[str]:
-    """The words by which a text speaks of the picture or of its task, not of the person."""
+    """Returns the words about the picture or the task instead of the person, as `clothing_words`."""
     return _found(_META, text)
 
 
 def is_english(text: str) -> bool:
-    """Whether a text looks English, by its letters and its small words."""
+    """Checks by letters and function words whether a text is English."""
     letters = [letter for letter in text if letter.isalpha()]
     if sum(letter.isascii() for letter in letters) < 0.9 * len(letters):
         return False

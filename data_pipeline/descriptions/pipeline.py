@@ -1,4 +1,4 @@
-"""The whole way from a data set to its file of descriptions, as `bdam describe run` goes it."""
+"""The `bdam describe run` pipeline: from a data set to its file of descriptions."""
 
 import asyncio
 import math
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .client import Backend, ChatClient, Sampling
-from .costs import Price, cost_so_far, price_of, read_prices
+from .costs import Price, cost_so_far, read_prices
 from .describer import Describer
 from .images import ImageItems
 from .prompts import DescriptionPrompt, Style
@@ -21,20 +21,20 @@ from .validation import Requirements
 
 @dataclass(frozen=True)
 class DescribeOptions:
-    """What is asked, of whom, and how much of it.
+    """Options of a run.
 
     Attributes:
-        output: the file of descriptions; others lie beside it, see `DescriptionStore`.
-        model: its name at the server, or a folder or Hub id for `local`.
-        base_url: the server's address; the service of OpenAI by default.
-        local: a model of transformers in this process answers instead of a server.
-        batch: the server's Batch API answers, for batches of at most `batch_requests`.
+        output: the file of descriptions; see `DescriptionStore` for the files beside it.
+        model: name at the server, or a folder or Hub id if `local`.
+        base_url: the server's address; the OpenAI service by default.
+        local: use a transformers model in this process instead of a server.
+        batch: use the server's Batch API, with at most `batch_requests` requests per batch.
         prompts: a folder of prompt files, see `DescriptionPrompt`.
         draw_style: draws the style of each image's caption, see `Describer`.
-        max_cost: needs `prices`, a file, see `read_prices`.
-        others: "keep" or "replace" descriptions that were made under other settings; None refuses to run then.
+        max_cost: requires `prices`, a price table, see `read_prices`.
+        others: "keep" or "replace" descriptions under other settings; None raises an error if there are any.
 
-    The others are those of `Describer`, `DescribeRun`, `BatchRun`, `ChatClient` and `TransformersBackend`.
+    All others are those of `Describer`, `DescribeRun`, `BatchRun`, `ChatClient` and `TransformersBackend`.
     """
 
     output: Path
@@ -70,49 +70,47 @@ class DescribeOptions:
         if self.max_cost is not None and self.prices is None:
             raise ValueError("max_cost needs a price table (prices)")
         if self.batch and self.local:
-            raise ValueError("the Batch API is one of servers; a local model has none")
+            raise ValueError("batch needs a server with the Batch API, not a local model")
         if self.limit is not None and self.limit < 0:
             raise ValueError(f"limit must not be negative, got {self.limit}")
 
 
 def describe_images(items: ImageItems, options: DescribeOptions) -> Outcome:
-    """Gives every image a description or a recorded failure, as far as the options let it.
+    """Describes all images that have neither a description nor a recorded failure, within the options' limits.
 
     Raises:
-        ValueError: an option cannot be used, or the output holds descriptions under other settings.
-        OSError: a file cannot be read or written, or another process is writing to the output.
+        ValueError: an invalid option, or the output has descriptions under other settings.
+        OSError: a file cannot be read or written, or another process writes to the output.
     """
     with DescriptionStore(options.output) as store:
         describer = _describer(store, options)
         budget = _budget(describer, options)
-        _settle_others(describer, items, options)
+        _resolve_others(describer, items, options)
         if options.retry_failed:
             store.reopen_failures()
         return asyncio.run(_run(describer, items, budget, options))
 
 
 def estimate_run(items: ImageItems, options: DescribeOptions) -> dict[str, Any]:
-    """What a run would send and cost, without sending anything.
+    """Estimates the requests and the cost of a run, without sending anything.
 
-    Tokens of an answer are the mean of those in the output if there are some, else a guess: four letters a token, and
-    the price table's tokens an image.
+    Tokens per answer are the mean over the output if it has enough answers; otherwise they are estimated from four
+    characters per token and the price table's tokens per image.
 
     Raises:
         ValueError, OSError: as `describe_images`.
     """
     with tempfile.TemporaryDirectory() as empty:
-        output = options.output if options.output.exists() else Path(empty) / "none.jsonl"  # an estimate leaves no file
+        output = options.output if options.output.exists() else Path(empty) / "none.jsonl"  # an estimate adds no file
         with DescriptionStore(output) as store:
-            return _estimate(_describer(store, options), items, options)
-
-
-def _estimate(describer: Describer, items: ImageItems, options: DescribeOptions) -> dict[str, Any]:
-    price = _price(options)
-    survey = describer.survey(items, progress=options.progress)
+            describer = _describer(store, options)
+            prices, price = _prices(options)
+            survey = describer.survey(items, progress=options.progress)
+            spent = cost_so_far(store, prices) if price else None
+            prompt_tokens, completion_tokens = _tokens_per_answer(describer, price)
     send = survey.pending + (survey.failed if options.retry_failed else 0)
     send += len(survey.changed) if options.others == "replace" else 0
     send = send if options.limit is None else min(send, options.limit)
-    prompt_tokens, completion_tokens = _tokens_of_an_answer(describer, price)
     return {
         "images": survey.images,
         "described": survey.described,
@@ -122,7 +120,7 @@ def _estimate(describer: Describer, items: ImageItems, options: DescribeOptions)
         "prompt_tokens": round(send * prompt_tokens),
         "completion_tokens": round(send * completion_tokens),
         "cost": price.cost(send * prompt_tokens, send * completion_tokens, options.batch) if price else None,
-        "cost_so_far": cost_so_far(describer.store, read_prices(options.prices)) if options.prices else None,
+        "cost_so_far": spent,
     }
 
 
@@ -182,37 +180,43 @@ def _describer(store: DescriptionStore, options: DescribeOptions) -> Describer:
     )
 
 
-def _settle_others(describer: Describer, items: ImageItems, options: DescribeOptions) -> None:
-    """Does with descriptions under other settings as the options say."""
+def _resolve_others(describer: Describer, items: ImageItems, options: DescribeOptions) -> None:
+    """Keeps, replaces or refuses descriptions under other settings, as `options.others` selects."""
     if options.others == "keep" or not len(describer.store):
         return
     changed = describer.survey(items, progress=options.progress).changed
-    if not changed:
-        return
-    if options.others != "replace":
+    if changed and options.others != "replace":
         raise ValueError(
             f"{options.output}: {len(changed)} images, such as {changed[0]}, were described by another model, prompt "
-            "or style, or have changed since; name another output, or say --others keep or --others replace"
+            "or style, or have changed since; choose another output, or pass --others keep or --others replace"
         )
-    describer.store.supersede(changed)
+    if changed:
+        describer.store.supersede(changed)
 
 
-def _price(options: DescribeOptions) -> Price | None:
-    return None if options.prices is None else price_of(read_prices(options.prices), options.model)
+def _prices(options: DescribeOptions) -> tuple[dict[str, Price], Price | None]:
+    """Reads the price table; returns it and the price of the model, None without a table."""
+    if options.prices is None:
+        return {}, None
+    prices = read_prices(options.prices)
+    if options.model not in prices:
+        raise ValueError(
+            f"{options.prices}: no price for {options.model!r}, only for {', '.join(prices) or 'no model'}"
+        )
+    return prices, prices[options.model]
 
 
 def _budget(describer: Describer, options: DescribeOptions) -> Budget | None:
-    price = _price(options)
-    if price is None or options.prices is None:
+    prices, price = _prices(options)
+    if price is None:
         return None
-    prices = read_prices(options.prices)
-    answer = price.cost(*_tokens_of_an_answer(describer, price), options.batch)
+    answer = price.cost(*_tokens_per_answer(describer, price), options.batch)
     most = math.inf if options.max_cost is None else options.max_cost
     return Budget(most, lambda: cost_so_far(describer.store, prices), answer)
 
 
-def _tokens_of_an_answer(describer: Describer, price: Price | None) -> tuple[float, float]:
-    """Prompt and completion tokens of one answer."""
+def _tokens_per_answer(describer: Describer, price: Price | None) -> tuple[float, float]:
+    """Returns prompt and completion tokens of one answer: the mean over the store, or an estimate."""
     store = describer.store
     if store.answers >= 20:
         return sum(store.prompt_tokens.values()) / store.answers, sum(store.completion_tokens.values()) / store.answers

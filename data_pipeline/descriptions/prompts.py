@@ -1,4 +1,4 @@
-"""What the model is asked: short text files with {placeholders}, which a user can replace one by one."""
+"""Prompts as short text files with {placeholders}; a user can replace each file separately."""
 
 import hashlib
 import json
@@ -19,75 +19,69 @@ PLACEHOLDERS = {
     "describe_style.txt": ("exemplars",),
     "describe_retry.txt": ("reason",),
 }
-"""The files of a prompt, and what each may hold in braces."""
+"""The prompt files, each with the placeholders it may contain."""
 
 PACKAGED = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Style:
-    """A manner of writing: a name, and captions that show it."""
+    """An annotator style: a name, and captions written in it."""
 
     name: str
     exemplars: tuple[str, ...]
 
 
 class DescriptionPrompt:
-    """The messages that ask for the description of an image.
+    """Builds the chat messages that request the description of an image.
 
     Args:
-        requirements: what the answer must be; the prompt tells the model.
-        folder: holds any of the files of `PLACEHOLDERS`; the package's own stand in for those it does not hold.
+        requirements: the checks that answers must pass; the prompt states them.
+        folder: contains any of the files of `PLACEHOLDERS`; the packaged file is used for each missing one.
 
     Raises:
-        ValueError: a file has a placeholder that means nothing there.
-        OSError: a file cannot be read, or the folder holds none.
+        ValueError: a file contains an unknown placeholder.
+        OSError: a file cannot be read, or the folder contains none of the files.
     """
 
     def __init__(self, requirements: Requirements, folder: Path | None = None) -> None:
         self.requirements = requirements
         templates = {name: _read(name, folder) for name in PLACEHOLDERS}
         if folder is not None and not any((folder / name).is_file() for name in PLACEHOLDERS):
-            raise FileNotFoundError(f"{folder}: holds none of {', '.join(PLACEHOLDERS)}")
-        self._system = _fill(
-            templates["describe_system.txt"],
-            {
-                "identity_attributes": _listed(
-                    [IDENTITY_ATTRIBUTES[n].wording for n in requirements.identity_attributes]
-                ),
-                "clothing_attributes": _listed([attribute.wording for attribute in CLOTHING_ATTRIBUTES.values()]),
-                "min_words": str(requirements.min_words),
-                "max_words": str(requirements.max_words),
-                "keys": _listed(requirements.keys),
-            },
-        )
-        self._user = templates["describe_user.txt"]
-        self._style = templates["describe_style.txt"]
-        self._retry = templates["describe_retry.txt"]
+            raise FileNotFoundError(f"{folder}: contains none of the prompt files {', '.join(PLACEHOLDERS)}")
+        system, self._user, self._style, self._retry = templates.values()
+        values = {
+            "identity_attributes": [IDENTITY_ATTRIBUTES[name].wording for name in requirements.identity_attributes],
+            "clothing_attributes": [attribute.wording for attribute in CLOTHING_ATTRIBUTES.values()],
+            "min_words": [str(requirements.min_words)],
+            "max_words": [str(requirements.max_words)],
+            "keys": requirements.keys,
+        }
+        self._system = _fill(system, {name: ", ".join(words) for name, words in values.items()})
         parts = [self._system, self._user, self._style, self._retry, json.dumps(requirements.schema)]
         self.version = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-        """Changes with every word of the files and with the requirements."""
+        """Hash of all files and of the requirements."""
 
     @property
     def letters(self) -> int:
-        """How long the text of a request is, without image and style."""
+        """Characters of a request without image and style, for token estimates."""
         return len(self._system) + len(self._user) + len(json.dumps(self.response_format))
 
     @property
     def response_format(self) -> dict[str, Any]:
-        """What asks a server for structured output. Servers may ignore it."""
+        """The `response_format` of a request, with the JSON schema of an answer. Servers may ignore it."""
         schema = {"name": "person_description", "strict": True, "schema": self.requirements.schema}
         return {"type": "json_schema", "json_schema": schema}
 
     def messages(
         self, image_url: str, style: Style | None = None, rejected: tuple[str, Sequence[str]] | None = None
     ) -> list[Message]:
-        """The messages for an image.
+        """Builds the messages for one image.
 
         Args:
             image_url: the image as a data URI.
-            style: how the caption is to be written; needed where the requirements ask for one.
-            rejected: the answer before, and what was wrong with it.
+            style: style of the caption; required if the requirements include a caption.
+            rejected: the previous answer and its problems, for a retry.
         """
         text = self._user
         if style is not None:
@@ -101,7 +95,7 @@ class DescriptionPrompt:
         return messages
 
     def key(self, image_digest: str, model: str, style: Style | None) -> str:
-        """Stands for an image under this prompt, a model and a style."""
+        """Returns the store key of an image under this prompt, a model and a style."""
         asked = [image_digest, self.version, model, *((style.name, *style.exemplars) if style else ())]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
 
@@ -112,19 +106,15 @@ def _read(name: str, folder: Path | None) -> str:
     unknown = set(re.findall(r"\{(\w+)\}", text)).difference(PLACEHOLDERS[name])
     if unknown:
         allowed = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS[name]) or "none"
-        raise ValueError(f"{path}: {{{min(unknown)}}} means nothing there; what may stand in braces: {allowed}")
+        raise ValueError(f"{path}: unknown placeholder {{{min(unknown)}}}; allowed: {allowed}")
     return text
 
 
 def _fill(template: str, values: dict[str, str]) -> str:
-    """Fills the placeholders in one pass: what is filled in is never looked at again."""
+    """Fills all placeholders in one pass, so that placeholders inside the values stay unchanged."""
     return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
 
 
 def _as_data(texts: Sequence[str]) -> str:
-    """Texts by strangers as JSON strings in which no tag can be closed."""
+    """Encodes untrusted texts as JSON strings without `<`, so that they cannot close the prompt's tag (injection)."""
     return "\n".join(json.dumps(text[:600], ensure_ascii=False).replace("<", "\\u003c") for text in texts)
-
-
-def _listed(words: Sequence[str]) -> str:
-    return ", ".join(words)

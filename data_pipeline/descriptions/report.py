@@ -1,4 +1,4 @@
-"""What a file of descriptions holds: coverage, leaks, lengths, duplicates, styles, failures, tokens."""
+"""Statistics of a descriptions file: coverage, leaks, lengths, duplicates, styles, failures, tokens, cost."""
 
 import statistics
 from collections import Counter
@@ -20,10 +20,10 @@ TEXTS = ("identity_description", "clothing_description")
 
 
 def read_descriptions(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The lines of a descriptions file, each with its `file_path`. One that is being written may be read.
+    """Yields (`file_path`, record) for each line of a descriptions file; a run may be appending to it meanwhile.
 
     Raises:
-        ValueError: a line has no `file_path` or no string under a description's key; the message names it.
+        ValueError: `file_path` or a description is missing or not a string; the message has the entry and the key.
         OSError: the file cannot be read.
     """
     for number, (_, record) in enumerate(read_json_lines(file), start=1):
@@ -34,7 +34,7 @@ def read_descriptions(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def check_file(file: Path, requirements: Requirements) -> Iterator[tuple[str, list[Problem]]]:
-    """The images of a descriptions file whose texts a run would not have kept, with what is wrong.
+    """Yields (`file_path`, problems) for each image that a run would have rejected.
 
     Raises:
         ValueError, OSError: see `read_descriptions`.
@@ -50,10 +50,10 @@ def check_file(file: Path, requirements: Requirements) -> Iterator[tuple[str, li
 
 
 def describe_report(file: Path, requirements: Requirements, prices: Path | None = None) -> dict[str, Any]:
-    """The figures of a descriptions file and of the files of failures and rejected answers beside it, for JSON.
+    """Computes the statistics of a descriptions file and its files of failures and rejected answers, for JSON.
 
-    Shares are from 0 to 1. `leak_rate` is over all answers, those rejected included, `leak_rate_kept` over those kept.
-    With a price table there is `cost`.
+    Shares are in [0, 1]. `leak_rate` is over all answers, rejected ones included; `leak_rate_kept` is over the kept
+    ones. `cost` is included if a price table is given.
 
     Raises:
         ValueError, OSError: see `read_descriptions`.
@@ -64,9 +64,10 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
     counted: dict[str, Counter[str]] = {key: Counter() for key in ("style", "model", "prompt", "attempts")}
     kept_problems: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
-    images = answers = captions = copies = 0
+    images = captions = copies = 0
     table = read_prices(prices) if prices is not None else {}
     cost = 0.0
+    # Kept descriptions.
     for _, record in read_descriptions(file):
         images += 1
         identity, clothing = (record[key] for key in TEXTS)
@@ -82,15 +83,16 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
         copies += "copied_from" in record
         for key, counter in counted.items():
             counter[str(record.get(key) or "none")] += 1
-        _add_usage(tokens, record)
+        tokens.update(record.get("usage") or {})
         cost += record_cost(record, table)
+    # Rejected answers and failures.
     answers = images - copies
     rejected: Counter[str] = Counter()
     for record in _beside(file, "rejected"):
         if "problems" in record:
             answers += 1
             rejected.update({problem["kind"] for problem in record["problems"]})
-            _add_usage(tokens, record)
+            tokens.update(record.get("usage") or {})
             cost += record_cost(record, table)
     failed = list(_beside(file, "failed"))
     return {
@@ -121,22 +123,22 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
 
 
 def failed_images(file: Path, items: ImageItems) -> int:
-    """How many of the images have a recorded failure beside a descriptions file."""
+    """Counts the images with a recorded failure of a descriptions file."""
     failed = {record["file_path"] for record in _beside(file, "failed")}
     return sum(path in failed for path in items.file_paths()) if failed else 0
 
 
 def contact_sheet_of(file: Path, items: ImageItems, path: Path, count: int = 24) -> None:
-    """Draws images from all over a descriptions file, each above its texts, as one PNG."""
+    """Draws evenly sampled images of a descriptions file with their texts as one PNG."""
     described = {record["file_path"]: record for _, record in _every(read_descriptions(file), count)}
     rows = []
+    unknown = {"person_id": -1, "camera_id": -1, "outfit_id": -1}
     for item in items:
         record = described.get(item.file_path)
         if record is not None:
             texts = {key: record[key] for key in TEXTS}
             captions = [record["caption"]] if record.get("caption") else []
             image = {"bytes": item.read(), "path": None}
-            unknown = {"person_id": -1, "camera_id": -1, "outfit_id": -1}
             rows.append({"file_path": item.file_path, "image": image, "captions": captions, **unknown, **texts})
     if rows:
         features = Features({"file_path": Value("string"), **PERSON_FEATURES})
@@ -144,7 +146,7 @@ def contact_sheet_of(file: Path, items: ImageItems, path: Path, count: int = 24)
 
 
 def report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """A report of `describe_report` as names and values for a table."""
+    """Formats a report of `describe_report` as (name, value) rows of a table."""
 
     def shares(values: dict[str, float | None]) -> str:
         return ", ".join(f"{name} {_percent(value)}" for name, value in values.items()) if report["images"] else "none"
@@ -155,12 +157,10 @@ def report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     def spread(values: dict[str, float] | None) -> str:
         return "none" if values is None else "{min:g} to {max:g}, median {median:g}".format(**values)
 
+    failed_kinds = f" ({counts(report['failed_by_kind'])})" if report["failed"] else ""
     rows = [
         ("images described", f"{report['images']}, {report['captions']} with a caption"),
-        (
-            "images failed",
-            f"{report['failed']}" + (f" ({counts(report['failed_by_kind'])})" if report["failed"] else ""),
-        ),
+        ("images failed", f"{report['failed']}{failed_kinds}"),
         ("answers", f"{report['answers']}; rejected: {counts(report['rejected_by_kind'])}"),
         ("refusals", _percent(report["refusal_rate"])),
         ("leaks", f"{_percent(report['leak_rate'])} of answers, {_percent(report['leak_rate_kept'])} of those kept"),
@@ -182,7 +182,7 @@ def report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _every(values: Iterable[Any], count: int) -> list[Any]:
-    """About `count` values from all over an iterable, of which never more than twice as many are held."""
+    """Samples about `count` values evenly from an iterable, in memory for at most twice as many."""
     kept: list[Any] = []
     step = 1
     for number, value in enumerate(values):
@@ -196,11 +196,6 @@ def _every(values: Iterable[Any], count: int) -> list[Any]:
 def _beside(file: Path, part: str) -> Iterable[dict[str, Any]]:
     path = file.with_suffix(f".{part}{file.suffix}")
     return (record for _, record in read_json_lines(path)) if path.is_file() else ()
-
-
-def _add_usage(tokens: Counter[str], record: dict[str, Any]) -> None:
-    for name, count in (record.get("usage") or {}).items():
-        tokens[name] += count
 
 
 def _spread(values: list[int]) -> dict[str, float] | None:

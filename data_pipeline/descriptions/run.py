@@ -1,4 +1,4 @@
-"""Describes many images at once through a server, and stops cleanly when it must."""
+"""Concurrent requests for many images, with a clean stop on Ctrl-C, budget, limit or server failure."""
 
 import asyncio
 import contextlib
@@ -6,21 +6,22 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from tqdm.auto import tqdm
 
 from .client import Backend, RequestFailed, ServerRefuses
 from .describer import Describer, Job
 from .images import ImageItem
+from .store import DescriptionStore
 
-_LINES_A_SYNC = 64
-_SECONDS_A_SYNC = 5.0
+_LINES_PER_SYNC = 64
+_SECONDS_PER_SYNC = 5.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `stopped`: why before the last image, if so; `refused`: because no request gets an answer."""
+    """Result of a run. `stopped`: the reason for an early stop; `refused`: whether the server was that reason."""
 
     described: int
     failed: int
@@ -30,48 +31,63 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be spent, and how to tell. `spent` covers all answers in the store; `answer` is a guess at the first."""
+    """Maximum cost of an output.
+
+    Attributes:
+        most: the maximum.
+        spent: returns the cost of all answers in the store.
+        answer: estimated cost of one answer.
+    """
 
     most: float
     spent: Callable[[], float]
     answer: float
 
+    def reason_to_stop(self, requests: int, answer: float | None = None) -> str | None:
+        """Returns a message if so many further requests, `answer` or the estimate each, could exceed the maximum."""
+        spent = self.spent()
+        if spent + requests * (self.answer if answer is None else answer) <= self.most:
+            return None
+        return f"the next answer could exceed the maximum cost: {spent:.4f} of {self.most:g} are spent"
 
+
+def progress_text(store: DescriptionStore, failed: int, budget: Budget | None) -> str:
+    """Formats failures, tokens and cost for a progress bar."""
+    tokens = sum(store.prompt_tokens.values()) + sum(store.completion_tokens.values())
+    return f"{failed} failed, {tokens} tokens" + (f", cost {budget.spent():.2f}" if budget else "")
+
+
+@dataclass
 class DescribeRun:
-    """One pass over the images that have neither a description nor a failure yet.
+    """One pass over the images that have neither a description nor a recorded failure.
 
     Args:
-        describer: what is asked and kept.
-        backend: who answers.
-        limit: how many images to settle; all by default.
-        budget: the run stops before the answers in the store, with those in flight, would cost more.
-        total: how many images there are to settle, for the progress bar.
-        progress: whether to show it.
+        describer: prepares requests and records answers.
+        backend: answers the requests.
+        limit: maximum number of images; all by default.
+        budget: the run stops before the stored answers and those in flight could exceed it.
+        total: number of images to describe, for the progress bar.
+        progress: whether to show the progress bar.
     """
 
-    def __init__(
-        self,
-        describer: Describer,
-        backend: Backend,
-        *,
-        limit: int | None = None,
-        budget: Budget | None = None,
-        total: int | None = None,
-        progress: bool = True,
-    ) -> None:
-        self._describer = describer
-        self._backend = backend
-        self._limit = limit
-        self._budget = budget
+    describer: Describer
+    backend: Backend
+    _: KW_ONLY
+    limit: int | None = None
+    budget: Budget | None = None
+    total: int | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
         self._bar = tqdm(
-            total=total if limit is None or total is None else min(limit, total),
+            total=self.total if self.limit is None or self.total is None else min(self.limit, self.total),
             unit=" images",
-            disable=not progress,
+            disable=not self.progress,
             mininterval=0.2 if sys.stderr.isatty() else 30.0,
         )
         self._taken = self._described = self._failed = self._asking = 0
         self._in_flight: dict[str, asyncio.Event] = {}
-        self._unproven: list[tuple[Job, str, int]] = []
+        self._deferred: list[tuple[Job, str, int]] = []  # failed requests that are not committed yet
         self._stopped: str | None = None
         self._at_limit: str | None = None
         self._refused = False
@@ -79,16 +95,18 @@ class DescribeRun:
         self._synced_at = time.monotonic()
 
     async def run(self, items: Iterable[ImageItem]) -> Outcome:
-        """Settles the images. Ctrl-C lets the requests in flight end and keeps their answers; once more drops them.
+        """Describes the images. The first Ctrl-C waits for the answers in flight, the second one drops them.
 
         Raises:
             OSError: an answer could not be written.
         """
         loop = asyncio.get_running_loop()
         iterator = iter(items)
-        workers = [asyncio.create_task(self._work(iterator)) for _ in range(self._backend.in_flight)]
-        # Off the main thread, and on Windows, Ctrl-C stops at once; what was read by then is kept there too.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        workers = [asyncio.create_task(self._work(iterator)) for _ in range(self.backend.in_flight)]
+        # Signal handlers exist only on the main thread and not on Windows. Elsewhere Ctrl-C stops at once; the answers
+        # recorded until then are kept.
+        no_handlers = (NotImplementedError, RuntimeError, ValueError)
+        with contextlib.suppress(*no_handlers):
             loop.add_signal_handler(signal.SIGINT, self._interrupt, workers)
         try:
             await asyncio.gather(*workers)
@@ -99,21 +117,22 @@ class DescribeRun:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            with contextlib.suppress(*no_handlers):
                 loop.remove_signal_handler(signal.SIGINT)
             if not self._refused:
-                self._record_unproven()
-            self._describer.store.sync()
+                self._commit_deferred()
+            self.describer.store.sync()
             self._bar.close()
         return Outcome(self._described, self._failed, self._stopped or self._at_limit, self._refused)
 
     async def _work(self, items: Iterator[ImageItem]) -> None:
+        """Worker: describes images from the shared iterator until it ends or the run stops."""
         for item in items:
-            if self._describer.is_settled(item.file_path):
+            if self.describer.is_settled(item.file_path):
                 continue
-            if self._limit is not None and self._taken >= self._limit:
-                self._at_limit = f"the limit of {self._limit} images is reached"
-                return  # what was taken before is still described
+            if self.limit is not None and self._taken >= self.limit:
+                self._at_limit = f"the limit of {self.limit} images is reached"
+                return  # images in other workers are still described
             if self._stopped:
                 return
             self._taken += 1
@@ -121,16 +140,16 @@ class DescribeRun:
             await self._sync()
 
     async def _settle(self, item: ImageItem) -> None:
-        """Describes one image, or records why not. One that the run stops in the midst of stays to be done."""
+        """Describes one image or records its failure; an image interrupted by a stop remains pending."""
         try:
-            job = await asyncio.to_thread(self._describer.job, item)
+            job = await asyncio.to_thread(self.describer.job, item)
         except ValueError as error:
-            self._describer.fail(item, str(error))
+            self.describer.fail(item, str(error))
             self._count(failed=True)
             return
-        while job.key in self._in_flight:  # the same image once more
+        while job.key in self._in_flight:  # an identical image is being described; its answer is copied below
             await self._in_flight[job.key].wait()
-        if self._describer.copied(job):
+        if self.describer.copied(job):
             self._count(failed=False)
             return
         self._in_flight[job.key] = asyncio.Event()
@@ -140,18 +159,19 @@ class DescribeRun:
             self._in_flight.pop(job.key).set()
 
     async def _ask(self, job: Job) -> None:
-        while (messages := self._describer.messages(job)) is not None:
+        """Requests answers for a job until one is kept or the attempts are used up."""
+        while (messages := self.describer.messages(job)) is not None:
             self._check_budget()
             if self._stopped:
                 return
             self._asking += 1
             try:
-                answer = await self._backend.ask(messages, self._describer.prompt.response_format)
+                answer = await self.backend.ask(messages, self.describer.prompt.response_format)
             except RequestFailed as error:
-                self._unproven.append((job, str(error), self._describer.store.rejected(job.key)[0]))
-                if len(self._unproven) >= max(20, 2 * self._backend.in_flight):
+                self._deferred.append((job, str(error), self.describer.store.rejected(job.key)[0]))
+                if len(self._deferred) >= max(20, 2 * self.backend.in_flight):
                     self._refused = True
-                    self._stop(f"{len(self._unproven)} images in a row got no answer: {error}")
+                    self._stop(f"{len(self._deferred)} consecutive requests failed: {error}")
                 return
             except ServerRefuses as error:
                 self._refused = True
@@ -159,28 +179,30 @@ class DescribeRun:
                 return
             finally:
                 self._asking -= 1
-            kept = self._describer.record(job, answer)
-            self._record_unproven()
+            kept = self.describer.record(job, answer)
+            self._commit_deferred()
             if kept:
                 self._count(failed=False)
                 return
         self._count(failed=True)
 
-    def _record_unproven(self) -> None:
-        """Records failures by the server's fault, once another answer shows that the server itself is well."""
-        for job, reason, attempts in self._unproven:
-            self._describer.fail(job, reason, attempts, ["server"])
+    def _commit_deferred(self) -> None:
+        """Commits deferred failures (such as 5xx) only after a later request succeeds.
+
+        Otherwise an outage of the server would mark every image as failed.
+        """
+        for job, reason, attempts in self._deferred:
+            self.describer.fail(job, reason, attempts, ["server"])
             self._count(failed=True)
-        self._unproven.clear()
+        self._deferred.clear()
 
     def _check_budget(self) -> None:
-        if self._budget is None:
+        if self.budget is None:
             return
-        store = self._describer.store
-        spent = self._budget.spent()
-        answer = spent / store.answers if store.answers >= 20 else self._budget.answer
-        if spent + (self._asking + 1) * answer > self._budget.most:
-            self._stop(f"the next answer might exceed the most that may be spent: {spent:.4f} of {self._budget.most:g}")
+        answers = self.describer.store.answers
+        mean = self.budget.spent() / answers if answers >= 20 else None
+        if reason := self.budget.reason_to_stop(self._asking + 1, mean):
+            self._stop(reason)
 
     def _interrupt(self, workers: list[asyncio.Task[None]]) -> None:
         if self._stopped:
@@ -188,7 +210,7 @@ class DescribeRun:
                 worker.cancel()
         else:
             self._stop("interrupted")
-            self._bar.write("waiting for the answers to come; Ctrl-C once more gives them up", file=sys.stderr)
+            self._bar.write("waiting for the answers in flight; press Ctrl-C again to drop them", file=sys.stderr)
 
     def _stop(self, reason: str) -> None:
         self._stopped = self._stopped or reason
@@ -197,17 +219,14 @@ class DescribeRun:
         self._failed += failed
         self._described += not failed
         self._unsynced += 1
-        if self._bar.disable:
-            return
-        store = self._describer.store
-        tokens = sum(store.prompt_tokens.values()) + sum(store.completion_tokens.values())
-        cost = f", cost {self._budget.spent():.2f}" if self._budget else ""
-        self._bar.set_postfix_str(f"{self._failed} failed, {tokens} tokens{cost}", refresh=False)
-        self._bar.update()
+        if not self._bar.disable:
+            text = progress_text(self.describer.store, self._failed, self.budget)
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update()
 
     async def _sync(self) -> None:
-        """Syncs the files now and then, in a thread."""
-        if self._unsynced < _LINES_A_SYNC and time.monotonic() - self._synced_at < _SECONDS_A_SYNC:
+        """Syncs the files in a thread, every few lines or seconds."""
+        if self._unsynced < _LINES_PER_SYNC and time.monotonic() - self._synced_at < _SECONDS_PER_SYNC:
             return
         self._unsynced, self._synced_at = 0, time.monotonic()
-        await asyncio.to_thread(self._describer.store.sync)
+        await asyncio.to_thread(self.describer.store.sync)

@@ -1,13 +1,13 @@
-"""Every answer of the model on disk: kept descriptions, rejected answers, failures. What is here is never paid again.
+"""On-disk store of all answers: descriptions, rejected answers, failures. A stored answer is never paid for again.
 
-For an output `descriptions.jsonl` there lie beside it:
+For an output `descriptions.jsonl` the store also writes
 
-- `descriptions.rejected.jsonl`: answers that were read but not kept, with what was wrong with them;
-- `descriptions.failed.jsonl`: images that stay without a description, with the reason;
-- `descriptions.superseded.jsonl`: descriptions under earlier settings that were described anew.
+- `descriptions.rejected.jsonl`: answers that were rejected, with their problems;
+- `descriptions.failed.jsonl`: images that remain without a description, with the reason;
+- `descriptions.superseded.jsonl`: descriptions under earlier settings that were replaced.
 
-All only grow, by whole lines, so that a process may be killed at any moment and another may read at any moment. A `key`
-stands for an image (by its bytes) under a prompt, a model and a style.
+All files are append-only JSON Lines, so a process can be killed and the files can be read at any time. A `key`
+identifies an image (by its bytes) under a prompt, a model and a style.
 """
 
 from collections import Counter
@@ -15,45 +15,49 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from .jsonl import JsonLinesFile, writing_alone
+from .jsonl import JsonLinesFile, single_writer
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Tokens of one model, online or by the Batch API (which is cheaper)."""
+    """Key of the token counters: a model, used online or through the (cheaper) Batch API."""
 
     model: str
     batch: bool
 
 
 class DescriptionStore:
-    """The files of one output, for one writer.
+    """The files of one output, opened for a single writer.
+
+    Attributes:
+        failures: the recorded failures by `file_path`.
+        prompt_tokens, completion_tokens: tokens of all answers, rejected and superseded ones included.
+        answers: number of these answers.
 
     Raises:
-        BlockingIOError: another process is writing to this output.
-        ValueError: a line of a file is broken; the message names it.
+        BlockingIOError: another process writes to this output.
+        ValueError: a line is malformed; the message has the file and the line.
         OSError: a file cannot be opened.
     """
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self._open_things = ExitStack()
-        self._open_things.enter_context(writing_alone(output))
-        self._key_of: dict[str, str] = {}
-        self._place_of: dict[str, tuple[JsonLinesFile, int]] = {}
-        self._attempts: dict[str, tuple[int, int]] = {}
-        self._failures: dict[str, Record] = {}
-        self._texts: Counter[int] = Counter()
+        self.failures: dict[str, Record] = {}
         self.prompt_tokens: Counter[Spent] = Counter()
         self.completion_tokens: Counter[Spent] = Counter()
         self.answers = 0
+        self._key_of: dict[str, str] = {}  # file_path -> key
+        self._location: dict[str, tuple[JsonLinesFile, int]] = {}  # key -> file and byte offset of the description
+        self._attempts: dict[str, tuple[int, int]] = {}  # key -> rejected answers and byte offset of the last one
+        self._texts: Counter[int] = Counter()
         self._files: list[JsonLinesFile] = []
-        self._open_things.callback(self._close_files)
+        self._resources = ExitStack()
+        self._resources.enter_context(single_writer(output))
+        self._resources.callback(self._close_files)
         try:
             self._superseded = self._open("superseded")
             self._kept = self._open("")
@@ -67,79 +71,71 @@ class DescriptionStore:
     def __enter__(self) -> "DescriptionStore":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Syncs and closes the files and lets other writers in."""
-        self._open_things.close()
+        """Syncs and closes the files and releases the file lock."""
+        self._resources.close()
 
     def sync(self) -> None:
-        """Waits until everything lies on the disk itself."""
+        """Flushes all files to disk (fsync)."""
         for file in self._files:
             file.sync()
 
     def __len__(self) -> int:
-        """How many images have a description."""
+        """Number of images with a description."""
         return len(self._key_of)
 
-    @property
-    def failures(self) -> dict[str, Record]:
-        """The recorded failures by `file_path`."""
-        return self._failures
-
     def key_of(self, file_path: str) -> str | None:
-        """The key under which an image was described; None if it was not."""
+        """Returns the key that an image was described under; None if it has no description."""
         return self._key_of.get(file_path)
 
     def described_as(self, key: str) -> Record | None:
-        """The description under a key, of whichever image; None if there is none."""
-        place = self._place_of.get(key)
-        return None if place is None else place[0].read_at(place[1])
+        """Returns the description under a key, of any image; None if there is none."""
+        location = self._location.get(key)
+        return None if location is None else location[0].read_at(location[1])
 
     def rejected(self, key: str) -> tuple[int, Record | None]:
-        """How many answers under a key were rejected so far, and the last of them."""
+        """Returns the number of rejected answers under a key and the last of them."""
         count, start = self._attempts.get(key, (0, -1))
         return count, self._rejected.read_at(start) if count else None
 
     def same_texts(self, record: Record) -> int:
-        """How many images have both texts of this description already."""
+        """Counts the images that already have both texts of this description."""
         return self._texts[_fingerprint(record)]
 
     def descriptions(self) -> Iterator[Record]:
-        """Every kept description."""
+        """Yields each kept description."""
         return (record for _, record in self._kept.lines())
 
     def add_description(self, record: Record) -> None:
-        """Keeps a description: an object with at least `file_path`, the texts, `key`, `model`, `usage`."""
+        """Appends a description with at least `file_path`, the texts, `key`, `model`, `usage`."""
         self._index(self._kept, self._kept.append(record), record)
         self._count(record)
 
     def add_rejected(self, record: Record) -> None:
-        """Keeps a rejected answer: at least `key`, `problems`, `answer`, `model`, `usage`."""
+        """Appends a rejected answer with at least `key`, `problems`, `answer`, `model`, `usage`."""
         self._index_rejected(self._rejected.append(record), record)
 
     def add_failure(self, record: Record) -> None:
-        """Records that an image stays without a description: at least `file_path`, `reason`."""
+        """Appends a failure with at least `file_path`, `reason`."""
         self._failed.append(record)
-        self._failures[record["file_path"]] = record
+        self.failures[record["file_path"]] = record
 
-    def reopen_failures(self) -> int:
-        """Forgets all failures, so that their images may be sent again with the full number of attempts."""
-        count = len(self._failures)
-        if count:
-            for record in self._failures.values():
-                if record.get("key") in self._attempts:
-                    self.add_rejected({"key": record["key"], "reopened": True})
-            self._rejected.sync()
-            self._failed.replace(iter(()))
-            self._failures.clear()
-        return count
+    def reopen_failures(self) -> None:
+        """Deletes all failures and resets their attempts, so that a run retries their images."""
+        if not self.failures:
+            return
+        for record in self.failures.values():
+            if record.get("key") in self._attempts:
+                self.add_rejected({"key": record["key"], "reopened": True})
+        self._rejected.sync()
+        self._failed.replace(())
+        self.failures.clear()
 
     def supersede(self, file_paths: Collection[str]) -> None:
-        """Takes descriptions out of the output. They stay beside it, and are put back if their key is asked for."""
+        """Moves descriptions to the superseded file; a later run under their key restores them without a request."""
         chosen = set(file_paths)
         for record in self.descriptions():
             if record["file_path"] in chosen:
@@ -149,7 +145,6 @@ class DescriptionStore:
         self._read()
 
     def _close_files(self) -> None:
-        """Empty files are removed, but for the output."""
         for file in self._files:
             file.close()
             if file.path != self.output and file.path.stat().st_size == 0:
@@ -163,7 +158,8 @@ class DescriptionStore:
         return file
 
     def _read(self) -> None:
-        for index in (self._key_of, self._place_of, self._attempts, self._failures, self._texts):
+        """Rebuilds all indexes from the files."""
+        for index in (self._key_of, self._location, self._attempts, self.failures, self._texts):
             index.clear()
         self.prompt_tokens.clear()
         self.completion_tokens.clear()
@@ -171,13 +167,13 @@ class DescriptionStore:
         for file in (self._superseded, self._kept):
             for start, record in file.lines():
                 if "file_path" not in record:
-                    raise ValueError(f"{file.path}, byte {start}: a description without a file_path")
+                    raise ValueError(f"{file.path}, byte {start}: no key `file_path`; remove the line")
                 self._index(file, start, record)
                 self._count(record)
         for start, record in self._rejected.lines():
             self._index_rejected(start, record)
         for _, record in self._failed.lines():
-            self._failures[record["file_path"]] = record
+            self.failures[record["file_path"]] = record
 
     def _index(self, file: JsonLinesFile, start: int, record: Record) -> None:
         key = record.get("key", "")
@@ -185,7 +181,7 @@ class DescriptionStore:
             self._key_of[record["file_path"]] = key
             self._texts[_fingerprint(record)] += 1
         if key:
-            self._place_of[key] = (file, start)
+            self._location[key] = (file, start)
 
     def _index_rejected(self, start: int, record: Record) -> None:
         if record.get("reopened"):

@@ -1,4 +1,4 @@
-"""What an answer of the model must be before it is kept: parsable, complete, and each text about its own half alone."""
+"""Checks of a model's answer: valid JSON, all attributes named, no clothing in the identity text and vice versa."""
 
 import json
 from dataclasses import dataclass
@@ -15,34 +15,19 @@ from .lexicon import (
     refusal_words,
 )
 
-PROBLEM_KINDS = (
-    "refusal",
-    "unparsable",
-    "schema",
-    "empty",
-    "language",
-    "meta",
-    "length",
-    "coverage",
-    "leak",
-    "unasked",
-    "duplicate",
-)
-"""Every kind of `Problem`."""
-
 
 @dataclass(frozen=True)
 class Requirements:
-    """What is asked of a description.
+    """Requirements on a description.
 
     Attributes:
-        identity_attributes: keys of `IDENTITY_ATTRIBUTES` that the identity text should name. It must name no other.
-        min_words, max_words: bounds on the length of either description.
-        min_coverage: share of the asked attributes, from 0 to 1, that each description must name.
-        caption: whether a full caption in a style is asked for too.
+        identity_attributes: keys of `IDENTITY_ATTRIBUTES` that the identity text should name; all others are forbidden.
+        min_words, max_words: bounds on the length of each of the two descriptions.
+        min_coverage: share of the requested attributes, in [0, 1], that each description must name.
+        caption: whether the answer also has a caption in an annotator style.
 
     Raises:
-        ValueError: a value is out of its range, or there is no such attribute.
+        ValueError: a value is out of range, or an attribute is unknown.
     """
 
     identity_attributes: tuple[str, ...] = tuple(IDENTITY_ATTRIBUTES)
@@ -54,24 +39,21 @@ class Requirements:
     def __post_init__(self) -> None:
         unknown = [name for name in self.identity_attributes if name not in IDENTITY_ATTRIBUTES]
         if unknown or not self.identity_attributes:
-            raise ValueError(
-                f"attributes: {unknown[0]!r} is none of {', '.join(IDENTITY_ATTRIBUTES)}"
-                if unknown
-                else f"attributes: name at least one of {', '.join(IDENTITY_ATTRIBUTES)}"
-            )
+            wrong = f"unknown attribute {unknown[0]!r}" if unknown else "no attribute given"
+            raise ValueError(f"attributes: {wrong}; choose from {', '.join(IDENTITY_ATTRIBUTES)}")
         if not 1 <= self.min_words <= self.max_words:
-            raise ValueError(f"words: 1 <= {self.min_words} <= {self.max_words} does not hold")
+            raise ValueError(f"need 1 <= min_words <= max_words, got {self.min_words} and {self.max_words}")
         if not 0 <= self.min_coverage <= 1:
             raise ValueError(f"min_coverage must be between 0 and 1, got {self.min_coverage}")
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys of an answer."""
+        """The JSON keys of an answer."""
         return ("identity_description", "clothing_description", *(("caption",) if self.caption else ()))
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON schema of an answer: an object of these strings and no other key."""
+        """The JSON schema of an answer: an object with exactly these keys, all strings."""
         return {
             "type": "object",
             "properties": {key: {"type": "string"} for key in self.keys},
@@ -82,14 +64,19 @@ class Requirements:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why an answer is not kept: its kind, one of `PROBLEM_KINDS`, and what the model is told."""
+    """A reason for rejecting an answer.
+
+    Attributes:
+        kind: one of refusal, unparsable, schema, empty, language, meta, length, coverage, leak, unasked, duplicate.
+        detail: the explanation that a retry sends to the model.
+    """
 
     kind: str
     detail: str
 
 
 class UnusableAnswer(ValueError):
-    """An answer from which no description can be read."""
+    """Raised for an answer that cannot be parsed into texts; `problem` has the kind and the detail."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -97,10 +84,10 @@ class UnusableAnswer(ValueError):
 
 
 def parse_answer(content: str, keys: tuple[str, ...]) -> dict[str, str]:
-    """The texts of an answer, by key. Prose or a code fence around the one JSON object does no harm.
+    """Extracts the texts of an answer, by key. Prose or a code fence around the JSON object is ignored.
 
     Raises:
-        UnusableAnswer: it is empty or a refusal, holds no JSON object, or one with other keys or values than asked.
+        UnusableAnswer: an empty answer, a refusal, no JSON object, or none with the requested keys and strings.
     """
     if not content.strip():
         raise UnusableAnswer("empty", "the answer was empty")
@@ -108,8 +95,8 @@ def parse_answer(content: str, keys: tuple[str, ...]) -> dict[str, str]:
     if not objects:
         if refusal_words(content):
             raise UnusableAnswer("refusal", "the answer was a refusal")
-        raise UnusableAnswer("unparsable", "the answer held no complete JSON object")
-    # The last one: a model that thinks aloud ends with its answer.
+        raise UnusableAnswer("unparsable", "the answer contained no complete JSON object")
+    # The last match: a model that prints its reasoning puts the final answer last.
     found = next((candidate for candidate in reversed(objects) if set(candidate) == set(keys)), None)
     if found is None:
         raise UnusableAnswer("schema", f"the JSON object must have the keys {', '.join(keys)} and no other")
@@ -117,16 +104,16 @@ def parse_answer(content: str, keys: tuple[str, ...]) -> dict[str, str]:
     for key in keys:
         if not isinstance(found[key], str):
             raise UnusableAnswer("schema", f"{key} must be a string")
-        if not _is_unicode(found[key]):
-            raise UnusableAnswer("unparsable", f"{key} held half a character")
+        if any("\ud800" <= character <= "\udfff" for character in found[key]):  # not encodable as UTF-8
+            raise UnusableAnswer("unparsable", f"{key} contained an unpaired surrogate")
         texts[key] = " ".join(found[key].split())
     return texts
 
 
 def check_description(texts: dict[str, str], requirements: Requirements) -> list[Problem]:
-    """What is wrong with the texts of an answer; nothing if it may be kept.
+    """Returns the problems of the texts of an answer; an empty list if it can be kept.
 
-    A caption is in the manner of a person's, so that only emptiness, refusals, language and length are looked at.
+    A caption imitates a human annotator: it is checked only for emptiness, refusals, language and length.
     """
     problems = []
     for key in requirements.keys:
@@ -138,7 +125,7 @@ def check_description(texts: dict[str, str], requirements: Requirements) -> list
         elif not is_english(text):
             problems.append(Problem("language", f"{key} must be in English"))
     if problems:
-        return problems  # what the texts name can only be told of real ones
+        return problems  # the checks of content need real texts
     asked = {
         "identity_description": requirements.identity_attributes,
         "clothing_description": tuple(CLOTHING_ATTRIBUTES),
@@ -152,7 +139,7 @@ def check_description(texts: dict[str, str], requirements: Requirements) -> list
 
 
 def check_answer(content: str, requirements: Requirements) -> tuple[dict[str, str], list[Problem]]:
-    """Parses and checks an answer: its texts, empty if none can be read, and what is wrong with them."""
+    """Parses and checks an answer; returns its texts (empty if unparsable) and its problems."""
     try:
         texts = parse_answer(content, requirements.keys)
     except UnusableAnswer as error:
@@ -161,12 +148,12 @@ def check_answer(content: str, requirements: Requirements) -> tuple[dict[str, st
 
 
 def _check_text(key: str, text: str, attributes: tuple[str, ...], requirements: Requirements) -> list[Problem]:
-    """Length, talk about the picture, coverage."""
+    """Checks length, talk about the picture, and coverage of the attributes."""
     problems = []
     words = len(text.split())
     if not requirements.min_words <= words <= requirements.max_words:
-        wanted = f"between {requirements.min_words} and {requirements.max_words} words"
-        problems.append(Problem("length", f"{key} had {words} words, it must have {wanted}"))
+        bounds = f"between {requirements.min_words} and {requirements.max_words}"
+        problems.append(Problem("length", f"{key} had {words} words, it must have {bounds}"))
     if meta := meta_words(text):
         problems.append(Problem("meta", f"{key} must not speak of the picture or the task: {_quoted(meta)}"))
     named = named_attributes(text, attributes)
@@ -177,7 +164,7 @@ def _check_text(key: str, text: str, attributes: tuple[str, ...], requirements: 
 
 
 def _check_separation(identity: str, clothing: str, requirements: Requirements) -> list[Problem]:
-    """No clothing in the identity text, no body in the clothing text, nothing of the body that was not asked for."""
+    """Checks for leaks between the two texts, and for identity attributes that were not requested."""
     problems = []
     if leaked := clothing_words(identity):
         problems.append(Problem("leak", f"identity_description must not name clothing: {_quoted(leaked)}"))
@@ -190,7 +177,7 @@ def _check_separation(identity: str, clothing: str, requirements: Requirements) 
 
 
 def _json_objects(content: str) -> list[dict[str, Any]]:
-    """The whole JSON objects in the first 20,000 characters of a text; those inside others do not count."""
+    """Returns the complete outermost JSON objects in the first 20,000 characters of a text."""
     content = content[:20_000]
     decoder = json.JSONDecoder()
     objects = []
@@ -203,14 +190,6 @@ def _json_objects(content: str) -> list[dict[str, Any]]:
             end = start + 1
         start = content.find("{", end)
     return objects
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _quoted(words: list[str]) -> str:

@@ -1,1 +1,1 @@
-"""The paper's tables and figures, and ours: YAML files of config overrides, and what trains and shows them."""
+"""Reproduces the tables and figures of the paper, and further ones, from YAML files of config overrides."""

@@ -1,4 +1,4 @@
-"""Wrong training texts, on purpose: how much of a multimodal LLM's noise does a model bear?"""
+"""Injects noise into training texts, as multimodal LLMs do: swapped texts and wrong attributes."""
 
 import random
 import re
@@ -11,7 +11,7 @@ from datasets import Dataset
 from ..benchmarks.columns import with_column
 
 TEXT_COLUMNS = ("captions", "identity_description", "clothing_description", "styled_captions")
-# Words that can stand for one another in a sentence, and then say something else of the person.
+# The words of a group can replace each other in a sentence and change the description of the person.
 ATTRIBUTE_WORDS = (
     ("black", "white", "grey", "gray", "blue", "red", "green", "brown", "yellow", "pink", "purple", "orange", "beige"),
     ("t-shirt", "shirt", "sweater", "hoodie", "jacket", "coat", "blouse", "vest"),
@@ -33,25 +33,25 @@ _WORDS = re.compile(
 )
 
 
-def corrupt_texts(rows: Dataset, share: float, seed: int, right_alone: bool = False) -> Dataset:
-    """The rows, a share of which have wrong texts: half of them another person's, half with attributes changed.
+def corrupt_texts(rows: Dataset, share: float, seed: int, clean_only: bool = False) -> Dataset:
+    """Replaces the texts of a share of the rows: half by another person's texts, half by texts with wrong attributes.
 
-    A row's captions and descriptions go wrong together, as those of an image that a model misread.
+    All captions and descriptions of a row are replaced together, as when an LLM misreads an image.
 
     Args:
         rows: a training split.
         share: of the rows, in [0, 1].
-        seed: decides which rows and how.
-        right_alone: leave the rows with wrong texts out: what training could know at best.
+        seed: selects the rows and the replacements.
+        clean_only: drop the selected rows instead: an upper bound for methods that detect wrong texts.
 
     Raises:
         ValueError: the share is out of range, or one person has most of the images, so that texts cannot be swapped.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"the share of wrong texts must lie between 0 and 1, got {share}")
+        raise ValueError(f"the share of wrong texts must be between 0 and 1, got {share}")
     rng = random.Random(f"{seed}/noise")
     wrong = rng.sample(range(len(rows)), round(share * len(rows)))
-    if right_alone:
+    if clean_only:
         return rows.select(sorted(set(range(len(rows))) - set(wrong)))
     swapped, changed = wrong[: len(wrong) // 2], wrong[len(wrong) // 2 :]
     source = dict(zip(swapped, _of_others(swapped, rows["person_id"], rng), strict=True))
@@ -67,7 +67,7 @@ def corrupt_texts(rows: Dataset, share: float, seed: int, right_alone: bool = Fa
 
 
 def _of_others(rows: Sequence[int], person_ids: Sequence[int], rng: random.Random) -> list[int]:
-    """For each row another row of the same list, of another person; every row is taken once."""
+    """For each row another row of the same list that shows another person; each row is used once."""
     people = Counter(person_ids[row] for row in rows)
     shift = max(people.values(), default=0)
     if 2 * shift > len(rows):
@@ -76,13 +76,13 @@ def _of_others(rows: Sequence[int], person_ids: Sequence[int], rng: random.Rando
     rng.shuffle(order)
     place = {person: position for position, person in enumerate(order)}
     sorted_rows = sorted(rng.sample(list(rows), len(rows)), key=lambda row: place[person_ids[row]])
-    # Sorted by person, the row `shift` places further on is another's.
+    # In this order the row `shift` places further on shows another person.
     following = dict(zip(sorted_rows, sorted_rows[shift:] + sorted_rows[:shift], strict=True))
     return [following[row] for row in rows]
 
 
 def _word_changes(rng: random.Random) -> Callable[[str | None], str | None]:
-    """A function that gives every attribute word of a text another of its group, the same word always the same."""
+    """Returns a function that replaces each attribute word by another word of its group, consistently."""
     other: dict[str, str] = {}
     for group in ATTRIBUTE_WORDS:
         shift = rng.randrange(1, len(group))

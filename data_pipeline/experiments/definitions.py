@@ -1,4 +1,4 @@
-"""The experiments as they are written down: one YAML file each, whose rows are overrides of a preset."""
+"""Reads the definitions of experiments and budgets: one YAML file each, with overrides of a preset's settings."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,36 +10,23 @@ FOLDER = Path(__file__).parent
 SECTIONS = ("model", "data", "training", "texts")
 KINDS = ("table", "choices", "beta", "disentanglement", "noise", "gates", "tsne", "efficiency", "examples")
 KEPT = ("features", "model", "examples")
-# The order of the report.
-NAMES = (
-    "table1_bdam",
-    "table2_fusion",
-    "table3_losses",
-    "table4_styles",
-    "table5_baselines",
-    "choices",
-    "beta",
-    "disentanglement",
-    "noise",
-    "figure3_gates",
-    "figure4_tsne",
-    "figure5_efficiency",
-    "examples",
-)
+_TABLES = ("table1_bdam", "table2_fusion", "table3_losses", "table4_styles", "table5_baselines")
+_FIGURES = ("figure3_gates", "figure4_tsne", "figure5_efficiency")
+NAMES = (*_TABLES, "choices", "beta", "disentanglement", "noise", *_FIGURES, "examples")  # in the order of the report
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a training run a seed.
+    """One line of a table: one training run per seed.
 
     Attributes:
-        name: as the table prints it.
-        overrides: fields of the preset's sections model, data and training that differ, and `texts`: what is done to
-            the training texts (`noise`: share of images with wrong ones; `right_alone`: those images are left out;
-            `style_clustering`: its method).
-        paper: the paper's figures of this row, per cent, on CUHK-PEDES.
-        keep: what is kept beside its figures: the model's `features` on the test split, the `model`, `examples` of
-            searches as pictures.
+        name: as printed in the table.
+        overrides: fields that differ from the preset, by section (model, data, training), and changes of the training
+            texts in the section `texts`: `noise`, the share of images with wrong texts; `clean_only`, drop those
+            images; `style_clustering`, the clustering method.
+        paper: the results that the paper reports for this row on CUHK-PEDES, in percent.
+        keep: outputs to keep in addition to the metrics: `features` of the test split, the `model`, `examples` of
+            searches as images.
     """
 
     name: str
@@ -59,12 +46,12 @@ class Experiment:
 
     Attributes:
         name: of its file.
-        title: as the report prints it.
-        kind: one of `KINDS`: how the report shows it.
-        rows: its runs.
-        reference: the row that the others are compared with.
-        note: what a reader has to know.
-        published: whether published figures stand below the table.
+        title: as printed in the report.
+        kind: one of `KINDS`; selects the section of the report.
+        rows: its lines.
+        reference: name of the row that the others are compared with.
+        note: introduction in the report.
+        published: whether the table is followed by published results.
     """
 
     name: str
@@ -78,24 +65,26 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a run may cost.
+    """The amount of training.
 
     Attributes:
-        seeds: by default.
-        overrides: fields of the preset that it changes.
-        probe_people: further synthetic people whose features the linear probes learn from.
+        name: as in `budget_NAME.yaml`.
+        seeds: default seeds.
+        overrides: fields that differ from the preset, by section.
+        probe_people: number of additional synthetic people to fit the linear probes on.
     """
 
+    name: str
     seeds: tuple[int, ...]
     overrides: dict[str, dict[str, Any]]
     probe_people: int
 
 
 def load_experiment(name: str, folder: Path = FOLDER) -> Experiment:
-    """The experiment of a file in `folder`.
+    """Reads the experiment `NAME.yaml` of a folder.
 
     Raises:
-        ValueError: there is none of that name, or the file says something unknown.
+        ValueError: the file does not exist, or has an unknown key or value.
     """
     content = _read(name, folder)
     rows = []
@@ -109,12 +98,12 @@ def load_experiment(name: str, folder: Path = FOLDER) -> Experiment:
     _check(f"{name}.yaml", content, {"title", "kind", "reference", "note", "published"})
     _check(f"{name}.yaml, kind", {content["kind"]: None}, set(KINDS))
     if content.get("reference", rows[0].name) not in {row.name for row in rows}:
-        raise ValueError(f"{name}.yaml: reference '{content['reference']}' is no row of it")
+        raise ValueError(f"{name}.yaml: reference '{content['reference']}' is not the name of a row")
     return Experiment(name=name, rows=tuple(rows), **content)
 
 
 def load_budget(name: str, folder: Path = FOLDER) -> Budget:
-    """The budget of `budget_NAME.yaml`.
+    """Reads the budget `budget_NAME.yaml` of a folder.
 
     Raises:
         ValueError: as `load_experiment`.
@@ -122,13 +111,13 @@ def load_budget(name: str, folder: Path = FOLDER) -> Budget:
     content = _read(f"budget_{name}", folder)
     overrides = {section: content.pop(section) for section in SECTIONS if section in content}
     _check(f"budget_{name}.yaml", content, {"seeds", "probe_people"})
-    return Budget(tuple(content["seeds"]), overrides, content["probe_people"])
+    return Budget(name, tuple(content["seeds"]), overrides, content["probe_people"])
 
 
 def _read(name: str, folder: Path) -> dict[str, Any]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        raise ValueError(f"there is no experiment or budget {name}; `bdam experiment list` names them")
+        raise ValueError(f"there is no experiment or budget {name}; see `bdam experiment list`")
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""What each kind of fusion costs: measured on the fusion head alone, with the preset's widths and lengths."""
+"""Measures the cost of the fusion blocks: only the fusion head, with the widths and sequence lengths of the preset."""
 
 import math
 import statistics
@@ -15,15 +15,15 @@ from modeling_bdam import BDAMConfig
 from modeling_bdam.fusion_bdam import FusionHead
 
 BATCH = 64
-TEXT_TOKENS = 32  # of an identity description, about
+TEXT_TOKENS = 32  # of a typical identity description
 SEQUENCES = ("global", "token")
-_PATCH = 16  # pixels a side of an image token, of every preset's tower
+_PATCH = 16  # width in pixels of the patch of an image token, in all presets
 _MIN_SECONDS = 0.5
 _MIN_REPEATS = 5
 
 
 def measure_fusion(name: str, model_fields: Mapping[str, Any], image_size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Costs of a fusion head on images with a description each, for both kinds of sequence.
+    """Measures a fusion head on images with one description each, for both values of `fusion_sequence`.
 
     Args:
         name: of the row.
@@ -31,9 +31,9 @@ def measure_fusion(name: str, model_fields: Mapping[str, Any], image_size: tuple
         image_size: height and width in pixels.
 
     Returns:
-        for each sequence: `name`, `sequence`, `length`: tokens that are fused, `parameters`, `flops`: of one image,
-        elementwise operations included, `throughput`: images a second in batches of 64, `latency_ms`: of one image,
-        `memory_mb`: what the forward pass of a batch keeps for the backward pass, `peak_memory_mb`: on CUDA.
+        for each sequence: `name`, `sequence`, `length`: number of fused tokens, `parameters`, `flops`: of one image,
+        including elementwise operations, `throughput`: images per second in batches of 64, `latency_ms`: of one image,
+        `memory_mb`: tensors that the forward pass of a batch saves for the backward pass, `peak_memory_mb`: on CUDA.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fields = {key: value for key, value in model_fields.items() if not key.endswith(("_config", "_name_or_path"))}
@@ -53,7 +53,7 @@ def measure_fusion(name: str, model_fields: Mapping[str, Any], image_size: tuple
 
 
 def _measure(head: FusionHead, image: Tensor, text: Tensor) -> dict[str, Any]:
-    """The costs of a head on a batch, [B, L, D] and [B, T, D]."""
+    """Measures a head on a batch of image tokens [B, L, D] and text tokens [B, T, D]."""
     head.eval()
     with torch.no_grad():
         batch_seconds = median_seconds(lambda: head(image, text), image.device)
@@ -71,7 +71,7 @@ def _measure(head: FusionHead, image: Tensor, text: Tensor) -> dict[str, Any]:
 
 
 def median_seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """Median time of a call, after two to warm up."""
+    """Median time of a call, after two warm-up calls."""
     times: list[float] = []
     for repeat in range(1000):
         started = time.perf_counter()
@@ -86,16 +86,20 @@ def median_seconds(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def count_flops(run: Callable[[], Any]) -> int:
-    """Floating-point operations of a call: matrix products, and one for each number that an elementwise operation
-    gives, since a state space consists of little else."""
+    """Counts the floating-point operations of a call: matrix products, and one operation per output element of each
+    elementwise operation, because a state space consists mostly of those."""
     counter = FlopCounterMode(display=False, custom_mapping=_ELEMENTWISE)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:  # it does not look into fused attention on a CPU
+    with (
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        counter,
+    ):  # the counter skips fused CPU attention
         run()
     return int(counter.get_total_flops())
 
 
 def saved_bytes(forward: Callable[[], Tensor]) -> int:
-    """Size of what a forward pass keeps for its backward pass, each storage once; weights are among it."""
+    """Size of the tensors that a forward pass saves for the backward pass, weights included, each storage once."""
     storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -104,7 +108,7 @@ def saved_bytes(forward: Callable[[], Tensor]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = forward()  # held, so that no storage is freed and its address taken again
+        output = forward()  # keeps all storages alive, so that no address is reused
         del output
     return sum(storages.values())
 
@@ -118,27 +122,10 @@ def _peak_memory(step: Callable[[], Any], device: torch.device) -> float | None:
 
 
 def _one_each(*inputs: Any, out_shape: Any, **arguments: Any) -> int:
-    """One operation for each number of the (first) result, for `FlopCounterMode`, which hands over shapes."""
+    """One operation per element of the (first) result, for `FlopCounterMode`, which passes shapes."""
     first = out_shape[0] if out_shape and isinstance(out_shape[0], Sequence) else out_shape
     return math.prod(first)
 
 
-_aten = torch.ops.aten
-_ELEMENTWISE = dict.fromkeys(
-    (
-        _aten.mul,
-        _aten.add,
-        _aten.addcmul,
-        _aten.exp,
-        _aten.sum,
-        _aten.silu,
-        _aten.gelu,
-        _aten.softplus,
-        _aten.sigmoid,
-        _aten._softmax,
-        _aten.native_layer_norm,
-        _aten.mean,
-        _aten.div,
-    ),
-    _one_each,
-)
+_OPERATIONS = "mul add addcmul exp sum silu gelu softplus sigmoid _softmax native_layer_norm mean div"
+_ELEMENTWISE = {getattr(torch.ops.aten, name): _one_each for name in _OPERATIONS.split()}

@@ -1,6 +1,5 @@
-"""What a trained model makes of the test images, kept for the figures and probes that need no model."""
+"""Saves the features of a trained model on the test images, for the figures and probes that need no model."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,19 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from modeling_bdam.evaluation.protocols import EncodedSplit, GalleryRows
+from modeling_bdam.files import atomic_path
 from modeling_bdam.training.trainer import BDAMTrainer
 
-MEASURED = "measured-"  # before the names of files that hold what was measured on the features
+MEASURED = "measured-"  # prefix of the files that cache measurements on the features
 _SPLIT_FIELDS = ("gallery", "described_gallery", "gallery_ids", "gallery_outfits", "queries", "query_rows")
 
 
 @dataclass
 class BranchFeatures:
-    """Both branches' view of some images.
+    """The features of both branches for N images.
 
     Attributes:
-        identity, clothing: f_id and f_clo, the gated features of eq. 2, [N, D].
+        identity, clothing: f_id and f_clo, the gated features (paper, eq. 2), [N, D].
         identity_embeds, clothing_embeds: the normalized halves of the gallery vector, [N, projection_dim].
         gate: g of BDAM, [N, D]; None without it.
         fusion_gate: w of image and description, [N, 2]; None without descriptions or without that gate.
@@ -40,8 +40,9 @@ class BranchFeatures:
 
 
 def branch_features(trainer: BDAMTrainer, rows: Any) -> BranchFeatures:
-    """Runs a trained model over the images of a split, in one process."""
+    """Computes the features of the images of a split, in one process."""
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    device = trainer.args.device
     loader: DataLoader[Any] = DataLoader(
         GalleryRows(rows),  # type: ignore[arg-type]  # it yields dictionaries
         batch_size=trainer.args.per_device_eval_batch_size,
@@ -50,11 +51,11 @@ def branch_features(trainer: BDAMTrainer, rows: Any) -> BranchFeatures:
     )
     parts: dict[str, list[NDArray]] = {}
     for batch in loader:
+        on_device = {name: batch[name].to(device) for name in ("input_ids", "attention_mask") if name in batch}
         with torch.no_grad(), trainer.accelerator.autocast():
             output = model(
-                pixel_values=batch["pixel_values"].to(trainer.args.device),
-                identity_input_ids=_to(batch.get("input_ids"), trainer.args.device),
-                identity_attention_mask=_to(batch.get("attention_mask"), trainer.args.device),
+                pixel_values=batch["pixel_values"].to(device),
+                **{f"identity_{name}": value for name, value in on_device.items()},
             )
         found = {
             "identity": output.identity_features,
@@ -77,28 +78,24 @@ def branch_features(trainer: BDAMTrainer, rows: Any) -> BranchFeatures:
 def save_features(
     path: Path, splits: dict[str, EncodedSplit], branches: dict[str, BranchFeatures], clothing_weight: float
 ) -> None:
-    """Writes encoded splits and branch features, each by name, as one `.npz` that appears complete or not at all."""
+    """Writes encoded splits and branch features, each by name, to one `.npz` file atomically."""
     arrays: dict[str, Any] = {"clothing_weight": np.array(clothing_weight)}
     for name, split in splits.items():
         arrays |= {f"{name}/{field}": getattr(split, field) for field in _SPLIT_FIELDS}
     for name, features in branches.items():
-        # Half precision is plenty for probes and pictures; retrieval vectors keep theirs, as ranks can hang on it.
-        arrays |= {
-            f"{name}_branches/{field}": value.astype(np.float16)
-            if value is not None and value.dtype.kind == "f"
-            else value
-            for field, value in vars(features).items()
-        }
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.npz")
+        for field, value in vars(features).items():
+            # float16 is sufficient for probes and figures; retrieval vectors keep float32, because ranks depend on it.
+            is_float = value is not None and value.dtype.kind == "f"
+            arrays[f"{name}_branches/{field}"] = value.astype(np.float16) if is_float else value
     present: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
-    np.savez(unfinished, **present)
-    os.replace(unfinished, path)
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **present)
     for outdated in path.parent.glob(f"{MEASURED}*.json"):
         outdated.unlink()
 
 
 class Features:
-    """The file that `save_features` wrote."""
+    """Reads the file that `save_features` wrote."""
 
     def __init__(self, path: Path) -> None:
         with np.load(path) as file:
@@ -107,24 +104,21 @@ class Features:
 
     def split(self, name: str) -> EncodedSplit:
         """An encoded split: `test` or `validation`."""
-        fields = self._fields(name)
-        tensors: dict[str, Any] = {field: torch.from_numpy(value) for field, value in fields.items()}
+        tensors: dict[str, Any] = {field: torch.from_numpy(value) for field, value in self._fields(name).items()}
         return EncodedSplit(**{"described_gallery": None, **tensors})
 
-    def branches(self, name: str) -> BranchFeatures | None:
-        """Branch features of the `test` images, or of the people that `probe`s learn from; None if not there."""
+    def branches(self, name: str) -> BranchFeatures:
+        """Branch features of the `test` images, or of the additional people of the `probe`s."""
         fields: dict[str, Any] = self._fields(f"{name}_branches")
-        if not fields:
-            return None
         full = {
             field: value.astype(np.float32) if value.dtype.kind == "f" else value for field, value in fields.items()
         }
         return BranchFeatures(**{"gate": None, "fusion_gate": None, **full})
 
+    def has_branches(self, name: str) -> bool:
+        """Whether `branches(name)` exists; `probe` does only for the synthetic data set."""
+        return f"{name}_branches/identity" in self._arrays
+
     def _fields(self, name: str) -> dict[str, NDArray]:
         prefix = f"{name}/"
         return {key.removeprefix(prefix): value for key, value in self._arrays.items() if key.startswith(prefix)}
-
-
-def _to(value: torch.Tensor | None, device: torch.device) -> torch.Tensor | None:
-    return None if value is None else value.to(device)

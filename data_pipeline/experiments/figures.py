@@ -1,4 +1,4 @@
-"""The figures of the report. Each function draws one, writes it as PNG and PDF, and returns the PNG's path."""
+"""Draws the figures of the report. Each function writes one as PNG and returns its path."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,51 +11,58 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.manifold import TSNE
+
+from modeling_bdam.files import atomic_path
 
 from ..sheets.figure_style import BLUE, COLORS, GREEN, MARKERS, ORANGE, QUIET, figure_style, no_grid, save_figure
 from .features import BranchFeatures
-from .probes import BRANCHES, KINDS
+from .probes import KINDS
 
 TSNE_PEOPLE = 8
+PNG_COLORS = 128
 
 
 @dataclass
 class Curve:
-    """A line with a band: mean and standard deviation over seeds at each x; a deviation of NaN draws no band."""
+    """A line with a band: mean and standard deviation over seeds at each x; there is no band where `std` is None."""
 
     label: str
     x: Sequence[float]
     mean: Sequence[float]
-    deviation: Sequence[float]
+    std: Sequence[float | None]
 
 
 def gates_figure(features: BranchFeatures, path: Path) -> Path:
-    """Figure 3: how the gates of BDAM and of the fusion weigh their two sides, over the test images."""
+    """Figure 3: histograms of the gate weights of BDAM and of the fusion over the test images."""
     with figure_style():
         figure = Figure(figsize=(7.2, 2.9))
         panels = figure.subplots(1, 2)
-        if features.gate is None:
-            _missing(panels[0], "this model has no BDAM gate")
-        else:
-            gate = features.gate.ravel()
-            _histogram(panels[0], {"identity": gate, "clothing": 1 - gate})
-        panels[0].set(title="BDAM gate, every image and dimension", xlabel="weight", ylabel="density")
-        if features.fusion_gate is None:
-            _missing(panels[1], "no descriptions, or no fusion gate")
-        else:
-            _histogram(panels[1], {"image": features.fusion_gate[:, 0], "text": features.fusion_gate[:, 1]})
-        panels[1].set(title="Fusion gate, every described image", xlabel="weight")
-        return save_figure(figure, path)
+        gate = None if features.gate is None else features.gate.ravel()
+        sides = [
+            None if gate is None else {"identity": gate, "clothing": 1 - gate},
+            None if features.fusion_gate is None else dict(zip(("image", "text"), features.fusion_gate.T, strict=True)),
+        ]
+        notes = ("this model has no BDAM gate", "no descriptions, or no fusion gate")
+        titles = ("BDAM gate, all images and dimensions", "Fusion gate, all described images")
+        for panel, values, note, title in zip(panels, sides, notes, titles, strict=True):
+            if values is None:
+                panel.text(0.5, 0.5, note, transform=panel.transAxes, ha="center", va="center", color=QUIET)
+            else:
+                _histogram(panel, values)
+            panel.set(title=title, xlabel="weight")
+        panels[0].set_ylabel("density")
+        return compress_png(save_figure(figure, path), path)
 
 
 def tsne_figure(entangled: NDArray, decoupled: BranchFeatures, person_ids: NDArray, path: Path) -> Path:
-    """Figure 4: t-SNE of one model's entangled features beside another's identity and clothing features.
+    """Figure 4: t-SNE of the entangled features of one model and the decoupled features of another.
 
     Args:
         entangled: embeddings of the plain dual encoder, [N, d].
-        decoupled: features of the same N images.
-        person_ids: [N]; the first people are shown.
+        decoupled: features of BDAM for the same N images.
+        person_ids: [N]; the first `TSNE_PEOPLE` people are shown.
     """
     people = np.unique(person_ids)[:TSNE_PEOPLE]
     rows = np.isin(person_ids, people)
@@ -64,13 +71,12 @@ def tsne_figure(entangled: NDArray, decoupled: BranchFeatures, person_ids: NDArr
     with figure_style():
         figure = Figure(figsize=(7.2, 3.6))
         panels = figure.subplots(1, 2)
-        points = _tsne(entangled[rows])
-        apart = _tsne(both)
-        identity, clothing = apart[: rows.sum()], apart[rows.sum() :]
+        points = _tsne(entangled[rows])  # [n, 2]
+        identity, clothing = np.split(_tsne(both), 2)  # [n, 2] each
         for number, person in enumerate(people):
             chosen = person_ids[rows] == person
             color = COLORS[number % len(COLORS)]
-            first = outfits == outfits[chosen].min()  # an open mark is the second outfit
+            first = outfits == outfits[chosen].min()  # open markers: the second outfit
             for worn, fill in ((chosen & first, color), (chosen & ~first, "none")):
                 panels[0].scatter(*points[worn].T, s=26, facecolors=fill, edgecolors=color, linewidths=1.2)
                 panels[1].scatter(*identity[worn].T, s=26, facecolors=fill, edgecolors=color, linewidths=1.2)
@@ -86,38 +92,35 @@ def tsne_figure(entangled: NDArray, decoupled: BranchFeatures, person_ids: NDArr
             for name, mark in marks.items()
         ]
         figure.legend(handles, list(marks), loc="outside lower center", ncols=4, fontsize=8)
-        return save_figure(figure, path)
+        return compress_png(save_figure(figure, path), path)
 
 
 def curves_figure(
     panels: Mapping[str, Sequence[Curve]], x_label: str, y_label: str, path: Path, best: bool = False
 ) -> Path:
-    """Lines over a common x, one panel a title; `best` marks each line's highest point."""
+    """Draws lines over a common x, one panel per title; `best` marks the highest point of each line."""
     with figure_style():
         figure = Figure(figsize=(3.6 * len(panels), 3.0))
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, (title, curves) in zip(axes, panels.items(), strict=True):
             for number, curve in enumerate(curves):
-                x, mean, deviation = (
-                    np.array(values, dtype=float) for values in (curve.x, curve.mean, curve.deviation)
-                )
+                x, mean, std = (np.array(values, dtype=float) for values in (curve.x, curve.mean, curve.std))
                 color = COLORS[number]
                 panel.plot(x, mean, color=color, marker=MARKERS[number], label=curve.label)
-                if not np.isnan(deviation).all():
-                    panel.fill_between(x, mean - deviation, mean + deviation, color=color, alpha=0.2, linewidth=0)
+                if not np.isnan(std).all():
+                    panel.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
                 if best:
                     top = int(np.nanargmax(mean))
                     panel.scatter(x[top], mean[top], s=110, facecolors="none", edgecolors=color, linewidths=1.5)
             panel.set(title=title, xlabel=x_label, ylim=(0, None))
             panel.legend(fontsize=8)
         axes[0].set_ylabel(y_label)
-        return save_figure(figure, path)
+        return compress_png(save_figure(figure, path), path)
 
 
 def probes_figure(probed: Mapping[str, Any], path: Path) -> Path:
-    """Accuracy of the linear probes above chance, per cent, for every trait and attribute and both branches."""
+    """Draws the accuracy of the linear probes above chance, in points, for each attribute and both branches."""
     shown = {"identity embedding": BLUE, "clothing embedding": ORANGE}
-    assert set(shown) <= set(BRANCHES)
     with figure_style():
         figure = Figure(figsize=(7.2, 3.2))
         ratios = [len(names) for names in KINDS.values()]
@@ -133,24 +136,24 @@ def probes_figure(probed: Mapping[str, Any], path: Path) -> Path:
             panel.set_title({"identity": "identity traits", "clothing": "clothing attributes"}[kind])
         panels[0].set_ylabel("accuracy above chance, points")
         panels[1].legend(fontsize=8)
-        return save_figure(figure, path)
+        return compress_png(save_figure(figure, path), path)
 
 
 def efficiency_figure(
-    accuracy: Mapping[str, tuple[float, float]], measured: Sequence[Mapping[str, Any]], path: Path
+    accuracy: Mapping[str, tuple[float, float | None]], measured: Sequence[Mapping[str, Any]], path: Path
 ) -> Path:
-    """Figure 5: accuracy and measured cost of each kind of fusion, a panel each.
+    """Figure 5: accuracy and measured cost of each fusion block, one panel per measure.
 
     Args:
-        accuracy: mean and deviation of standard mAP, per cent, by row.
-        measured: what `measure_fusion` found.
+        accuracy: mean and standard deviation of standard mAP in percent, by row.
+        measured: the results of `measure_fusion`.
     """
     names = list(dict.fromkeys(entry["name"] for entry in measured))
     sequences = list(dict.fromkeys(entry["sequence"] for entry in measured))
     costs = {
         "throughput": "throughput, images/s →",
         "latency_ms": "latency, ms ←",
-        "memory_mb": "kept for backward, MB ←",
+        "memory_mb": "saved for backward, MB ←",
         "parameters": "parameters ←",
         "flops": "FLOPs of one image ←",
     }
@@ -158,9 +161,8 @@ def efficiency_figure(
     with figure_style():
         figure = Figure(figsize=(7.6, 4.2))
         panels = figure.subplots(2, 3, sharey=True).ravel()
-        means = [accuracy.get(name, (np.nan, np.nan)) for name in names]
-        deviations = [0 if np.isnan(deviation) else deviation for _, deviation in means]
-        panels[0].barh(place, [mean for mean, _ in means], xerr=deviations, color=GREEN, height=0.55)
+        means, stds = zip(*(accuracy.get(name, (np.nan, None)) for name in names), strict=True)
+        panels[0].barh(place, means, xerr=[std or 0 for std in stds], color=GREEN, height=0.55)
         panels[0].set_title("standard mAP, % →", fontsize=8.5)
         for panel, (field, title) in zip(panels[1:], costs.items(), strict=True):
             for number, sequence in enumerate(sequences):
@@ -177,14 +179,33 @@ def efficiency_figure(
             low, high = panel.get_xlim()
             panel.set_xlim(low, high * (high / low) ** 0.35)  # room for the numbers
             panel.set_title(title, fontsize=8.5)
-        panels[0].bar_label(panels[0].containers[-1], [_short(mean) for mean, _ in means], fontsize=6.5, padding=2)
+        panels[0].bar_label(panels[0].containers[-1], [_short(mean) for mean in means], fontsize=6.5, padding=2)
         panels[0].margins(x=0.25)
         for panel in panels:
             panel.set_yticks(place, names)
             panel.grid(axis="y", visible=False)
             panel.tick_params(labelsize=8)
         figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
-        return save_figure(figure, path)
+        return compress_png(save_figure(figure, path), path)
+
+
+def compress_png(source: Path, target: Path, max_width: int | None = None) -> Path:
+    """Writes a PNG with a palette of `PNG_COLORS` colors, a third of the size or less, atomically.
+
+    Args:
+        source: the image to read.
+        target: the `.png` to write; may be the same file.
+        max_width: in pixels; a wider image is scaled down.
+    """
+    with Image.open(source) as opened:
+        image = opened.convert("RGB")
+    if max_width is not None and image.width > max_width:
+        size = (max_width, round(image.height * max_width / image.width))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as temporary:
+        image.quantize(PNG_COLORS, dither=Image.Dither.NONE).save(temporary, optimize=True)
+    return target
 
 
 def _histogram(panel: Axes, values: Mapping[str, NDArray]) -> None:
@@ -196,10 +217,6 @@ def _histogram(panel: Axes, values: Mapping[str, NDArray]) -> None:
     panel.set_xlim(0, 1)
     panel.set_ylim(0, 1.3 * panel.get_ylim()[1])  # room for the legend
     panel.legend(fontsize=8, loc="upper center", ncols=2, columnspacing=1.0)
-
-
-def _missing(panel: Axes, text: str) -> None:
-    panel.text(0.5, 0.5, text, transform=panel.transAxes, ha="center", va="center", color=QUIET)
 
 
 def _tsne(features: NDArray) -> NDArray:

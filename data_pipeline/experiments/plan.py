@@ -1,4 +1,4 @@
-"""Which cells the experiments need, and which of their rows share one."""
+"""Plans the training runs of a study: its experiments, their rows and seeds, and the rows that share a run."""
 
 import dataclasses
 import json
@@ -10,24 +10,27 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_bdam import BDAMConfig
-from modeling_bdam.training.run_arguments import parse_arguments, read_preset
+from modeling_bdam.files import write_json, write_json_lines
+from modeling_bdam.training.run_arguments import DataArguments, ModelArguments, parse_arguments, read_preset
+from modeling_bdam.training.training_args import BDAMTrainingArguments
 
-from .cells import Cell, Settings, merged, write_json
 from .definitions import Budget, Experiment, Row
+from .runs import Settings, TrainingRun, merged
 
-PLAN_FILE = "plan.json"
+RESULTS_FILE = "results.jsonl"
+ParsedArguments = tuple[ModelArguments, DataArguments, BDAMTrainingArguments, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run's folder is for, whatever experiments are run in it.
+class Study:
+    """The settings that all runs of an output folder have in common.
 
     Attributes:
         preset: name or file of the preset.
-        budget: its name.
-        base: the preset's settings under the budget's and the command line's.
+        budget: name of the budget.
+        base: the settings of the preset, overridden by those of the budget and of the command line.
         probe_people: see `Budget`.
-        styled_descriptions: folder of descriptions files by clustering method, for table 4 on other sets.
+        styled_descriptions: folder with one descriptions file per clustering method, for table 4 on other sets.
     """
 
     preset: str
@@ -37,41 +40,31 @@ class Run:
     styled_descriptions: str | None
 
     @classmethod
-    def of(
-        cls,
-        preset: str,
-        budget_name: str,
-        budget: Budget,
-        data: dict[str, Any],
-        styled_descriptions: str | None = None,
-    ) -> "Run":
-        """The run of a preset with a budget.
-
-        Args:
-            data: fields of the section data that the command line gives.
+    def of(cls, preset: str, budget: Budget, data: dict[str, Any], styled_descriptions: str | None = None) -> "Study":
+        """Combines a preset, a budget and the fields of the section data that the command line sets.
 
         Raises:
-            ValueError: there is no such preset, or it has unknown fields.
+            ValueError: the preset does not exist or has unknown fields.
         """
         base = merged(read_preset(preset), budget.overrides, {"data": data})
-        return cls(preset, budget_name, base, budget.probe_people, styled_descriptions)
+        return cls(preset, budget.name, base, budget.probe_people, styled_descriptions)
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the truth about every person is known."""
+        """Whether the data set is the synthetic one, which has labels for the probes."""
         return self.base["data"].get("dataset_name", ["synthetic"]) == ["synthetic"]
 
-    def cell(self, row: Row, seed: int, keep: tuple[str, ...] = ()) -> Cell:
-        """The cell of a row and seed."""
+    def training_run(self, row: Row, seed: int, keep: tuple[str, ...] = ()) -> TrainingRun:
+        """The run of a row and seed."""
         settings = merged(self.base, row.overrides)
         method = settings.get("texts", {}).get("style_clustering")
         if method is not None and not self.is_synthetic:
-            assert self.styled_descriptions is not None  # `runnable` has seen to it
+            assert self.styled_descriptions is not None  # checked by `missing_input`
             settings["data"]["descriptions"] = [str(Path(self.styled_descriptions) / f"{method}.jsonl")]
-        return Cell(settings, seed, keep, self.probe_people)
+        return TrainingRun(settings, seed, keep, self.probe_people)
 
-    def runnable(self, experiment: Experiment) -> str | None:
-        """None, or why the experiment cannot be run on this data set."""
+    def missing_input(self, experiment: Experiment) -> str | None:
+        """The input that an experiment lacks on this data set, or None if it can run."""
         needs_styles = any("style_clustering" in row.overrides.get("texts", {}) for row in experiment.rows)
         if needs_styles and not self.is_synthetic and self.styled_descriptions is None:
             return "it needs --styled-descriptions: a folder with one descriptions file for each clustering"
@@ -80,142 +73,124 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of some experiments.
+    """The training runs of some experiments.
 
     Attributes:
-        run: what they have in common.
-        experiments: those that can be run.
-        skipped: those that cannot, and why.
+        study: their common settings.
+        experiments: those that can run.
+        skipped: the reason for each experiment that cannot run.
         seeds: of every row.
-        cells: each once, the seeds one after the other, in the order of the tables.
+        runs: each run once, ordered by seed, then by table.
     """
 
-    run: Run
+    study: Study
     experiments: tuple[Experiment, ...]
     skipped: dict[str, str]
     seeds: tuple[int, ...]
-    cells: tuple[Cell, ...]
+    runs: tuple[TrainingRun, ...]
 
     @classmethod
-    def of(cls, run: Run, experiments: list[Experiment], seeds: tuple[int, ...]) -> "Plan":
-        """Plans experiments.
-
-        Raises:
-            ValueError: a row's overrides are unknown or do not fit one another.
-        """
-        reasons = {experiment.name: run.runnable(experiment) for experiment in experiments}
+    def of(cls, study: Study, experiments: list[Experiment], seeds: tuple[int, ...]) -> "Plan":
+        """Plans the runs of some experiments."""
+        reasons = {experiment.name: study.missing_input(experiment) for experiment in experiments}
         skipped = {name: reason for name, reason in reasons.items() if reason is not None}
         runnable = tuple(experiment for experiment in experiments if experiment.name not in skipped)
         keep: dict[str, set[str]] = {}
-        cells: dict[str, Cell] = {}
+        runs: dict[str, TrainingRun] = {}
         for seed in seeds:
-            for experiment in runnable:
-                for row in experiment.rows:
-                    cell = run.cell(row, seed)
-                    cells.setdefault(cell.key, cell)
-                    # One model is enough to look into.
-                    kept = set(row.keep) - (set() if seed == seeds[0] else {"model", "examples"})
-                    keep.setdefault(cell.key, set()).update(kept)
-        kept_cells = tuple(dataclasses.replace(cell, keep=tuple(sorted(keep[key]))) for key, cell in cells.items())
-        return cls(run, runnable, skipped, seeds, kept_cells)
+            for row in (row for experiment in runnable for row in experiment.rows):
+                run = study.training_run(row, seed)
+                runs.setdefault(run.key, run)
+                # Examples and the model are kept for one seed only.
+                kept = set(row.keep) - (set() if seed == seeds[0] else {"model", "examples"})
+                keep.setdefault(run.key, set()).update(kept)
+        complete = tuple(dataclasses.replace(run, keep=tuple(sorted(keep[key]))) for key, run in runs.items())
+        return cls(study, runnable, skipped, seeds, complete)
 
     def check(self) -> None:
-        """Reads the settings of every cell as the training will.
+        """Validates the settings of every run before any is trained.
 
         Raises:
-            ValueError: a field is unknown, or has a value it cannot have.
+            ValueError: a field is unknown or has an invalid value.
         """
         with tempfile.TemporaryDirectory() as folder:
-            for cell in self.cells:
-                check_settings(cell, Path(folder))
+            for run in self.runs:
+                parse_settings(run, Path(folder))
 
-    def rows_of(self, cell: Cell) -> list[str]:
-        """The rows, with their tables, whose figures a cell gives."""
+    def rows_of(self, run: TrainingRun) -> list[str]:
+        """The rows that show the results of a run, as `experiment: row`."""
         return [
             f"{experiment.name}: {row.name}"
             for experiment in self.experiments
             for row in experiment.rows
-            if self.run.cell(row, cell.seed).key == cell.key
+            if self.study.training_run(row, run.seed).key == run.key
         ]
 
     def summary(self, output_dir: Path) -> str:
-        """The plan in words: each cell with its rows, what is finished, and how long the rest may take."""
+        """Describes the plan: each run with its state and rows, and the estimated duration of the remaining runs."""
         lines: list[str] = []
         seconds: list[float] = []
         steps = 0
-        for cell in self.cells:
+        for run in self.runs:
             state = "to run"
-            if cell.is_finished(output_dir):
+            if run.is_finished(output_dir):
                 state = "finished"
-                seconds.append(json.loads((cell.folder(output_dir) / "result.json").read_text())["seconds"])
-            training = cell.settings["training"]
+                seconds.append(json.loads((run.folder(output_dir) / "result.json").read_text())["seconds"])
+            training = run.settings["training"]
             steps += training.get("max_steps", 0)
-            unit = "steps" if "max_steps" in training else "epochs"
-            length = f"{training['max_steps' if unit == 'steps' else 'num_train_epochs']} {unit}"
-            lines.append(f"{cell.key}  {state:8}  {length:10}  {' | '.join(self.rows_of(cell))}")
+            steps_given = training.get("max_steps")
+            length = f"{steps_given} steps" if steps_given else f"{training['num_train_epochs']} epochs"
+            lines.append(f"{run.key}  {state:8}  {length:10}  {' | '.join(self.rows_of(run))}")
         rows = len(self.seeds) * sum(len(experiment.rows) for experiment in self.experiments)
-        missing = len(self.cells) - len(seconds)
-        lines.append(
-            f"\n{rows} rows and seeds, {len(self.cells)} cells, {len(seconds)} of them finished, {steps} steps"
-        )
+        lines.append(f"\n{rows} rows x seeds, {len(self.runs)} runs, {len(seconds)} of them finished, {steps} steps")
+        missing = len(self.runs) - len(seconds)
         if seconds and missing:
             mean = sum(seconds) / len(seconds)
+            minutes = missing * mean / 60
             lines.append(
-                f"a finished cell took {mean:.0f} s; the other {missing}: {missing * mean / 60:.0f} min in turn"
+                f"mean time of a finished run: {mean:.0f} s; the other {missing} one by one: {minutes:.0f} min"
             )
-        lines += [f"{name} is left out: {reason}" for name, reason in self.skipped.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"{name} is skipped: {reason}" for name, reason in self.skipped.items())])
 
     def save(self, output_dir: Path) -> None:
-        """Notes the plan in the folder of its run, beside earlier ones of the same run.
+        """Adds the plan to the first line of `results.jsonl`, which may hold earlier plans of the same study.
 
         Raises:
-            ValueError: the folder holds another run.
+            ValueError: the folder holds another study.
         """
-        known = load_plan(output_dir)
-        run = dataclasses.asdict(self.run)
-        if known is not None and known["run"] != json.loads(json.dumps(run)):
-            differing = [name for name, value in run.items() if known["run"].get(name) != json.loads(json.dumps(value))]
+        study = json.loads(json.dumps(dataclasses.asdict(self.study)))
+        header, *lines = read_results(output_dir) or [
+            {"study": study, "experiments": {}, "skipped": {}, "measured": {}}
+        ]
+        if differing := [name for name, value in study.items() if header["study"].get(name) != value]:
             raise ValueError(
-                f"{output_dir} holds a run with another {', '.join(differing)}: choose another --output-dir"
+                f"{output_dir} holds a study with another {', '.join(differing)}: choose another --output-dir"
             )
-        experiments, skipped = ({}, {}) if known is None else (known["experiments"], known["skipped"])
-        seeds = {int(seed) for seed in self.seeds}
         for experiment in self.experiments:
-            seeds_there = set(experiments.get(experiment.name, {}).get("seeds", []))
-            experiments[experiment.name] = {"seeds": sorted(seeds | seeds_there)}
+            seeds = {*self.seeds, *header["experiments"].get(experiment.name, [])}
+            header["experiments"][experiment.name] = sorted(seeds)
+        header["skipped"] |= self.skipped
         output_dir.mkdir(parents=True, exist_ok=True)
-        write_json(output_dir / PLAN_FILE, {"run": run, "experiments": experiments, "skipped": skipped | self.skipped})
+        write_json_lines(output_dir / RESULTS_FILE, [header, *lines])
 
 
-def load_plan(output_dir: Path) -> dict[str, Any] | None:
-    """What `Plan.save` wrote: `run`, `experiments` by name with their `seeds`, `skipped`; None in a new folder."""
-    path = output_dir / PLAN_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def read_results(output_dir: Path) -> list[dict[str, Any]]:
+    """Reads `results.jsonl`: the study in the first line, then one line per run; [] if there is no such file."""
+    path = output_dir / RESULTS_FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def check_settings(cell: Cell, folder: Path) -> None:
-    """Reads a cell's settings as the training will.
+def parse_settings(run: TrainingRun, folder: Path) -> ParsedArguments:
+    """Writes the settings of a run to `settings.json` in a folder and parses them as `run_t2i_reid.py` does.
 
     Raises:
-        ValueError: a field is unknown, or has a value it cannot have.
+        ValueError: a field is unknown or has an invalid value.
     """
-    write_json(folder / "settings.json", {name: cell.settings[name] for name in ("model", "data", "training")})
-    model_fields = parse_arguments(training_flags(folder, cell.seed))[3]
+    write_json(folder / "settings.json", {name: run.settings[name] for name in ("model", "data", "training")})
+    flags = [f"--config={folder / 'settings.json'}", f"--output_dir={folder / 'trainer'}", f"--seed={run.seed}"]
+    parsed = parse_arguments([*flags, "--do_train", "--do_eval", "--disable_tqdm=true", "--report_to=none"])
     try:
-        BDAMConfig(**model_fields)
+        BDAMConfig(**parsed[3])
     except StrictDataclassError as error:
         raise ValueError(" ".join(str(error).split())) from None
-
-
-def training_flags(folder: Path, seed: int) -> list[str]:
-    """The command line of `run_t2i_reid.py` for the cell in a folder."""
-    return [
-        f"--config={folder / 'settings.json'}",
-        f"--output_dir={folder / 'run'}",
-        f"--seed={seed}",
-        "--do_train",
-        "--do_eval",
-        "--disable_tqdm=true",
-        "--report_to=none",
-    ]
+    return parsed

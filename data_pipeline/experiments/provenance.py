@@ -1,4 +1,4 @@
-"""Where a figure comes from: the code, the libraries, the machine."""
+"""Records the code version, library versions and device of a training run."""
 
 import importlib.metadata
 import platform
@@ -8,26 +8,22 @@ from typing import Any
 
 import torch
 
+from modeling_bdam import __version__
+
 _LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "scikit-learn", "numpy")
 
 
 def provenance() -> dict[str, Any]:
-    """`commit` (with `+` where files differ from it, or the package's version outside a repository), `versions`,
-    `device`."""
+    """Returns `commit` (with `+` if tracked files are modified; outside a repository the package's version),
+    `versions` and `device`."""
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU"
-    return {
-        "commit": _commit(),
-        "versions": {"python": platform.python_version(), **versions},
-        "device": accelerator,
-    }
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU"
+    return {"commit": _commit(), "versions": {"python": platform.python_version(), **versions}, "device": device}
 
 
 def _commit() -> str:
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
-        from modeling_bdam import __version__
-
         return f"version {__version__}"
 
     def git(*arguments: str) -> str:
@@ -35,8 +31,7 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=10", "HEAD") + (
-            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
+        modified = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if modified else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -1,153 +1,163 @@
-"""The finished cells of a run, by experiment and row, and their figures over seeds."""
+"""Reads the results of a study: `results.jsonl`, updated from the folders of its runs, as means over seeds."""
 
 import json
-import math
 import statistics
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .cells import FAILURE_FILE, Cell, write_json
-from .definitions import Experiment, Row
-from .features import MEASURED, Features
-from .plan import Run, load_plan
+from modeling_bdam.files import write_json_lines
+
+from .definitions import NAMES, Experiment, Row, load_experiment
+from .plan import RESULTS_FILE, Study, read_results
+from .runs import FAILURE_FILE, TrainingRun, difference, merged
 
 PROTOCOLS = {"standard": "", "described": "described_", "clothes-changing": "clothes_changing_"}
+# Fields of `result.json` that are copied to the line of the run.
+_COPIED = (
+    *("commit", "device", "threads", "parameters", "queries", "gallery", "people", "clothing_weight"),
+    *("steps", "best_step", "train_seconds", "seconds", "resumed", "finished"),
+)
+
+_METRICS = ("rank1", "rank5", "rank10", "mAP", "mINP")
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A number over seeds.
-
-    Attributes:
-        mean, deviation: the deviation, with n - 1, is NaN for one seed.
-        seeds: how many there are.
-    """
+class MeanStd(NamedTuple):
+    """Mean and standard deviation (n - 1) over seeds; `std` is None for one seed."""
 
     mean: float
-    deviation: float
+    std: float | None
     seeds: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Figure | None":
-        """The figure of some values, NaN left out; None of none."""
-        values = [value for value in values if not math.isnan(value)]
-        if not values:
+    def of(cls, values: Sequence[float | None]) -> "MeanStd | None":
+        """Computes both over the values that are not None; None if there are none."""
+        known = [value for value in values if value is not None]
+        if not known:
             return None
-        deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-        return cls(statistics.fmean(values), deviation, len(values))
+        return cls(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
     def __str__(self) -> str:
         return f"{self.mean:.2f}{self._spread()}"
 
     def signed(self) -> str:
-        """`+1.20 ± 0.30`, for a difference."""
+        """Formats a difference: `+1.20 ± 0.30`."""
         return f"{self.mean:+.2f}{self._spread()}"
 
     def _spread(self) -> str:
-        return f" ± {self.deviation:.2f}" if self.seeds > 1 else ""
+        return "" if self.std is None else f" ± {self.std:.2f}"
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """What is there of one row.
+    """The results of one row.
 
     Attributes:
-        row: as it is written down.
-        cells: one a seed, in order.
-        results: `result.json` of the finished ones.
-        folders: theirs.
-        failures: the error that ended a cell, by key; of those that are not finished.
+        row: its definition.
+        runs: one per seed, in order.
+        results: the lines of the finished runs.
     """
 
     row: Row
-    cells: tuple[Cell, ...]
+    runs: tuple[TrainingRun, ...]
     results: tuple[dict[str, Any], ...]
-    folders: tuple[Path, ...]
-    failures: dict[str, str] = field(default_factory=dict)
 
-    def test(self, metric: str) -> Figure | None:
-        """A figure of the test split, per cent; None where no seed has it."""
-        return self.of_split("test", metric)
+    def metric(self, name: str, split: str = "test", seeds: Container[int] | None = None) -> MeanStd | None:
+        """A metric of `test` or `validation`, in percent, over some seeds or all; None if no run has it."""
+        chosen = [result for result in self.results if seeds is None or result["seed"] in seeds]
+        return MeanStd.of([100 * result[split][name] for result in chosen if name in result[split]])
 
-    def validation(self, metric: str) -> Figure | None:
-        """A figure of the validation split at the checkpoint picked, per cent."""
-        return self.of_split("validation", metric)
-
-    def of_split(self, split: str, metric: str, seeds: Container[int] | None = None) -> Figure | None:
-        """A figure of `test` or `validation`, per cent, of some seeds or of all; None where none has it."""
-        return self.figure(
-            lambda result: 100 * result[split][metric],
-            lambda result: metric in result[split] and (seeds is None or result["seed"] in seeds),
+    def minus(self, other: "RowResult", name: str, split: str = "test") -> MeanStd | None:
+        """The paired difference to another row, in percentage points, over the seeds that both have."""
+        theirs = {result["seed"]: result[split].get(name) for result in other.results}
+        return MeanStd.of(
+            [
+                100 * (result[split][name] - theirs[result["seed"]])
+                for result in self.results
+                if name in result[split] and theirs.get(result["seed"]) is not None
+            ]
         )
-
-    def less(self, other: "RowResult", metric: str, split: str = "test") -> Figure | None:
-        """The row less another, per cent points, each seed against the same seed; None of no seed that both have."""
-        theirs = {result["seed"]: result[split].get(metric) for result in other.results}
-        return self.figure(
-            lambda result: 100 * (result[split][metric] - theirs[result["seed"]]),
-            lambda result: metric in result[split] and theirs.get(result["seed"]) is not None,
-        )
-
-    def figure(
-        self, value: Callable[[dict[str, Any]], float], has: Callable[[dict[str, Any]], bool] = lambda _: True
-    ) -> Figure | None:
-        """A figure over the seeds whose result has it."""
-        return Figure.of([value(result) for result in self.results if has(result)])
 
     @property
     def seeds(self) -> str:
-        """How many seeds are finished: `3`, or `1 of 3`."""
-        finished, wanted = len(self.results), len(self.cells)
-        return str(finished) if finished == wanted else f"{finished} of {wanted}"
+        """The number of finished seeds: `3`, or `1 of 3`."""
+        finished, planned = len(self.results), len(self.runs)
+        return str(finished) if finished == planned else f"{finished} of {planned}"
 
-    def features(self) -> list[Features]:
-        """The kept features of the finished seeds."""
-        files = [folder / "features.npz" for folder in self.folders]
-        return [Features(file) for file in files if file.is_file()]
-
-    def measured(self, name: str, measure: Callable[[Features], Any]) -> list[Any]:
-        """What a function finds in the features of each finished seed, as JSON; measured once and kept beside them."""
-        found = []
-        for folder in self.folders:
-            kept = folder / f"{MEASURED}{name}.json"
-            if not (folder / "features.npz").is_file():
-                continue
-            if not kept.is_file():
-                write_json(kept, measure(Features(folder / "features.npz")))
-            found.append(json.loads(kept.read_text(encoding="utf-8")))
-        return found
+    @property
+    def run_id(self) -> str:
+        """The digest of the settings: the identifier of the runs in `results.jsonl`, without the seed."""
+        if not self.results:
+            return f"{self.runs[0].key.partition('-')[0]} (missing)"
+        return self.results[0]["run"].partition("-")[0]
 
 
-class RunResults:
-    """Everything that is there of a run.
+class Results:
+    """All results of a study.
+
+    Lines of `results.jsonl` are replaced by the result or failure in the folder of the same run, if it has one.
 
     Args:
-        output_dir: its folder.
+        output_dir: the folder of the study.
 
     Raises:
-        ValueError: no run was planned there.
+        ValueError: no study was planned there.
     """
 
     def __init__(self, output_dir: Path) -> None:
-        plan = load_plan(output_dir)
-        if plan is None:
-            raise ValueError(f"{output_dir} holds no run: `bdam experiment run` makes one")
+        self._saved = read_results(output_dir)
+        if not self._saved:
+            raise ValueError(f"{output_dir} holds no {RESULTS_FILE}: start a study with `bdam experiment run`")
         self.output_dir = output_dir
-        self.run = Run(**plan["run"])
-        self.seeds: dict[str, list[int]] = {name: entry["seeds"] for name, entry in plan["experiments"].items()}
-        self.skipped: dict[str, str] = plan["skipped"]
+        self.header, *lines = self._saved
+        self.study = Study(**self.header["study"])
+        self.skipped: dict[str, str] = self.header["skipped"]
+        self.measured: dict[str, Any] = dict(self.header["measured"])
+        self.experiments = [load_experiment(name) for name in NAMES if name in self.header["experiments"]]
+        # Keys are recomputed: they depend on the defaults of the configs, which can change.
+        known = {
+            TrainingRun(merged(self.study.base, line["settings"]), line["seed"], (), 0).key: line for line in lines
+        }
+        self.runs = {run.key: run for experiment in self.experiments for row in self._runs(experiment) for run in row}
+        found = {key: self._read_folder(run) or known.get(key) for key, run in self.runs.items()}
+        self.lines: dict[str, dict[str, Any]] = {key: line for key, line in found.items() if line is not None}
+
+    def _runs(self, experiment: Experiment) -> list[tuple[TrainingRun, ...]]:
+        seeds = self.header["experiments"][experiment.name]
+        return [tuple(self.study.training_run(row, seed) for seed in seeds) for row in experiment.rows]
+
+    def _read_folder(self, run: TrainingRun) -> dict[str, Any] | None:
+        folder = run.folder(self.output_dir)
+        line = {"run": run.key, "seed": run.seed, "settings": difference(run.settings, self.study.base)}
+        if (folder / "result.json").is_file():
+            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+            line |= {name: result[name] for name in _COPIED} | {"torch": result["versions"]["torch"]}
+            for split in ("test", "validation"):
+                line[split] = {name: value for name, value in result[split].items() if name.endswith(_METRICS)}
+            return line
+        if (folder / FAILURE_FILE).is_file():
+            return line | {"failure": (folder / FAILURE_FILE).read_text(encoding="utf-8").strip()}
+        return None
 
     def rows(self, experiment: Experiment) -> list[RowResult]:
-        """The rows of an experiment that was planned."""
-        found = []
-        for row in experiment.rows:
-            cells = tuple(self.run.cell(row, seed) for seed in self.seeds[experiment.name])
-            finished = [cell for cell in cells if (cell.folder(self.output_dir) / "result.json").is_file()]
-            folders = tuple(cell.folder(self.output_dir) for cell in finished)
-            results = tuple(json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in folders)
-            files = {cell.key: cell.folder(self.output_dir) / FAILURE_FILE for cell in cells if cell not in finished}
-            failures = {key: file.read_text(encoding="utf-8").strip() for key, file in files.items() if file.is_file()}
-            found.append(RowResult(row, cells, results, folders, failures))
-        return found
+        """The results of the rows of an experiment that was planned."""
+        return [
+            RowResult(row, runs, tuple(line for run in runs if (line := self.finished(run.key)) is not None))
+            for row, runs in zip(experiment.rows, self._runs(experiment), strict=True)
+        ]
+
+    def finished(self, key: str) -> dict[str, Any] | None:
+        """The line of a run, or None if it is missing or failed."""
+        line = self.lines.get(key, {})
+        return line if "test" in line else None
+
+    def figure(self, name: str) -> Path:
+        """The path of a figure of the report."""
+        return self.output_dir / "figures" / f"{name}.png"
+
+    def save(self) -> None:
+        """Writes `results.jsonl` if its content has changed."""
+        content = [self.header | {"measured": self.measured}, *self.lines.values()]
+        if content != self._saved:
+            write_json_lines(self.output_dir / RESULTS_FILE, content)

@@ -1,12 +1,12 @@
-"""Sections of the report that are tables: the paper's, and the choices it leaves open."""
+"""Report sections that are tables: the tables of the paper, and the design choices that it leaves open."""
 
 from typing import Any
 
 import yaml
 
 from .definitions import FOLDER, Experiment
-from .results import RowResult, RunResults
-from .section import MISSING, Section, cell_link, table
+from .results import Results, RowResult
+from .section import MISSING, Section, table
 from .verdicts import judge
 
 COLUMNS = {
@@ -19,96 +19,80 @@ COLUMNS = {
     "clothes-changing R-1": "clothes_changing_rank1",
     "clothes-changing mAP": "clothes_changing_mAP",
 }
-DIFFERENCES = {"Δ R-1": "rank1", "Δ mAP": "mAP"}  # to the table's reference row
+DIFFERENCES = {"Δ R-1": "rank1", "Δ mAP": "mAP"}  # to the reference row
+CHOICE_COLUMNS = ("standard R-1", "standard mAP", "described R-1", "clothes-changing mAP")
 
 
-def table_section(experiment: Experiment, results: RunResults) -> Section:
-    """Tables 1 to 5: every protocol, the paper's figures beside ours, and in words what holds."""
+def table_section(experiment: Experiment, results: Results) -> Section:
+    """Tables 1 to 5: all protocols, the results of the paper, and the findings."""
     rows = results.rows(experiment)
-    columns = {title: metric for title, metric in COLUMNS.items() if any(row.test(metric) for row in rows)}
+    columns = {title: metric for title, metric in COLUMNS.items() if any(row.metric(metric) for row in rows)}
     has_paper = any(row.row.paper for row in rows)
     reference = next((row for row in rows if row.row.name == experiment.reference), None)
     lines = []
     for row in rows:
-        figures = {title: row.test(metric) for title, metric in columns.items()}
+        figures = {title: row.metric(metric) for title, metric in columns.items()}
         line: dict[str, Any] = {"": row.row.name, "seeds": row.seeds, "β": _beta(row)}
         line |= {title: figure for title, figure in figures.items() if title.startswith("standard")}
         if reference:
-            line |= {title: _difference(row, reference, metric) for title, metric in DIFFERENCES.items()}
-        line |= figures  # the other protocols'
+            less = {title: None if row is reference else row.minus(reference, m) for title, m in DIFFERENCES.items()}
+            line |= {title: difference and difference.signed() for title, difference in less.items()}
+        line |= figures  # adds the other protocols
         if has_paper:
             line |= {"paper R-1": row.row.paper.get("rank1"), "paper mAP": row.row.paper.get("mAP")}
-        lines.append(line | {"config": cell_link(row, results)})
-    section = Section(table(list(lines[0]), [list(line.values()) for line in lines]))
+        lines.append(line | {"run": row.run_id})
+    section = Section(table(lines))
     if reference:
         section.lines += [
-            f"Δ: standard protocol, the row less '{experiment.reference}', each seed against the same seed; the mean "
-            "and the deviation of these differences.",
+            f"Δ: difference to '{experiment.reference}' under the standard protocol, paired by seed; mean and standard "
+            "deviation of the differences.",
             "",
         ]
     if has_paper:
-        section.lines += ["The paper's figures are of CUHK-PEDES, standard protocol, per cent.", ""]
+        section.lines += ["Results of the paper: CUHK-PEDES, standard protocol, in percent.", ""]
     if experiment.reference is not None:
         sentences = judge(rows, experiment.reference)
         section.lines += [f"- {sentence}" for sentence in sentences] + [""]
-        section.findings = [sentence for sentence in sentences if not sentence.startswith("The paper's")]
+        section.findings = [sentence for sentence in sentences if not sentence.startswith("Not reproduced")]
     if experiment.published:
         section.lines += published_table()
     return section
 
 
 def published_table() -> list[str]:
-    """Published figures with their source and how the checkpoint was picked."""
+    """Published results with their source and the split used to select the checkpoint."""
     published = yaml.safe_load((FOLDER / "published.yaml").read_text(encoding="utf-8"))
-    header = ["published", "backbone", *(f"{name} R-1 / mAP" for name in published["sets"]), "source", "picked on"]
     rows = []
     for entry in published["methods"]:
-        figures = [f"{_or_dash(values[0])} / {_or_dash(values[3])}" for values in entry["figures"]]
-        rows.append([entry["method"], entry["backbone"], *figures, entry["source"], entry["picked"]])
+        row = {"published": entry["method"], "backbone": entry["backbone"]}
+        for name, (rank1, _, _, mean_precision) in zip(published["sets"], entry["figures"], strict=True):
+            row[f"{name} R-1 / mAP"] = f"{_or_dash(rank1)} / {_or_dash(mean_precision)}"
+        rows.append(row | {"source": entry["source"], "checkpoint selected on": entry["picked"]})
     return [
-        "Published figures on other sets, for context; none was measured here. Ours are picked on the validation "
-        "split, always.",
+        "Published results on other data sets, for context; they were not measured here. Our checkpoints are always "
+        "selected on the validation split.",
         "",
-        *table(header, rows),
+        *table(rows),
     ]
 
 
-def choices_section(experiment: Experiment, results: RunResults) -> Section:
-    """Choices by validation mAP, the test figures beside it."""
+def choices_section(experiment: Experiment, results: Results) -> Section:
+    """Design choices compared by validation mAP, with the test results for reference."""
     rows = results.rows(experiment)
-    shown = ("standard R-1", "standard mAP", "described R-1", "clothes-changing mAP")
-    columns = {title: COLUMNS[title] for title in shown}
-    header = [
-        "",
-        "preset",
-        "seeds",
-        *(f"validation {title}" for title in columns),
-        *(f"test {title}" for title in columns),
-        "config",
-    ]
-    preset = {cell.key for row in rows if row.row.name == experiment.reference for cell in row.cells}
-    lines = [
-        [
-            row.row.name,
-            "✓" if {cell.key for cell in row.cells} == preset else "",
-            row.seeds,
-            *(row.validation(metric) for metric in columns.values()),
-            *(row.test(metric) for metric in columns.values()),
-            cell_link(row, results),
-        ]
-        for row in rows
-    ]
-    section = Section(table(header, lines))
+    preset = {run.key for row in rows if row.row.name == experiment.reference for run in row.runs}
+    lines = []
+    for row in rows:
+        is_preset = {run.key for run in row.runs} == preset
+        line: dict[str, Any] = {"": row.row.name, "preset": "✓" if is_preset else "", "seeds": row.seeds}
+        for split in ("validation", "test"):
+            line |= {f"{split} {title}": row.metric(COLUMNS[title], split) for title in CHOICE_COLUMNS}
+        lines.append(line | {"run": row.run_id})
+    section = Section(table(lines))
     if experiment.reference is not None:
-        others = [row for row in rows if row.row.name == experiment.reference or row.cells[0].key not in preset]
+        others = [row for row in rows if row.row.name == experiment.reference or row.runs[0].key not in preset]
         section.findings = judge(others, experiment.reference, {"mAP": "Validation mAP"}, split="validation")
         section.lines += [f"- {sentence}" for sentence in section.findings] + [""]
     return section
-
-
-def _difference(row: RowResult, reference: RowResult, metric: str) -> str | None:
-    less = None if row is reference else row.less(reference, metric)
-    return None if less is None else less.signed()
 
 
 def _beta(row: RowResult) -> str:

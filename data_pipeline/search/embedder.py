@@ -1,4 +1,4 @@
-"""A model as a gallery uses it: images and sentences in, vectors out."""
+"""Embeds the images and sentences of a gallery search."""
 
 import hashlib
 import json
@@ -17,23 +17,24 @@ from modeling_bdam import BDAMModel, BDAMProcessor
 
 from ..batches.collator import PixelBatcher
 
-_DIGITS = 16  # of a fingerprint, in hexadecimal
-# What a config says of the file it was read from, or of the way a model is run, and not of what it computes.
+_DIGITS = 16  # hexadecimal digits of a fingerprint
+# Config fields that do not affect the vectors
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map")
-_PIECES_OF_A_KNOWN_WORD = 2.5
+_PIECES_PER_KNOWN_WORD = 2.5  # a word with more subword tokens is taken for a foreign word
 
 
 class Embedder:
-    """A model with its processor, on its device, in evaluation mode.
+    """A model in evaluation mode with its processor.
 
-    On hardware that computes in bfloat16 images are embedded in it, which is twice as fast; the vectors are float32.
+    Images are embedded under bfloat16 autocast where the hardware supports it, which is twice as fast; the vectors are
+    float32.
 
     Attributes:
-        name: folder (absolute) or Hub name that the model was loaded from.
-        weights: fingerprint of the weights, whatever their names and order.
-        config: fingerprint of what else decides a vector: the config and the image processor.
-        dimensions: length of a vector.
-        clothing_weight: the model's own β.
+        name: absolute folder or Hub name of the model.
+        weights: fingerprint of the weights, independent of their names and order.
+        config: fingerprint of the config and the image processor.
+        dimensions: length of a vector, twice `projection_dim`.
+        clothing_weight: the model's default β.
     """
 
     def __init__(self, model: BDAMModel, processor: BDAMProcessor, name: str, device: str | None = None) -> None:
@@ -51,35 +52,30 @@ class Embedder:
 
     @classmethod
     def load(cls, name: str | Path, device: str | None = None) -> "Embedder":
-        """A model from a folder or from the Hub.
-
-        Raises:
-            OSError: there is no such model, or it cannot be read.
-            ValueError: it is another kind of model.
-        """
+        """Loads a model from a folder or the Hub; raises `OSError`, or `ValueError` if its type is not `bdam`."""
         folder = Path(name)
         if not folder.is_dir() and (str(name).count("/") != 1 or str(name).startswith((".", "/", "~"))):
-            raise FileNotFoundError(f"model {name}: no such folder, and no name of the Hub (owner/name) either")
+            raise FileNotFoundError(f"model {name}: no such folder, and not a Hub name (owner/name) either")
         kind = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
         if kind != "bdam":
-            raise ValueError(f"model {name}: a gallery needs a model of type bdam, and this is {kind or 'no model'}")
+            raise ValueError(f"model {name}: a gallery needs the model type bdam, but this is {kind or 'no model'}")
         shown = str(folder.resolve()) if folder.is_dir() else str(name)
         return cls(BDAMModel.from_pretrained(name), BDAMProcessor.from_pretrained(name), shown, device)
 
     def describe(self) -> str:
-        """The model in words, for messages: name and fingerprints."""
+        """Returns name and fingerprints for a message."""
         return f"{self.name} (weights {self.weights}, config {self.config})"
 
     def embed_images(self, pixels: Sequence[np.ndarray], descriptions: Sequence[str | None]) -> np.ndarray:
-        """Gallery vectors of images, float32 [B, dimensions], each half of length 1.
+        """Embeds images as gallery vectors, float32 [B, dimensions]; both halves of a vector have unit length.
 
         Args:
-            pixels: uint8 [H, W, 3] each, as `pixels.resize` of this class returns them.
-            descriptions: of each image, an identity description to fuse with it, or None.
+            pixels: uint8 [H, W, 3] each, from `Embedder.pixels.resize`.
+            descriptions: an identity description to fuse with each image, or None.
         """
         values = self.pixels.normalize(pixels, len(pixels)).to(self.device, non_blocking=True)
         vectors = np.empty((len(pixels), self.dimensions), dtype=np.float32)
-        # A batch holds images with and without descriptions; each kind goes through the model by itself.
+        # Images with and without descriptions need separate forward passes
         for described in (False, True):
             rows = [row for row, text in enumerate(descriptions) if (text is not None) == described]
             if rows:
@@ -88,15 +84,15 @@ class Embedder:
         return vectors
 
     def embed_image(self, image: Image.Image) -> np.ndarray:
-        """The gallery vector of one image, [dimensions]."""
+        """Embeds one image as a gallery vector, [dimensions]."""
         return self.embed_images([self.pixels.resize(image)], [None])[0]
 
     @torch.inference_mode()
     def embed_sentence(self, sentence: str) -> np.ndarray:
-        """The query vector of a sentence, float32 [dimensions], before its clothing half is scaled by β.
+        """Embeds a sentence as a query vector, float32 [dimensions], without β.
 
         Raises:
-            ValueError: the sentence is empty, or holds nothing that the model's tokenizer knows.
+            ValueError: the sentence is empty, or all its tokens are unknown to the tokenizer.
         """
         if not sentence.strip():
             raise ValueError("the sentence is empty: describe the person to look for")
@@ -104,15 +100,14 @@ class Embedder:
         pieces = tokenizer(sentence, add_special_tokens=False, truncation=True)["input_ids"]
         if all(piece == tokenizer.unk_token_id for piece in pieces):
             raise ValueError(
-                f"the model knows no word of {_shorten(sentence)!r}: write it in the language that the model was "
-                "trained on"
+                f"the model's vocabulary has no word of {_shorten(sentence)!r}: use the language of its training data"
             )
         tokens = self.processor(text=[sentence], return_tensors="pt").to(self.device)
         features = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
         return features.pooler_output[0].float().cpu().numpy()
 
     def remark(self, sentence: str) -> str | None:
-        """One line about what the model cannot read in a sentence, or None: foreign words, or more than it takes."""
+        """Returns a note if a sentence is too long, or if most of its words are foreign to the tokenizer, else None."""
         tokenizer = self.processor.tokenizer
         words = sentence.split()
         pieces = [tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"] for word in words]
@@ -122,12 +117,12 @@ class Embedder:
         odd = [
             word
             for word, ids in zip(words, pieces, strict=True)
-            if tokenizer.unk_token_id in ids or len(ids) > _PIECES_OF_A_KNOWN_WORD
+            if tokenizer.unk_token_id in ids or len(ids) > _PIECES_PER_KNOWN_WORD
         ]
         if 2 * len(odd) > len(words):
             return (
-                f"the model does not know most words of the sentence ({_shorten(', '.join(odd))}): is it in the "
-                "language that the model was trained on?"
+                f"most words of the sentence are unknown to the model ({_shorten(', '.join(odd))}): use the language "
+                "of its training data"
             )
         return None
 
@@ -142,21 +137,19 @@ class Embedder:
                 pixel_values=pixel_values, identity_input_ids=ids, identity_attention_mask=mask
             )
         halves = features.pooler_output.float().unflatten(-1, (2, -1))  # [B, 2, projection_dim]
-        # Rounded to bfloat16 a half is no longer of length 1.
+        # Restores unit length, which rounding to bfloat16 loses
         return torch.nn.functional.normalize(halves, dim=-1).flatten(-2).cpu().numpy()
 
 
 def _weights_fingerprint(model: BDAMModel) -> str:
-    """A digest of all tensors that does not depend on their names, which differ between versions of transformers."""
-    tensors = sorted(_tensor_digest(tensor) for tensor in model.state_dict().values())
-    return hashlib.sha256(b"".join(tensors)).hexdigest()[:_DIGITS]
-
-
-def _tensor_digest(tensor: Tensor) -> bytes:
-    values = tensor.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}".encode())
-    digest.update(values.view(-1).view(torch.uint8).numpy().data if values.numel() else b"")
-    return digest.digest()
+    """Hashes all tensors without their names, which differ between versions of transformers."""
+    digests = []
+    for tensor in model.state_dict().values():
+        values = tensor.detach().cpu().contiguous()
+        digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.view(-1).view(torch.uint8).numpy().data if values.numel() else b"")
+        digests.append(digest.digest())
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:_DIGITS]
 
 
 def _config_fingerprint(config: PreTrainedConfig, processor: BDAMProcessor) -> str:
@@ -165,7 +158,7 @@ def _config_fingerprint(config: PreTrainedConfig, processor: BDAMProcessor) -> s
 
 
 def _lasting(value: Any) -> Any:
-    """A config without its volatile fields, at every depth; whole floats and integers are alike."""
+    """Removes volatile fields from a nested config, and turns whole floats into integers."""
     if isinstance(value, dict):
         return {key: _lasting(item) for key, item in value.items() if key not in _VOLATILE}
     if isinstance(value, float) and math.isfinite(value) and value == int(value):

@@ -1,24 +1,22 @@
-"""Hits to hand on: a zip file with a table of them and their images."""
+"""Exports hits as a zip file with a CSV table, a JSON file and the images."""
 
 import csv
 import io
 import json
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .gallery import PersonHit
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute what begins so
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export_hits(hits: Sequence[PersonHit], title: str, path: Path) -> Path:
-    """Writes `hits.csv`, `hits.json` and `images/RANK_NAME` into a zip file.
+    """Writes `hits.csv`, `hits.json` and `images/RANK_NAME` to a zip file.
 
-    Images that are gone are left out; their column `image` is empty.
-
-    Args:
-        title: what was searched for.
+    Missing image files are left out, with an empty column `image`. The title, in `hits.json`, is the query.
 
     Raises:
         ValueError: there are no hits.
@@ -33,15 +31,14 @@ def export_hits(hits: Sequence[PersonHit], title: str, path: Path) -> Path:
     entries = []
     with zipfile.ZipFile(path, "w") as archive:
         for rank, hit in enumerate(hits, start=1):
-            image = f"images/{rank:03d}_{hit.path.name.replace(chr(92), chr(95))}"
+            image = f"images/{rank:03d}_{hit.path.name.replace(chr(92), chr(95))}"  # backslash to underscore
             try:
-                archive.writestr(image, hit.path.read_bytes())  # as they are: JPEG does not shrink further
+                archive.writestr(image, hit.path.read_bytes())  # uncompressed: images are compressed already
             except OSError:
                 image = ""
             scores = {"score": hit.score, "identity_score": hit.identity_score, "clothing_score": hit.clothing_score}
-            numbers = [f"{value:.6f}" for value in scores.values()]
             cells = [_cell(value) for value in (hit.name, image, *map(hit.metadata.get, columns))]
-            writer.writerow([rank, *numbers, *cells])
+            writer.writerow([rank, *(f"{value:.6f}" for value in scores.values()), *cells])
             entries.append({"rank": rank, **scores, "file": hit.name, "image": image, "metadata": hit.metadata})
         archive.writestr("hits.csv", table.getvalue())
         archive.writestr("hits.json", json.dumps({"search": title, "hits": entries}, indent=1, default=str))
@@ -49,14 +46,9 @@ def export_hits(hits: Sequence[PersonHit], title: str, path: Path) -> Path:
 
 
 def _cell(value: object) -> str:
-    """A value for a spreadsheet, which takes it for text."""
+    """Formats a CSV cell; escapes text that a spreadsheet would evaluate as a formula (CSV formula injection)."""
     shown = "" if value is None else " | ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return f"'{shown}" if shown.startswith(_FORMULA) and not _is_number(shown) else shown
-
-
-def _is_number(shown: str) -> bool:
-    try:
+    with suppress(ValueError):
         float(shown)
-    except ValueError:
-        return False
-    return True
+        return shown  # a number such as -1
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown

@@ -1,1 +1,1 @@
-"""Pictures of images and captions: contact, retrieval and hit sheets, occlusion maps, figure style."""
+"""Drawings of images and captions: contact, retrieval and hit sheets, occlusion maps, figure style."""

@@ -1,6 +1,5 @@
-"""One look for all figures: colors that the color-blind tell apart (Okabe and Ito), PDF beside PNG."""
+"""Common style of all figures, with the color-blind safe palette of Okabe and Ito."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from modeling_bdam.files import atomic_path
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, VERMILION, YELLOW, BLACK = "#56B4E9", "#D55E00", "#F0E442", "#000000"
@@ -30,7 +31,6 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
-    "pdf.fonttype": 42,  # text stays text
     "savefig.dpi": 160,
     "figure.constrained_layout.use": True,
 }
@@ -38,23 +38,22 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Everything drawn within looks alike."""
+    """Applies the style to figures that are created and saved within the context."""
     with matplotlib.rc_context(STYLE):
         yield
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Writes `path`, a `.png`, and the same as `.pdf` beside it; each appears complete or not at all."""
+    """Writes a figure as PNG, atomically, with the suffix .png; creates its folder. Returns the path."""
+    path = path.with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for target in (path.with_suffix(".pdf"), path.with_suffix(".png")):
-        unfinished = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-        figure.savefig(unfinished)
-        os.replace(unfinished, target)
-    return path.with_suffix(".png")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+    return path
 
 
 def no_grid(axes: Axes) -> None:
-    """Takes away grid and ticks, for pictures and maps."""
+    """Removes grid and ticks, for images and maps."""
     axes.grid(False)
     axes.set_xticks([])
     axes.set_yticks([])

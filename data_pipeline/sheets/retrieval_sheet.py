@@ -1,6 +1,5 @@
-"""A picture of a search: every query in words, beside the images it found first, right and wrong ones told apart."""
+"""Retrieval sheet: queries beside their first results, with correct and wrong results marked."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
 from modeling_bdam.evaluation.protocols import EncodedSplit
+from modeling_bdam.files import atomic_path
 
 from ..images import ImageFile, open_image
 from .sheet_text import font_families_for, wrap_text
@@ -19,27 +19,23 @@ from .sheet_text import font_families_for, wrap_text
 SHEET_QUERIES, SHEET_RESULTS = 8, 10
 ImageSource = ImageFile | Image.Image
 RIGHT, WRONG, QUIET = "#15803d", "#dc2626", "#6b7280"
-# Inches.
+# Inches
 _MARGIN, _HEADER = 0.25, 0.75
 _CAPTION_WIDTH, _CAPTION_CHARACTERS, _CAPTION_LINES = 2.55, 36, 10
 _IMAGE_WIDTH, _IMAGE_HEIGHT, _GAP = 0.72, 1.44, 0.16
 _LABEL = 0.24  # a line of text above or below an image
-_FINEST = (432, 864)  # pixels of an image, width and height: four times what its cell has on a screen
+_FINEST = (432, 864)  # width and height that a larger image is shrunk to, in pixels
 
 
 def spread(count: int, total: int) -> list[int]:
-    """`count` positions evenly spaced over `total`, first and last included; fewer if `total` is smaller."""
+    """Returns `count` evenly spaced positions in `range(total)`, including both ends; fewer if it is shorter."""
     return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
 def draw_retrieval(split: EncodedSplit, rows: Any, clothing_weight: float, path: Path) -> Path:
-    """Draws queries that are evenly spaced over an encoded split, each with its top ten images.
+    """Draws eight evenly spaced queries of an encoded split with their top ten images, by the score with this β.
 
-    Args:
-        split: the encoded rows.
-        rows: the rows, with `image` and `captions`.
-        clothing_weight: β of the score.
-        path: the `.png` to write.
+    `rows` is the split itself, with `image` and `captions`.
     """
     positions = spread(SHEET_QUERIES, len(split.queries))
     captions = [caption for texts in rows["captions"] for caption in texts]
@@ -68,124 +64,92 @@ def retrieval_sheet(
     scores: Sequence[Sequence[float]] | None = None,
     protocol: str = "",
 ) -> Path:
-    """Draws one row a query: its caption, then its results, best first, framed green and ticked or red and crossed.
+    """Draws one row per query: its caption and its results, best first, with a green tick or a red cross.
 
     Args:
-        path: the `.png` or `.pdf` to write; it appears complete or not at all.
-        queries: the captions searched for.
-        results: what each query found, best first: images, or image files as of `open_image`, of any size.
-        correct: for each result, whether it shows the person meant.
-        query_images: the image that each caption was written for, drawn apart from the results and labeled so.
+        path: the `.png` or `.pdf` to write, atomically.
+        queries: the captions.
+        results: images of each query, best first, as accepted by `open_image`.
+        correct: for each result, whether it shows the person described.
+        query_images: the image that each caption describes, drawn between caption and results.
         scores: the score of each result, printed below it.
         protocol: name of the protocol, printed in the title.
 
-    Returns:
-        The path written.
-
     Raises:
-        ValueError: there are no queries, the lists do not fit each other, or the suffix is neither .png nor .pdf.
-        UnreadableImageError: an image file that cannot be read.
+        ValueError: there are no results, lengths differ, or the suffix is neither .png nor .pdf.
+        UnreadableImageError: an image file cannot be read.
     """
     path = Path(path)
     if path.suffix.lower() not in (".png", ".pdf"):
         raise ValueError(f"retrieval_sheet writes .png or .pdf, got {path.name!r}")
-    _check_lengths(queries, results, correct, query_images, scores)
+    _check_lengths(queries, query_images, {"results": results, "correct": correct, "scores": scores})
 
+    # Page; one data unit is an inch, y points down
     columns = max(len(found) for found in results)
     results_left = _MARGIN + _CAPTION_WIDTH + (_IMAGE_WIDTH + 3 * _GAP if query_images is not None else _GAP)
     row_height = _LABEL + _IMAGE_HEIGHT + (_LABEL if scores is not None else 0) + _GAP
     width = results_left + columns * (_IMAGE_WIDTH + _GAP) - _GAP + _MARGIN
     height = _HEADER + len(queries) * row_height + _MARGIN
     figure = Figure(figsize=(width, height), facecolor="white")
-    page = figure.add_axes((0, 0, 1, 1))  # one data unit is an inch, y runs downward
+    page = figure.add_axes((0, 0, 1, 1))
     page.set_axis_off()
 
+    # Title and legend
     title = f"Text-to-image retrieval · {protocol}" if protocol else "Text-to-image retrieval"
     _write(page, _MARGIN, 0.3, title, size=13, weight="bold")
     _write(page, results_left, 0.58, "✓ the person described", size=9, color=RIGHT, weight="bold")
-    _write(page, results_left + 1.85, 0.58, "✗ somebody else", size=9, color=WRONG, weight="bold")
+    _write(page, results_left + 1.85, 0.58, "✗ another person", size=9, color=WRONG, weight="bold")
+
+    # Queries
     for row, caption in enumerate(queries):
         top = _HEADER + row * row_height
         page.plot([_MARGIN, width - _MARGIN], [top - 0.03] * 2, color="#e5e7eb", linewidth=0.8)
         image_top = top + _LABEL
         lines = wrap_text(caption, _CAPTION_CHARACTERS, _CAPTION_LINES)
-        _write(page, _MARGIN, image_top, "\n".join(lines), size=8.5, vertical="top")
+        _write(page, _MARGIN, image_top, "\n".join(lines), size=8.5, va="top")
         if query_images is not None:
             left = _MARGIN + _CAPTION_WIDTH
-            _write(page, left + _IMAGE_WIDTH / 2, top + 0.12, "described image", size=7, color=QUIET, align="center")
-            _draw(page, query_images[row], left, image_top, color=QUIET, linewidth=1, dashed=True)
+            _write(page, left + _IMAGE_WIDTH / 2, top + 0.12, "described image", size=7, color=QUIET, ha="center")
+            _draw(page, query_images[row], left, image_top, edgecolor=QUIET, linestyle="dashed", linewidth=1)
         for rank, (image, hit) in enumerate(zip(results[row], correct[row], strict=True)):
             left = results_left + rank * (_IMAGE_WIDTH + _GAP)
             color, mark = (RIGHT, "✓") if hit else (WRONG, "✗")
             _write(page, left, top + 0.12, f"{rank + 1}", size=8.5, color=QUIET)
-            _write(page, left + _IMAGE_WIDTH, top + 0.12, mark, size=12, color=color, weight="bold", align="right")
-            _draw(page, image, left, image_top, color=color, linewidth=3.5)
+            _write(page, left + _IMAGE_WIDTH, top + 0.12, mark, size=12, color=color, weight="bold", ha="right")
+            _draw(page, image, left, image_top, edgecolor=color, linewidth=3.5)
             if scores is not None:
                 middle, below = left + _IMAGE_WIDTH / 2, image_top + _IMAGE_HEIGHT + 0.13
-                _write(page, middle, below, f"{scores[row][rank]:.3f}", size=7, color=QUIET, align="center")
-    page.set_xlim(0, width)
+                _write(page, middle, below, f"{scores[row][rank]:.3f}", size=7, color=QUIET, ha="center")
+    page.set_xlim(0, width)  # set last, because imshow changes the limits
     page.set_ylim(height, 0)
-
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        figure.savefig(unfinished, dpi=150)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
     return path
 
 
 def _check_lengths(
-    queries: Sequence[str],
-    results: Sequence[Sequence[ImageSource]],
-    correct: Sequence[Sequence[bool]],
-    query_images: Sequence[ImageSource] | None,
-    scores: Sequence[Sequence[float]] | None,
+    queries: Sequence[str], query_images: Sequence[Any] | None, lists: dict[str, Sequence[Sequence[Any]] | None]
 ) -> None:
+    results = lists["results"] or []
     if not any(len(found) for found in results):
         raise ValueError("retrieval_sheet: there are no results to show")
-    lists: dict[str, Sequence[Any] | None] = {"results": results, "correct": correct, "scores": scores}
-    for name, values in (lists | {"query_images": query_images}).items():
+    for name, values in {**lists, "query_images": query_images}.items():
         if values is not None and len(values) != len(queries):
-            raise ValueError(f"retrieval_sheet: {len(queries)} queries but {len(values)} {name}: give one a query")
-    for name, values in lists.items():
-        for query, (found, row) in enumerate(zip(results, results if values is None else values, strict=True)):
+            raise ValueError(f"retrieval_sheet: {len(queries)} queries but {len(values)} {name}: give one per query")
+    for name, rows in lists.items():
+        for query, (found, row) in enumerate(zip(results, rows or results, strict=True)):
             if len(found) != len(row):
                 raise ValueError(f"retrieval_sheet: query {query} has {len(found)} results but {len(row)} {name}")
 
 
-def _write(
-    page: Axes,
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: float,
-    color: str = "black",
-    weight: str = "normal",
-    align: str = "left",
-    vertical: str = "center",
-) -> None:
-    """Text at (x, y) in inches, as it stands: a caption's dollar signs are no formula."""
-    page.text(
-        x,
-        y,
-        text,
-        fontsize=size,
-        color=color,
-        fontweight=weight,
-        fontfamily=font_families_for(text),
-        horizontalalignment=align,
-        verticalalignment=vertical,
-        linespacing=1.25,
-        parse_math=False,
-    )
+def _write(page: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    """Writes text at (x, y) in inches, without parsing $ as math."""
+    style = {"va": "center", "linespacing": 1.25, **style}
+    page.text(x, y, text, fontfamily=font_families_for(text), parse_math=False, **style)
 
 
-def _draw(
-    page: Axes, source: ImageSource, left: float, top: float, *, color: str, linewidth: float, dashed: bool = False
-) -> None:
-    """The whole image in its cell, unstretched, and a frame around the cell (line width in points)."""
+def _draw(page: Axes, source: ImageSource, left: float, top: float, **frame: Any) -> None:
+    """Draws the whole image in its cell, with its aspect ratio, and a frame around the cell (line width in points)."""
     image = open_image(source, _FINEST)
     if image.width > _FINEST[0] or image.height > _FINEST[1]:
         image = ImageOps.contain(image, _FINEST)
@@ -194,6 +158,4 @@ def _draw(
     y = top + (_IMAGE_HEIGHT - scale * image.height) / 2
     extent = (x, x + scale * image.width, y + scale * image.height, y)
     page.imshow(np.asarray(image), extent=extent, aspect="auto", interpolation="lanczos")
-    frame = Rectangle((left, top), _IMAGE_WIDTH, _IMAGE_HEIGHT, fill=False, edgecolor=color, linewidth=linewidth)
-    frame.set_linestyle("dashed" if dashed else "solid")
-    page.add_patch(frame)
+    page.add_patch(Rectangle((left, top), _IMAGE_WIDTH, _IMAGE_HEIGHT, fill=False, **frame))

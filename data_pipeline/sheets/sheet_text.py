@@ -1,4 +1,4 @@
-"""Captions on a sheet of pictures, in any script: lines that fit, and a font that has the letters."""
+"""Text on sheets in any script: line wrapping, and a font that contains the letters."""
 
 import re
 import textwrap
@@ -10,16 +10,14 @@ from matplotlib import get_data_path
 from matplotlib.font_manager import findSystemFonts, fontManager, get_font
 
 DEFAULT_FAMILY = "DejaVu Sans"
-DEFAULT_FONT = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # comes with matplotlib
+DEFAULT_FONT = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 _ODD_STYLE = re.compile(r"bold|black|heavy|medium|light|thin|italic|oblique|condensed|mono|serif|emoji", re.IGNORECASE)
 
 
 def wrap_text(text: str, columns: int, max_lines: int | None = None) -> list[str]:
-    """`textwrap.wrap`, but Chinese, Japanese and Korean characters are as wide as two letters.
+    """Wraps text to `columns` letters per line; Chinese, Japanese and Korean characters are as wide as two letters.
 
-    Args:
-        columns: letters on a line.
-        max_lines: what does not fit into these is cut off, with an ellipsis.
+    Text of more than `max_lines` is cut, with an ellipsis.
     """
     doubled = "".join(f"{letter}\0" if _is_wide(letter) else letter for letter in text)
     lines = textwrap.wrap(doubled, columns, max_lines=max_lines, placeholder=" …")
@@ -27,10 +25,7 @@ def wrap_text(text: str, columns: int, max_lines: int | None = None) -> list[str
 
 
 def font_for(text: str) -> Path:
-    """The font file that has most of a text's letters: matplotlib's own where it has all, else an installed one.
-
-    Letters that no font has become boxes.
-    """
+    """Returns the font file with most letters of a text: the default font of matplotlib, or an installed font."""
     missing = _visible(text) - _letters(DEFAULT_FONT)
     if not missing:
         return DEFAULT_FONT
@@ -43,14 +38,14 @@ def font_for(text: str) -> Path:
 
 
 def font_families_for(text: str) -> list[str]:
-    """The font families with which matplotlib should draw a text: its own, then one that has what that lacks."""
+    """Returns the font families for a text: the default of matplotlib, then one for the letters that it lacks."""
     missing = "".join(_visible(text) - _letters(DEFAULT_FONT))
     font = font_for(missing)
     if not missing or font == DEFAULT_FONT:
         return [DEFAULT_FAMILY]
     family = get_font(font).family_name
     if family not in fontManager.get_font_names():
-        fontManager.addfont(font)  # installed after matplotlib made its list
+        fontManager.addfont(font)  # not in matplotlib's cached list
     return [DEFAULT_FAMILY, family]
 
 
@@ -64,14 +59,14 @@ def _is_wide(letter: str) -> bool:
 
 @cache
 def _installed_fonts() -> tuple[Path, ...]:
-    """Font files of the system, upright ones of normal weight first."""
+    """Lists the font files of the system, upright ones of normal weight first."""
     files = [Path(file) for file in findSystemFonts()]
     return tuple(sorted(files, key=lambda file: (bool(_ODD_STYLE.search(file.stem)), file.name)))
 
 
 @cache
 def _letters(font: Path) -> set[str]:
-    """What a font file has; nothing if it cannot be read."""
+    """Returns the letters of a font file; none if it is unreadable."""
     try:
         return set(map(chr, get_font(font).get_charmap()))
     except (OSError, RuntimeError):

@@ -1,1 +1,1 @@
-"""Annotator styles: neutralizing captions, clustering them, naming and sampling styles."""
+"""Annotator styles: neutralizing captions, clustering them, naming the styles and sampling from them."""

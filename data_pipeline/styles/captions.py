@@ -1,4 +1,4 @@
-"""Captions to find styles in: those of a data set, or of a file of one's own."""
+"""Captions to find styles in: those of a data set or of a user's file."""
 
 from pathlib import Path
 
@@ -10,46 +10,46 @@ from ..synthetic.dataset import synthetic_caption_styles
 
 
 def captions_of_dataset(name: str, data_dir: Path | None = None) -> list[str]:
-    """The captions of a data set's training split (of its first split where there is no training).
+    """Returns the captions of a data set's training split, or of its first split if it has no training split.
 
     Args:
-        name: as of `load_person_dataset`, or `synthetic`.
+        name: a name for `load_person_dataset`.
 
     Raises:
-        ValueError, OSError: the data set cannot be loaded, or has no captions.
+        ValueError, OSError: the data set cannot be loaded or has no captions.
     """
     split = _training_split(name, data_dir)
     captions = [caption for texts in split["captions"] for caption in texts or () if caption.strip()]
     if not captions:
-        raise ValueError(f"{name}: this data set has no captions to find styles in; give captions by --captions FILE")
+        raise ValueError(f"{name}: the data set has no captions; pass a file of captions (--captions FILE)")
     return captions
 
 
 def captions_of_file(file: Path) -> list[str]:
-    """The captions of a file: one a line; in `.jsonl` under `caption`, or as a list under `captions`.
+    """Reads captions from a file: one per line, or JSON Lines with `caption` or a list `captions`.
 
     Raises:
-        ValueError: a line is of another form, or there are no captions.
+        ValueError: a line has another structure, or there are no captions.
         OSError: the file cannot be read.
     """
-    if file.suffix.lower() != ".jsonl":
-        captions = [line.strip() for line in read_text(file).splitlines() if line.strip()]
-    else:
-        captions = []
+    captions = []
+    if file.suffix.lower() == ".jsonl":
         for where, line in read_json_lines(file):
             texts = line.get("captions", line.get("caption"))
             if texts is None:
                 raise ValueError(f"{where}: no key `caption` and no key `captions`")
-            for text in texts if isinstance(texts, list) else [texts]:
-                if check_string(text, where, "a caption").strip():
-                    captions.append(text.strip())
+            texts = texts if isinstance(texts, list) else [texts]
+            captions += [check_string(text, where, "a caption") for text in texts]
+    else:
+        captions = read_text(file).splitlines()
+    captions = [caption.strip() for caption in captions if caption.strip()]
     if not captions:
-        raise ValueError(f"{file}: there are no captions in it")
+        raise ValueError(f"{file}: contains no captions")
     return captions
 
 
 def true_styles_of_synthetic() -> list[str]:
-    """Who wrote each of `captions_of_dataset("synthetic")`: what a comparison is scored by."""
+    """Returns the true style of each caption of `captions_of_dataset("synthetic")`, to evaluate clusterings."""
     return [style for styles in synthetic_caption_styles(_training_split("synthetic", None)) for style in styles]
 
 

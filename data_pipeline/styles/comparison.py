@@ -1,4 +1,4 @@
-"""How the clusterings of the paper's table 4 fare on the same captions."""
+"""Comparison of the clustering methods of the paper's table 4 on the same captions."""
 
 import time
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from .clustering import METHODS, cluster
 
-_MOST_PAIRWISE = 5_000
+_MOST_PAIRWISE = 5_000  # captions of the silhouette, which is quadratic
 
 
 @dataclass(frozen=True)
 class ComparedMethod:
-    """What one method found.
+    """Result of one method.
 
     Attributes:
-        rand_index: adjusted Rand index against the true styles; None where they are unknown.
+        rand_index: adjusted Rand index against the true styles; None if they are unknown.
         silhouette: mean silhouette in the embedding space, over at most 5,000 captions; None for a single cluster.
-        clusters: how many there are in the end.
-        noise: share of captions that the method itself put into no cluster.
-        seconds: how long it took.
+        clusters: final number of clusters.
+        noise: share of captions that the method itself labeled as noise.
+        seconds: run time.
     """
 
     method: str
@@ -40,7 +40,7 @@ def compare_clusterings(
     min_cluster: int | None = None,
     seed: int = 0,
 ) -> list[ComparedMethod]:
-    """Clusters the embeddings, [N, D], by every one of `METHODS`. The true styles are looked at only afterwards."""
+    """Clusters the embeddings [N, D] by each of `METHODS`; the true styles are used only for the scores."""
     rng = np.random.default_rng(seed)
     shown = rng.permutation(len(embeddings))[:_MOST_PAIRWISE]
     compared = []

@@ -1,7 +1,7 @@
-"""Takes out of a caption whom it describes, so that only the manner of expression is left.
+"""Neutralizes captions by rules: replaces the description of the person by vague words, and keeps the writing style.
 
 "The tall man is wearing a red coat." and "The woman is wearing blue jeans and boots, and carries a bag." both become
-"The person is wearing something.": captions of one author become alike, whoever the author saw.
+"The person is wearing something.", so that captions by the same annotator become similar.
 """
 
 import json
@@ -18,7 +18,7 @@ _THEY = re.compile(r"\b([Tt]hey)\s?(is|was|has|does|['’]s)\b")
 _PLURAL = {"is": "are", "was": "were", "has": "have", "does": "do", "'s": "are", "’s": "are"}
 _COPULAS = frozenset(("is", "are", "was", "were", "be", "looks", "look", "appears", "appear", "seems", "seem"))
 
-# Every token has a code of one letter, so that phrases are regular expressions over the codes of a caption.
+# Each token has a one-letter code, so that phrases are regular expressions over the codes of a caption.
 _CODES = {"people": "P", "things": "T", "body": "B", "attributes": "A", "modifiers": "M", "numbers": "N"}
 _ARTICLE, _DETERMINER, _JOINER, _WITH, _WHO, _HAVE, _MARK, _OTHER = "adjwrh.x"
 _FUNCTION_WORDS = {
@@ -29,11 +29,11 @@ _FUNCTION_WORDS = {
     **dict.fromkeys(("who", "which"), _WHO),
     **dict.fromkeys(("has", "have", "had"), _HAVE),
 }
-# [article] [attributes, perhaps joined] nouns. The last noun counts ("shoulder bag"); more of its kind may follow
-# without a joiner ("long sleeve black top").
+# [article] [attributes, optionally joined] nouns. The last noun decides the kind ("shoulder bag"); more nouns of this
+# kind may follow without a joiner ("long sleeve black top").
 _PHRASE = re.compile(r"[adN]*(?:[MN]|A(?:j{1,2}(?=[AMN]))?)*[PTB]*([PTB])(?:[AMN]+\1(?![PTB]))*")
 _ATTRIBUTES = re.compile(r"M*A(?:j{0,2}[MN]*A)*")
-# What is mentioned, and how many things are, depends on the photo. So only the first of them stays:
+# The number of mentioned things depends on the photo, so only the first one of a list is kept:
 _ADDITIONS = (
     re.compile(r"T[xh][ad]?B"),  # something on their body
     re.compile(r"T(?:[jw]+d?T)+"),  # something, something and something
@@ -41,14 +41,14 @@ _ADDITIONS = (
 )
 
 Tokens = list[tuple[str, str]]
-"""Words and marks, each with its code."""
+"""Words and punctuation marks, each with its code."""
 
 
 def neutralize(caption: str) -> str:
-    """The caption with vague words for all that tells whom it describes.
+    """Replaces all words of a caption that describe the person by vague words.
 
-    Colors, garments, what is carried, build, hair, skin, age, gender and numbers go; verbs, order and punctuation
-    stay. The rules are English, and no grammar: what they leave is for an encoder, not for a reader.
+    Removes colors, garments, carried things, build, hair, skin, age, gender and numbers; keeps verbs, word order and
+    punctuation. The rules are for English and approximate: the result is input for a text encoder.
     """
     tokens = _replaced(_ATTRIBUTES, _replaced(_PHRASE, _tokens(caption), _vague_noun), _vague_attributes)
     for addition in _ADDITIONS:
@@ -57,8 +57,8 @@ def neutralize(caption: str) -> str:
     return _THEY.sub(lambda match: f"{match[1]} {_PLURAL[match[2]]}", text)
 
 
-def telling_words(text: str) -> set[str]:
-    """The words of a text, in lower case, that tell whom it describes and have a vague word for them."""
+def descriptive_words(text: str) -> set[str]:
+    """Returns the words of a text, in lower case, that `neutralize` would replace."""
     words = {text.lower() for text, code in _tokens(text) if code in "PTBAN"}
     return words - {"person", "people", "something", "thing", "things", "body", "one", "several"}
 
@@ -75,7 +75,7 @@ def _tokens(caption: str) -> Tokens:
 
 @cache
 def _lexicon() -> dict[str, str]:
-    """The code of every known word."""
+    """Returns the code of each known word."""
     lexicon: dict[str, str] = {}
     words = json.loads(_LEXICON.read_text(encoding="utf-8"))
     for kind in ("modifiers", "attributes", "numbers", "people", "things", "body"):
@@ -93,17 +93,17 @@ def _code(word: str) -> str:
     if word in lexicon:
         return lexicon[word]
     if word[0].isdigit():
-        return _CODES["things"]  # in his 30s
+        return _CODES["things"]  # as in "in his 30s"
     if not word[0].isalpha():
         return _MARK
     codes = [lexicon.get(part, _OTHER) for part in word.split("-")]
     if codes[-1] in "PTB":
-        return codes[-1]  # dress-shoes
-    return _CODES["attributes"] if any(code in "AMPTB" for code in codes) else _OTHER  # dark-grey, young-looking
+        return codes[-1]  # as in "dress-shoes"
+    return _CODES["attributes"] if any(code in "AMPTB" for code in codes) else _OTHER  # as in "dark-grey"
 
 
 def _replaced(pattern: re.Pattern[str], tokens: Tokens, by: Callable[[Tokens, Tokens, Tokens], Tokens]) -> Tokens:
-    """The tokens with `by(found, before, after)` in the place of what the pattern finds in their codes."""
+    """Replaces each match of the pattern in the codes by `by(found, before, after)`."""
     out: Tokens = []
     at = 0
     for match in pattern.finditer("".join(code for _, code in tokens)):
@@ -114,7 +114,7 @@ def _replaced(pattern: re.Pattern[str], tokens: Tokens, by: Callable[[Tokens, To
 
 
 def _vague_noun(found: Tokens, before: Tokens, after: Tokens) -> Tokens:
-    """A vague noun in the place of a noun phrase, with the determiner that the phrase has."""
+    """Replaces a noun phrase by a vague noun with the determiner of the phrase."""
     (first, first_code), (last, code) = found[0], found[-1]
     plural = last.lower().endswith(("men", "people", "s"))
     noun = {"P": "people" if plural else "person", "B": "body", "T": "something"}[code]
@@ -131,7 +131,7 @@ def _vague_noun(found: Tokens, before: Tokens, after: Tokens) -> Tokens:
 
 
 def _vague_attributes(found: Tokens, before: Tokens, after: Tokens) -> Tokens:
-    """Attributes that stand before no known noun: nothing if another word follows, else a vague predicate."""
+    """Removes attributes without a known noun if another word follows; otherwise makes a vague predicate."""
     word_before, (word_after, code_after) = before[-1][0] if before else "", after[0] if after else ("", _MARK)
     if "as" in (word_before, word_after):  # as long as
         return found

@@ -1,8 +1,8 @@
-"""Captions in the styles that a clustering found: table 4's training augmentation, on the synthetic set.
+"""Captions in clustered styles for the synthetic set: the training augmentation of the paper's table 4, without an LLM.
 
-The paper's multimodal LLM is shown captions of a style and writes one of another image in that manner. Its stand-in
-here writes as the annotator of one of those captions would, which the synthetic set tells it; the clustering is not
-told.
+In the paper a multimodal LLM sees captions of a style and writes a caption of another image in this style. Here the
+generator of the synthetic set writes it, in the true style of one of these captions; the clustering does not use the
+true styles.
 """
 
 import random
@@ -21,17 +21,17 @@ from ..synthetic.people import NUM_OUTFITS, SYNTHETIC_SEED, describe_person, des
 from .clustering import cluster
 from .neutralize import neutralize
 
-EXEMPLARS = 8  # captions near its center that stand for a style
+EXEMPLARS = 8  # captions nearest to the center of a style
 _DIMENSIONS = 50
 
 
 def with_styled_captions(rows: Dataset, method: str, seed: int) -> Dataset:
-    """The rows with a column `styled_captions`: one further caption an image, in a style drawn from a clustering.
+    """Adds a column `styled_captions`: one more caption per image, in a style drawn from a clustering.
 
     Args:
-        rows: a whole split of the synthetic set, in its order.
-        method: of `data_pipeline.styles.clustering.cluster`.
-        seed: of the clustering and of what is drawn.
+        rows: a complete split of the synthetic set, in its order.
+        method: a method of `clustering.cluster`.
+        seed: random seed of the clustering and of the drawn styles.
     """
     captions = [caption for texts in rows["captions"] for caption in texts]
     annotators = [style for styles in synthetic_caption_styles(rows, SYNTHETIC_SEED) for style in styles]
@@ -43,16 +43,14 @@ def with_styled_captions(rows: Dataset, method: str, seed: int) -> Dataset:
         seen[outfit_id] += 1
         rng = random.Random(f"{seed}/{person_id}/{outfit}/{shot}/styled")
         annotator = annotators[rng.choice(rng.choice(styles))]
-        person, photo = (
-            describe_person(SYNTHETIC_SEED, person_id),
-            describe_shot(SYNTHETIC_SEED, person_id, outfit, shot),
-        )
+        person = describe_person(SYNTHETIC_SEED, person_id)
+        photo = describe_shot(SYNTHETIC_SEED, person_id, outfit, shot)
         written.append([write_caption(annotator, person.traits, person.outfits[outfit], photo, rng)])
     return with_column(rows, "styled_captions", written, List(Value("string")))
 
 
 def caption_vectors(captions: list[str], seed: int) -> NDArray:
-    """How captions are written, in numbers [N, d]: the words and pairs of words left once what they say is vague."""
+    """Embeds the writing style of captions, [N, d]: TF-IDF of words and word pairs of the neutralized captions."""
     counts = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit_transform(map(neutralize, captions))
     if counts.shape[1] > _DIMENSIONS:
         counts = TruncatedSVD(_DIMENSIONS, random_state=seed).fit_transform(counts)
@@ -60,7 +58,7 @@ def caption_vectors(captions: list[str], seed: int) -> NDArray:
 
 
 def exemplars(vectors: NDArray, method: str, seed: int) -> list[list[int]]:
-    """For each cluster, the captions nearest to its center."""
+    """Returns for each cluster the indices of the captions nearest to its center."""
     labels = cluster(vectors, method, seed=seed).labels
     found = []
     for label in np.unique(labels):

@@ -1,11 +1,9 @@
-"""Embeddings of texts by an encoder of the Hub or of a folder, kept on the disk for the next time."""
+"""Text embeddings by an encoder from the Hub or a folder, with a cache on disk."""
 
 import hashlib
 import json
-import os
 import sys
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +13,20 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-_TEXTS_A_FILE = 4096
-_UNUSED = "pooler."  # BERT's, over its first token
+from modeling_bdam.files import atomic_path
+
+_TEXTS_PER_FILE = 4096
+_UNUSED = "pooler."  # BERT's pooler of the first token; the mean over tokens does not need it
 
 
 class StyleEncoder:
-    """A text encoder with its tokenizer.
-
-    A model that has a text tower beside an image tower (CLIP) gives its text features, a plain encoder the mean
-    over its tokens.
+    """A text encoder with its tokenizer: CLIP's text features, or the mean over the tokens of a plain encoder.
 
     Args:
-        model: on any device, in any mode; it is set to evaluation.
-        tokenizer: the model's own.
-        cache_dir: where embeddings are kept; a folder in the cache of `datasets` by default.
+        model: on any device; it is set to evaluation mode.
+        tokenizer: the model's tokenizer.
+        name: folder or Hub id, for messages.
+        cache_dir: folder of cached embeddings; in the cache of `datasets` by default.
     """
 
     def __init__(
@@ -48,49 +46,49 @@ class StyleEncoder:
 
     @classmethod
     def load(cls, name: str, device: str | None = None, cache_dir: str | Path | None = None) -> "StyleEncoder":
-        """An encoder from a folder or from the Hub.
+        """Loads an encoder from a folder or from the Hub.
 
         Raises:
-            OSError: there is no such model, or it cannot be read.
+            OSError: the model does not exist, cannot be read, or lacks weights.
         """
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
             model, loaded = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         except (OSError, ValueError) as error:
             raise OSError(
-                f"style encoder {name}: {' '.join(str(error).split())} Name a folder or a Hub id of a CLIP model or a "
+                f"style encoder {name}: {' '.join(str(error).split())} Choose a folder or Hub id of a CLIP model or a "
                 "sentence encoder (--style-encoder)"
             ) from None
         missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(_UNUSED))
         if missing:
-            raise OSError(f"style encoder {name}: {len(missing)} weights are missing in it, such as {missing[0]}")
+            raise OSError(f"style encoder {name}: {len(missing)} weights are missing, such as {missing[0]}")
         return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, name, cache_dir)
 
-    def embed(self, texts: Sequence[str], batch_size: int = 64, progress: bool = True) -> np.ndarray:
-        """Embeds texts, float32 [N, D], each of length 1. Equal texts are embedded once and get equal vectors.
+    def embed(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """Embeds texts as unit vectors, float32 [N, D]. Equal texts are embedded once and get equal vectors.
 
-        Embeddings are kept by the content of encoder and texts, 4096 a file, so that a stopped run goes on.
+        Embeddings are cached by a hash of encoder and texts, 4096 per file, so that a stopped run resumes.
 
         Raises:
             OSError: the cache cannot be written.
         """
-        distinct = sorted(set(texts), key=lambda text: (len(text), text))  # neighbors need little padding
-        chunks = [distinct[start : start + _TEXTS_A_FILE] for start in range(0, len(distinct), _TEXTS_A_FILE)]
+        distinct = sorted(set(texts), key=lambda text: (len(text), text))  # similar lengths need little padding
+        chunks = [distinct[start : start + _TEXTS_PER_FILE] for start in range(0, len(distinct), _TEXTS_PER_FILE)]
         bar = tqdm(
             total=len(distinct),
             unit=" texts",
             desc="embedding captions",
-            disable=not progress,
             mininterval=0.2 if sys.stderr.isatty() else 30.0,
         )
         with bar:
             vectors = np.concatenate([self._embed_chunk(chunk, batch_size, bar) for chunk in chunks])
-        place = {text: index for index, text in enumerate(distinct)}
-        return vectors[[place[text] for text in texts]]
+        row = {text: index for index, text in enumerate(distinct)}
+        return vectors[[row[text] for text in texts]]
 
     def _embed_chunk(self, texts: Sequence[str], batch_size: int, bar: tqdm) -> np.ndarray:
-        """The embeddings of texts, from the cache if they are there."""
-        file = self._cache / f"{_digest([self._fingerprint, *texts])}.npy"
+        """Returns the embeddings of texts from the cache, or computes and caches them."""
+        digest = hashlib.sha256(json.dumps([self._fingerprint, *texts]).encode()).hexdigest()
+        file = self._cache / f"{digest[:32]}.npy"
         if file.is_file():
             bar.update(len(texts))
             return np.load(file)
@@ -99,7 +97,9 @@ class StyleEncoder:
             parts.append(self._embed_batch(texts[start : start + batch_size]))
             bar.update(len(parts[-1]))
         vectors = np.concatenate(parts)
-        _save(vectors, file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(file) as temporary:
+            np.save(temporary, vectors)
         return vectors
 
     @torch.inference_mode()
@@ -111,16 +111,15 @@ class StyleEncoder:
         return vectors.cpu().numpy()
 
     def _pooled(self, batch: BatchEncoding) -> Tensor:
-        """[B, D]"""
         if self._has_image_tower:
-            return self._model.get_text_features(**batch).pooler_output
+            return self._model.get_text_features(**batch).pooler_output  # [B, D]
         hidden = self._model(**batch).last_hidden_state  # [B, L, D]
         mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)  # [B, L, 1]
-        return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)  # [B, D]
 
 
 def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Stands for all that decides an embedding: weights, vocabulary, architecture."""
+    """Hashes everything that determines an embedding: weights, vocabulary, architecture."""
     digest = hashlib.sha256(f"{type(model).__name__} {type(tokenizer).__name__}".encode())
     for name, value in sorted(model.state_dict().items()):
         if not name.startswith(_UNUSED):
@@ -128,20 +127,3 @@ def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
             digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def _digest(parts: Iterable[str]) -> str:
-    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:32]
-
-
-def _save(vectors: np.ndarray, file: Path) -> None:
-    """Writes an array; it appears complete or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(dir=file.parent, suffix=".unfinished")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            np.save(stream, vectors)
-        os.replace(draft, file)
-    except BaseException:
-        os.unlink(draft)
-        raise

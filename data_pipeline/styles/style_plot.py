@@ -1,4 +1,4 @@
-"""A map of styles: neutral captions as dots, near each other where they are alike, and what each style looks like."""
+"""Plot of styles: a t-SNE map of the neutral captions beside a list of the styles with an exemplar each."""
 
 import textwrap
 from collections.abc import Sequence
@@ -31,27 +31,29 @@ def style_plot(
     *,
     seed: int = 0,
 ) -> Path:
-    """Draws the styles as PNG, and as PDF beside it: a map by t-SNE on the left, name and an exemplar of each at right.
+    """Draws the styles as PNG: a t-SNE map on the left, name and exemplar of each style on the right.
 
-    A dot is a wording, larger where more captions share it; those of the exemplars are ringed. At most 3,000 wordings
-    and 16 styles are shown.
+    Each dot is a neutral wording, its size the number of captions that share it; wordings of exemplars have a black
+    ring. At most 3,000 wordings and 16 styles are shown.
 
     Args:
-        captions: in their authors' words, N.
-        embeddings: of the neutral captions, [N, D].
+        captions: N original captions.
+        embeddings: embeddings of the neutral captions, [N, D].
 
     Returns:
         The path of the PNG.
     """
+    # Choose and place the dots.
     first, row, counts = distinct_rows(embeddings)
     exemplars = {text for style in book.styles for text in style.exemplars}
-    shown_off = {row[number] for number, caption in enumerate(captions) if caption in exemplars}
+    with_exemplar = {row[number] for number, caption in enumerate(captions) if caption in exemplars}
     kept = np.sort(np.random.default_rng(seed).permutation(len(first))[:_MOST_DOTS])
     places = _places(embeddings[first[kept]], seed)  # [dots, 2]
     labels = clustering.labels[first[kept]]
     sizes = 16 + 400 * counts[kept] / counts.max()
-    ringed = np.isin(kept, list(shown_off))
+    ringed = np.isin(kept, list(with_exemplar))
 
+    # Draw the map and the list.
     listed = min(len(book.styles), _MOST_LISTED)
     height = max(5.2, 0.7 + listed * _ENTRY)
     with figure_style():
@@ -74,7 +76,7 @@ def style_plot(
 
 
 def _places(vectors: np.ndarray, seed: int) -> np.ndarray:
-    """The vectors in the plane, [N, 2]."""
+    """Projects vectors [N, D] to the plane, [N, 2]."""
     if len(vectors) < _FEWEST_FOR_TSNE:
         flat = PCA(min(2, *vectors.shape)).fit_transform(vectors)
         return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
@@ -83,12 +85,12 @@ def _places(vectors: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _look(number: int) -> dict[str, Any]:
-    """Color and marker of a style; 64 are told apart."""
+    """Returns color and marker of a style; the first 64 styles differ."""
     return {"color": COLORS[number % 8], "marker": MARKERS[(number + number // 8) % 8]}
 
 
 def _write_number(axes: Axes, number: int, places: np.ndarray, counts: np.ndarray) -> None:
-    """The number of a style at the dot that is nearest to the style's middle."""
+    """Writes the number of a style at the dot nearest to the style's center."""
     middle = np.average(places, axis=0, weights=counts)
     x, y = places[np.argmin(np.linalg.norm(places - middle, axis=1))]
     box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": COLORS[number % 8], "alpha": 0.9}
@@ -99,7 +101,7 @@ def _write_number(axes: Axes, number: int, places: np.ndarray, counts: np.ndarra
 
 
 def _list_styles(axes: Axes, book: StyleBook, listed: int, height: float) -> None:
-    """Name and first exemplar of the first styles; a unit of the axes is an inch, downward."""
+    """Lists name and first exemplar of the first styles; the axes are in inches, downward."""
     axes.set_axis_off()
     axes.set(xlim=(0, 6.3), ylim=(height - 0.5, 0))
     total = sum(book.sizes)
@@ -116,5 +118,5 @@ def _list_styles(axes: Axes, book: StyleBook, listed: int, height: float) -> Non
 
 
 def _plain(text: str) -> str:
-    """Text in which a dollar sign is no formula."""
+    """Escapes dollar signs, which matplotlib would read as math text."""
     return text.replace("$", r"\$")

@@ -1,6 +1,5 @@
-"""The styles in which captions are written, each shown by captions near its center: what `--styles` draws from."""
+"""Annotator styles with exemplars near the cluster centers, and the JSON file of `--styles`."""
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from modeling_bdam.files import write_json
+
 from ..benchmarks.text_files import check_integer, check_string, read_json
 from ..descriptions.prompts import Style
-from ..descriptions.whole_file import write_whole
 from .clustering import Clustering
 from .style_names import StyleNamer
 
@@ -23,9 +23,9 @@ class StyleBook:
     """Styles, the most frequent first.
 
     Attributes:
-        styles: each with a name of its own and its exemplars, in their authors' words.
-        sizes: how many captions are written in each.
-        made_by: how the styles were found, as JSON values.
+        styles: each with a unique name and exemplars, which are original captions.
+        sizes: number of captions in each style.
+        made_by: settings of the search, as JSON values.
     """
 
     styles: tuple[Style, ...]
@@ -33,47 +33,43 @@ class StyleBook:
     made_by: dict[str, Any]
 
     def draw(self, rng: random.Random) -> Style:
-        """A style, each as likely as another: the rare ones make texts diverse."""
+        """Draws a style uniformly, so that rare styles add diversity."""
         return rng.choice(self.styles)
 
     def save(self, file: str | Path) -> None:
-        """Writes a JSON file; it appears complete or not at all.
+        """Writes a JSON file atomically; creates its folder.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         entries = [
             {"name": style.name, "captions": size, "exemplars": list(style.exemplars)}
             for style, size in zip(self.styles, self.sizes, strict=True)
         ]
-        text = json.dumps({"format": _FORMAT, "made_by": self.made_by, "styles": entries}, indent=2, ensure_ascii=False)
-        write_whole(Path(file), f"{text}\n".encode())
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"format": _FORMAT, "made_by": self.made_by, "styles": entries}, indent=2)
 
     @classmethod
     def load(cls, file: str | Path) -> "StyleBook":
-        """Reads what `save` wrote, perhaps edited by hand.
+        """Reads and checks a file of `save`, which users may have edited.
 
         Raises:
-            ValueError: the file is of another form; the message names the entry.
-            OSError: it cannot be read.
+            ValueError: the file has another structure; the message names the entry.
+            OSError: the file cannot be read.
         """
         file = Path(file)
         value = read_json(file)
         if not isinstance(value, dict) or value.get("format") != _FORMAT:
-            raise ValueError(
-                f"{file}: no styles of this program (`format` is not {_FORMAT!r}): run `bdam describe styles`"
-            )
+            raise ValueError(f"{file}: `format` is not {_FORMAT!r}; write the file with `bdam describe styles`")
         entries = value.get("styles")
         if not isinstance(entries, list) or not entries:
             raise ValueError(f"{file}: `styles` must be a list of at least one style")
         styles, sizes = [], []
         for number, entry in enumerate(entries, start=1):
             where = f"{file}, style {number}"
-            missing = [
-                key for key in ("name", "captions", "exemplars") if not isinstance(entry, dict) or key not in entry
-            ]
-            if missing:
-                raise ValueError(f"{where}: no key `{missing[0]}`")
+            for key in ("name", "captions", "exemplars"):
+                if not isinstance(entry, dict) or key not in entry:
+                    raise ValueError(f"{where}: no key `{key}`")
             exemplars = entry["exemplars"]
             if not isinstance(exemplars, list) or not exemplars:
                 raise ValueError(f"{where}: `exemplars` must be a list of at least one caption")
@@ -81,9 +77,9 @@ class StyleBook:
             styles.append(Style(check_string(entry["name"], where, "name"), texts))
             sizes.append(check_integer(entry["captions"], where, "captions"))
         names = [style.name for style in styles]
-        doubled = next((name for name in names if names.count(name) > 1), None)
-        if doubled is not None:
-            raise ValueError(f"{file}: two styles are called {doubled!r}; give each a name of its own")
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise ValueError(f"{file}: two styles have the name {repeated!r}; names must be unique")
         return cls(tuple(styles), tuple(sizes), value.get("made_by") or {})
 
 
@@ -98,20 +94,22 @@ def make_style_book(
     seed: int = 0,
     made_by: dict[str, Any] | None = None,
 ) -> StyleBook:
-    """A style for every cluster.
+    """Makes a style of each cluster.
 
     Args:
-        captions: in their authors' words.
-        neutral: what neutralising made of each.
-        embeddings: of the neutral captions, [N, D].
-        name_styles: gives each style its name.
-        seed: draws among captions that are equally near to a center.
+        captions: N original captions.
+        neutral: their neutral wordings.
+        embeddings: embeddings of the neutral captions, [N, D].
+        name_styles: names all styles.
+        num_exemplars: maximum number of exemplars per style.
+        seed: breaks ties among captions at the same distance from a center.
+        made_by: see `StyleBook`.
 
     Raises:
-        ValueError: the lists differ in length, or no exemplars are asked for.
+        ValueError: the lengths differ, or `num_exemplars` is not positive.
     """
     if not len(captions) == len(neutral) == len(embeddings) == len(clustering.labels):
-        raise ValueError("styles: captions, neutral captions, embeddings and labels must be as many")
+        raise ValueError("styles: captions, neutral captions, embeddings and labels must have the same length")
     if num_exemplars < 1:
         raise ValueError(f"styles: exemplars must be at least 1, got {num_exemplars}")
     members = [np.flatnonzero(clustering.labels == number) for number in range(clustering.count)]
@@ -125,14 +123,14 @@ def make_style_book(
 def exemplar_rows(
     captions: Sequence[str], neutral: Sequence[str], embeddings: np.ndarray, rows: np.ndarray, count: int, seed: int
 ) -> list[int]:
-    """At most `count` of a cluster's rows, to show it: of the half near its center, first the nearest of each wording.
+    """Chooses at most `count` exemplars among a cluster's rows, each a different caption.
 
-    No caption is taken twice.
+    Candidates are the half nearest to the center; the nearest caption of each neutral wording comes first.
     """
     distances = np.linalg.norm(embeddings[rows] - embeddings[rows].mean(axis=0), axis=1)
-    by_chance = np.random.default_rng(seed).permutation(len(rows))
-    ordered: list[int] = rows[np.lexsort((by_chance, distances.round(6)))].tolist()
+    tie_break = np.random.default_rng(seed).permutation(len(rows))
+    ordered: list[int] = rows[np.lexsort((tie_break, distances.round(6)))].tolist()
     ordered = list({captions[row]: row for row in reversed(ordered)}.values())[::-1]
     near = ordered[: max(count, len(ordered) // 2)]
     first_of_wording = set({neutral[row]: row for row in reversed(near)}.values())
-    return sorted(near, key=lambda row: row not in first_of_wording)[:count]  # stable: the nearest first
+    return sorted(near, key=lambda row: row not in first_of_wording)[:count]  # stable sort: nearest first

@@ -1,4 +1,4 @@
-"""One instruction for many texts: neutral captions, names of styles."""
+"""Applies one instruction to many texts through a language model: neutral captions, names of styles."""
 
 import asyncio
 import hashlib
@@ -10,10 +10,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..descriptions.client import Backend, RequestFailed
-from ..descriptions.jsonl import JsonLinesFile, writing_alone
+from ..descriptions.jsonl import JsonLinesFile, single_writer
 from ..descriptions.validation import UnusableAnswer, parse_answer
 
-PROMPT_FOLDER = Path(__file__).parent  # of the packaged prompt files
+PROMPT_FOLDER = Path(__file__).parent
+_MAX_ATTEMPTS = 2  # requests per text
 _SCHEMA = {
     "type": "object",
     "properties": {"text": {"type": "string"}},
@@ -33,59 +34,49 @@ def text_tasks(
     texts: Sequence[str],
     *,
     answers: Path | None = None,
-    max_attempts: int = 2,
     progress: bool = True,
 ) -> list[str]:
-    """What a model makes of each text under one instruction; "" where it gave no usable answer.
-
-    With `connect` and `prompt` bound (`functools.partial`) this is a function from texts to texts.
+    """Returns a model's answer to each text under one instruction; "" where no answer was usable.
 
     Args:
-        connect: opens the client; it is closed at the end.
-        prompt: the instruction. Texts travel as data and equal ones are sent once.
-        answers: a JSON-lines file in which every answer is kept as soon as it is read, for one writer; what it holds is
-            not sent again.
-        max_attempts: how many answers a text may take.
+        connect: opens the client, which is closed at the end.
+        prompt: the instruction. Texts are sent as JSON data (against prompt injection), equal ones once.
+        answers: a JSON Lines file for a single writer; each answer is appended at once and is not requested again.
         progress: whether to show a progress bar.
 
     Raises:
-        ServerRefuses: no request can get an answer. What was answered by then is in `answers`.
-        OSError: `answers` cannot be written, or another process is writing to it.
+        ServerRefuses: all requests will fail; `answers` has the answers up to then.
+        OSError: `answers` cannot be written, or another process writes to it.
     """
     if answers is None:
-        return asyncio.run(_answer_all(connect, prompt, texts, None, max_attempts, progress))
-    with writing_alone(answers), JsonLinesFile(answers) as file:
-        return asyncio.run(_answer_all(connect, prompt, texts, file, max_attempts, progress))
+        return asyncio.run(_answer_all(connect, prompt, texts, None, progress))
+    with single_writer(answers), JsonLinesFile(answers) as file:
+        return asyncio.run(_answer_all(connect, prompt, texts, file, progress))
 
 
 async def _answer_all(
-    connect: Callable[[], Backend],
-    prompt: str,
-    texts: Sequence[str],
-    file: JsonLinesFile | None,
-    max_attempts: int,
-    progress: bool,
+    connect: Callable[[], Backend], prompt: str, texts: Sequence[str], file: JsonLinesFile | None, progress: bool
 ) -> list[str]:
     backend = connect()
     known: dict[str, str] = {} if file is None else {line["key"]: line["text"] for _, line in file.lines()}
     keys = [hashlib.sha256(json.dumps([prompt, backend.model, text]).encode()).hexdigest()[:32] for text in texts]
-    open_texts = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+    pending = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+    queue = iter(pending.items())
     bar = tqdm(
-        total=len(open_texts),
+        total=len(pending),
         unit=" texts",
-        disable=not progress or not open_texts,
+        disable=not progress or not pending,
         mininterval=0.2 if sys.stderr.isatty() else 30.0,
     )
-    queue = iter(list(open_texts.items()))
 
     async def work() -> None:
         for key, text in queue:
-            known[key] = await _answer(backend, prompt, text, max_attempts)
+            known[key] = await _answer(backend, prompt, text)
             if file is not None and known[key]:
                 file.append({"key": key, "text": known[key]})
             bar.update()
 
-    workers = [asyncio.create_task(work()) for _ in range(min(backend.in_flight, len(open_texts)))]
+    workers = [asyncio.create_task(work()) for _ in range(min(backend.in_flight, len(pending)))]
     try:
         await asyncio.gather(*workers)
     finally:
@@ -97,12 +88,12 @@ async def _answer_all(
     return [known[key] for key in keys]
 
 
-async def _answer(backend: Backend, prompt: str, text: str, max_attempts: int) -> str:
+async def _answer(backend: Backend, prompt: str, text: str) -> str:
     messages = [
         {"role": "system", "content": prompt + _AS_DATA},
         {"role": "user", "content": json.dumps(text, ensure_ascii=False)},
     ]
-    for _ in range(max_attempts):
+    for _ in range(_MAX_ATTEMPTS):
         try:
             answer = await backend.ask(messages, _FORMAT)
             return parse_answer(answer.text, ("text",))["text"]

@@ -1,1 +1,1 @@
-"""Synthetic pedestrians: people, their photos and captions, all drawn from seeds."""
+"""Draws synthetic pedestrians: people, photos and captions as functions of a seed."""

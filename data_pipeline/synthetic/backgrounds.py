@@ -1,4 +1,4 @@
-"""The backgrounds of the synthetic photos: one kind of place a camera, other details in every photo."""
+"""Draws the backgrounds of the synthetic photos: one kind of scene per camera, with random details."""
 
 import random
 from collections.abc import Callable
@@ -64,15 +64,8 @@ def _park(draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Random
         draw.ellipse((x - r, y - r, x + r, y + r), fill=leaf)
     if rng.random() < 0.6:
         left = rng.uniform(0.0, 0.5) * width
-        draw.polygon(
-            (
-                (left + 0.2 * width, horizon),
-                (left + 0.3 * width, horizon),
-                (left + 0.7 * width, height),
-                (left - 0.2 * width, height),
-            ),
-            fill=(186, 172, 146),
-        )
+        path = ((0.2, horizon), (0.3, horizon), (0.7, height), (-0.2, height))
+        draw.polygon([(left + x * width, y) for x, y in path], fill=(186, 172, 146))
     for _ in range(25):
         x, y = rng.uniform(0, width), rng.uniform(horizon, height)
         draw.line((x, y, x + 2, y - 5), fill=shade(green, 0.75))
@@ -87,10 +80,8 @@ def _shops(draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Rando
         draw.rectangle((x, 0.07 * height, x + 0.08 * width, 0.11 * height), fill=_other(sign))
     for column in range(2):
         left = (0.04 + 0.5 * column) * width
-        draw.rectangle(
-            (left, 0.18 * height, left + 0.42 * width, floor - 0.06 * height),
-            fill=rng.choice(((64, 70, 80), (214, 206, 180), (98, 90, 86))),
-        )
+        glass = rng.choice(((64, 70, 80), (214, 206, 180), (98, 90, 86)))
+        draw.rectangle((left, 0.18 * height, left + 0.42 * width, floor - 0.06 * height), fill=glass)
         for _ in range(7):
             x, y = left + rng.uniform(0, 0.32) * width, height * rng.uniform(0.22, 0.55)
             box = (x, y, x + rng.uniform(0.05, 0.12) * width, y + height * rng.uniform(0.03, 0.09))
@@ -111,9 +102,8 @@ def _corridor(draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Ra
     draw.rectangle((0, 0, width, floor), fill=wall)
     for _ in range(2):
         x = rng.uniform(0, 0.85) * width
-        draw.rectangle(
-            (x, 0.2 * height, x + 0.2 * width, floor), fill=rng.choice(((124, 96, 70), (92, 100, 108), (206, 202, 194)))
-        )
+        door = rng.choice(((124, 96, 70), (92, 100, 108), (206, 202, 194)))
+        draw.rectangle((x, 0.2 * height, x + 0.2 * width, floor), fill=door)
     for lamp in range(3):
         x = (0.1 + 0.32 * lamp) * width
         draw.rectangle((x, 0.03 * height, x + 0.18 * width, 0.05 * height), fill=(250, 250, 236))
@@ -127,9 +117,8 @@ def _plaza(draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Rando
     y: float = horizon + 0.1 * height
     while y < height:  # a zebra crossing seen from above
         thick = 0.02 * height + 0.05 * (y - horizon)
-        draw.polygon(
-            ((0, y), (width, y + slant * 0.2), (width, y + slant * 0.2 + thick), (0, y + thick)), fill=(206, 206, 200)
-        )
+        right = y + slant * 0.2
+        draw.polygon(((0, y), (width, right), (width, right + thick), (0, y + thick)), fill=(206, 206, 200))
         y += 2.6 * thick
     for _ in range(4):
         x, y = rng.uniform(0, width), rng.uniform(horizon, height)
@@ -140,9 +129,8 @@ def _parked_car(draw: ImageDraw.ImageDraw, width: int, y: float, height: int, rn
     paint = PALETTE[rng.choice(list(PALETTE))]
     left, length, tall = rng.uniform(-0.4, 0.5) * width, 0.9 * width, 0.09 * height
     draw.rounded_rectangle((left, y - tall, left + length, y), 6, fill=paint)
-    draw.rounded_rectangle(
-        (left + 0.2 * length, y - 1.8 * tall, left + 0.8 * length, y - 0.8 * tall), 8, fill=shade(paint, 0.7)
-    )
+    cabin = (left + 0.2 * length, y - 1.8 * tall, left + 0.8 * length, y - 0.8 * tall)
+    draw.rounded_rectangle(cabin, 8, fill=shade(paint, 0.7))
     for share in (0.2, 0.8):
         x = left + share * length
         draw.ellipse((x - 0.4 * tall, y - 0.4 * tall, x + 0.4 * tall, y + 0.4 * tall), fill=(24, 24, 26))
@@ -153,4 +141,4 @@ def _other(color: Color) -> Color:
 
 
 BACKGROUNDS: dict[int, Background] = {1: _street, 2: _wall, 3: _park, 4: _shops, 5: _corridor, 6: _plaza}
-"""What stands behind people at each camera, by `camera_id`."""
+"""The scene behind the people, by `camera_id`."""

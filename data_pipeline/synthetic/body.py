@@ -1,4 +1,4 @@
-"""The palette of the synthetic pedestrians and their measures: how wide, deep and tall each kind of body is."""
+"""Colors and body measures of the synthetic pedestrians."""
 
 from dataclasses import dataclass
 
@@ -33,6 +33,11 @@ HAIR: dict[str, Color] = {
     "grey": (182, 182, 184),
 }
 _HEIGHT = {"short": 0.925, "average": 1.0, "tall": 1.075}
+_BUILD = {  # factors of width, belly width, leg, arm, depth, belly depth
+    "slim": (0.82, 0.74, 0.78, 0.82, 0.82, 0.75),
+    "average": (1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+    "heavy": (1.15, 1.55, 1.3, 1.12, 1.3, 1.85),
+}
 _GRAYING = {"young": 0.0, "middle-aged": 0.2, "elderly": 0.4}
 
 
@@ -52,13 +57,9 @@ class Body:
 
 
 def body_of(traits: PersonTraits) -> Body:
-    """The measures of a person with these traits."""
+    """Returns the measures of a person with these traits."""
     woman = traits.gender == "woman"
-    wide, belly, limb = {"slim": (0.82, 0.74, 0.78), "average": (1.0, 1.0, 1.0), "heavy": (1.15, 1.55, 1.3)}[
-        traits.build
-    ]
-    arm = {"slim": 0.82, "average": 1.0, "heavy": 1.12}[traits.build]
-    depth, paunch = {"slim": (0.82, 0.75), "average": (1.0, 1.0), "heavy": (1.3, 1.85)}[traits.build]
+    wide, belly, limb, arm, depth, paunch = _BUILD[traits.build]
     return Body(
         shoulder=(0.100 if woman else 0.124) * wide,
         waist=(0.064 if woman else 0.088) * belly,
@@ -73,16 +74,16 @@ def body_of(traits: PersonTraits) -> Body:
 
 
 def figure_height(traits: PersonTraits, shot: Shot) -> float:
-    """Height of the person in the frame, as a share of the frame's height."""
+    """Returns the height of the person in the frame, as a share of the frame's height."""
     return shot.size * _HEIGHT[traits.height] * (0.975 if traits.age == "elderly" else 1.0)
 
 
 def contrast(color: str) -> Color:
-    """A shade of the same color that shows on it: lighter on dark colors, darker on light ones."""
+    """Returns a visible shade on the same color: lighter on dark colors, darker on light ones."""
     rgb = PALETTE[color]
     return mix(rgb, (232, 232, 232), 0.45) if sum(rgb) < 260 else shade(rgb, 0.55)
 
 
 def hair_color(traits: PersonTraits) -> Color:
-    """The color of the hair, greying with age."""
+    """Returns the color of the hair, which grays with age."""
     return mix(HAIR[traits.hair_color], HAIR["grey"], _GRAYING[traits.age])

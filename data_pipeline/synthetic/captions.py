@@ -1,31 +1,20 @@
-"""What people and a multimodal model would write about a synthetic photo.
+"""Writes captions and descriptions of a synthetic photo.
 
-Captions are written by eight annotators who differ in order, vocabulary, length and in what they leave out; they make
-small mistakes and mention only what the photo shows. Descriptions keep body and clothing strictly apart.
+Eight annotator styles write the captions. They differ in order, vocabulary, length and omissions, make small mistakes
+and mention only visible items. Descriptions strictly separate body and clothing.
 """
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from . import vocabulary
 from .people import NEIGHBORS, Outfit, PersonTraits, Shot
-from .vocabulary import (
-    AGE_WORDS,
-    BUILD_WORDS,
-    COLOR_WORDS,
-    GARMENT_WORDS,
-    HAIR_COLOR_WORDS,
-    HAIR_WORDS,
-    HEIGHT_WORDS,
-    PATTERN_WORDS,
-    PERSON_WORDS,
-    SKIN_WORDS,
-)
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What one annotator mentions, in that annotator's words; None is left out. Garments come without an article."""
+    """The phrases of one caption, in one annotator's vocabulary; None is omitted. Garments have no article."""
 
     noun: str
     subject: str  # he / she
@@ -46,24 +35,29 @@ class _Facts:
         return "his" if self.subject == "he" else "her"
 
     @property
+    def body(self) -> list[str]:
+        """Hair and skin, if mentioned."""
+        return [part for part in (self.hair, self.skin) if part]
+
+    @property
     def person(self) -> str:
         """Height, age and build before the noun: "tall young slim woman"."""
         return " ".join(word for word in (self.height, self.age, self.build, self.noun) if word)
 
     @property
     def clothes(self) -> list[str]:
-        """Upper and lower garment and shoes that are mentioned, with articles."""
+        """Upper and lower garment and shoes, if mentioned, with articles."""
         return [with_article(garment) for garment in (self.upper, self.lower, self.shoes) if garment]
 
     @property
     def extras(self) -> list[str]:
-        """Bag and hat that are mentioned, with articles."""
+        """Bag and hat, if mentioned, with articles."""
         return [with_article(item) for item in (self.bag, self.hat) if item]
 
 
 @dataclass(frozen=True)
 class _Style:
-    """An annotator: how the sentence is built, the words used, and how often (0 to 1) each attribute is mentioned."""
+    """An annotator style: sentence, vocabulary, and the probability of a synonym and of mentioning each attribute."""
 
     write: Callable[[_Facts, random.Random], str]
     person_words: str
@@ -80,13 +74,13 @@ class _Style:
 
 
 def write_caption(style: str, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> str:
-    """One caption of a photo in one of `CAPTION_STYLES`; about one color in 25 is taken for a neighboring one."""
+    """Writes one caption in one of `CAPTION_STYLES`; about one color in 25 is replaced by a similar one."""
     annotator = CAPTION_STYLES[style]
     return annotator.write(_choose_facts(annotator, traits, _misread(outfit, rng), shot, rng), rng)
 
 
 def write_identity_description(traits: PersonTraits, template_rng: random.Random, rng: random.Random) -> str:
-    """What a multimodal model writes about the body alone. A person keeps one template in most photos."""
+    """Writes a description of the body only, like a multimodal model; 85 % of a person's photos share a template."""
     chooser = rng if rng.random() < 0.15 else template_rng
     number = chooser.choices((0, 1, 2), (70, 20, 10))[0]
     subject = "He" if traits.gender == "man" else "She"
@@ -111,7 +105,7 @@ def write_identity_description(traits: PersonTraits, template_rng: random.Random
 
 
 def write_clothing_description(outfit: Outfit, shot: Shot, rng: random.Random) -> str:
-    """What a multimodal model writes about the clothing alone: everything the photo shows, no word about the body."""
+    """Writes a description of the clothing only, like a multimodal model: every visible item, nothing of the body."""
     upper = with_article(_phrase(outfit.upper_color, _seen_pattern(outfit, shot), outfit.upper_type, outfit.accent))
     parts = [upper]
     if outfit.lower_type:
@@ -129,24 +123,20 @@ def write_clothing_description(outfit: Outfit, shot: Shot, rng: random.Random) -
 
 
 def with_article(phrase: str) -> str:
-    """Puts "a" or "an" before a phrase, unless what it names is plural ("blue jeans")."""
+    """Prepends "a" or "an" to a phrase, unless it is plural ("blue jeans")."""
     if phrase.endswith("s") and not phrase.endswith("ss"):
         return phrase
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
 def _misread(outfit: Outfit, rng: random.Random) -> Outfit:
+    """Replaces each color by a similar one with probability 0.04."""
+
     def read(color: str) -> str:
         return rng.choice(NEIGHBORS[color]) if rng.random() < 0.04 else color
 
-    return replace(
-        outfit,
-        upper_color=read(outfit.upper_color),
-        lower_color=read(outfit.lower_color),
-        shoes_color=read(outfit.shoes_color),
-        bag_color=read(outfit.bag_color),
-        hat_color=read(outfit.hat_color),
-    )
+    colors = [f"{item}_color" for item in ("upper", "lower", "shoes", "bag", "hat")]
+    return replace(outfit, **{color: read(getattr(outfit, color)) for color in colors})
 
 
 def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> _Facts:
@@ -157,33 +147,37 @@ def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Sho
         return rng.choice(words) if said(style.synonyms) else words[0]
 
     def garment(color: str, kind: str, pattern: str = "plain", accent: str | None = None) -> str:
-        color = word(COLOR_WORDS.get(color, (color,)))
-        pattern = word(PATTERN_WORDS.get(pattern, (pattern,))) if said(style.pattern) else "plain"
-        return _phrase(color, pattern, word(GARMENT_WORDS[kind]), accent)
+        color = word(vocabulary.COLOR_WORDS.get(color, (color,)))
+        pattern = word(vocabulary.PATTERN_WORDS.get(pattern, (pattern,))) if said(style.pattern) else "plain"
+        return _phrase(color, pattern, word(vocabulary.GARMENT_WORDS[kind]), accent)
 
     hair = None
-    # Under a hat there is little to say about short hair.
+    # A hat hides short hair
     if said(style.hair if outfit.hat is None or traits.hair_length in ("medium", "long") else 0.2 * style.hair):
-        length, color = word(HAIR_WORDS[traits.hair_length]), word(HAIR_COLOR_WORDS[traits.hair_color])
+        length, color = (
+            word(vocabulary.HAIR_WORDS[traits.hair_length]),
+            word(vocabulary.HAIR_COLOR_WORDS[traits.hair_color]),
+        )
         form = rng.random()
         hair = f"{length} hair" if form < 0.2 else f"{color} hair" if form < 0.35 else f"{length} {color} hair"
-    # From the front a backpack is two straps, easily passed over.
+    # From the front, only the two straps of a backpack are visible
+    has_bag = _shows_bag(outfit, shot)
     bag_chance = style.extras * (0.5 if outfit.bag == "backpack" and shot.view == "front" else 1.0)
     lower = garment(outfit.lower_color, outfit.lower_type, outfit.lower_pattern) if outfit.lower_type else None
     return _Facts(
-        noun=word(PERSON_WORDS[style.person_words][traits.gender]) if said(0.95) else "person",
+        noun=word(vocabulary.PERSON_WORDS[style.person_words][traits.gender]) if said(0.95) else "person",
         subject="he" if traits.gender == "man" else "she",
-        age=word(AGE_WORDS[traits.age]) if said(style.age) else None,
-        build=word(BUILD_WORDS[traits.build]) if said(style.build) and traits.build != "average" else None,
-        height=word(HEIGHT_WORDS[traits.height]) if said(style.height) and traits.height != "average" else None,
-        skin=f"{word(SKIN_WORDS[traits.skin_tone])} skin" if said(style.skin) else None,
+        age=word(vocabulary.AGE_WORDS[traits.age]) if said(style.age) else None,
+        build=word(vocabulary.BUILD_WORDS[traits.build]) if said(style.build) and traits.build != "average" else None,
+        height=word(vocabulary.HEIGHT_WORDS[traits.height])
+        if said(style.height) and traits.height != "average"
+        else None,
+        skin=f"{word(vocabulary.SKIN_WORDS[traits.skin_tone])} skin" if said(style.skin) else None,
         hair=hair,
         upper=garment(outfit.upper_color, outfit.upper_type, _seen_pattern(outfit, shot), outfit.accent),
         lower=lower if said(style.lower) else None,
         shoes=garment(outfit.shoes_color, outfit.shoes_type) if shot.shows_shoes and said(style.shoes) else None,
-        bag=garment(outfit.bag_color, outfit.bag)
-        if outfit.bag and _shows_bag(outfit, shot) and said(bag_chance)
-        else None,
+        bag=garment(outfit.bag_color, outfit.bag) if has_bag and outfit.bag and said(bag_chance) else None,
         hat=garment(outfit.hat_color, outfit.hat) if outfit.hat and said(style.extras) else None,
         view=shot.view,
     )
@@ -196,12 +190,12 @@ def _phrase(color: str, pattern: str, kind: str, accent: str | None = None) -> s
 
 
 def _seen_pattern(outfit: Outfit, shot: Shot) -> str:
-    """A print is on the chest: only a photo from the front shows it."""
+    """Returns the visible pattern: a print on the chest is visible only from the front."""
     return "plain" if outfit.upper_pattern == "graphic" and shot.view != "front" else outfit.upper_pattern
 
 
 def _shows_bag(outfit: Outfit, shot: Shot) -> bool:
-    """Handbag and shoulder bag hang on the right-hand side, which a photo of the left side hides."""
+    """Whether the bag is visible: handbag and shoulder bag are on the right, hidden in a view from the left."""
     return outfit.bag is not None and not (outfit.bag != "backpack" and shot.view == "left")
 
 
@@ -215,9 +209,8 @@ def _capital(text: str) -> str:
 
 def _classic(facts: _Facts, rng: random.Random) -> str:
     text = f"The {facts.person} is wearing {_join(facts.clothes)}."
-    body = [part for part in (facts.hair, facts.skin) if part]
-    if body:
-        text += f" {_capital(facts.subject)} has {_join(body)}."
+    if facts.body:
+        text += f" {_capital(facts.subject)} has {_join(facts.body)}."
     if facts.bag:
         text += f" {_capital(facts.subject)} is carrying {with_article(facts.bag)}."
     if facts.hat:
@@ -227,15 +220,13 @@ def _classic(facts: _Facts, rng: random.Random) -> str:
 
 def _terse(facts: _Facts, rng: random.Random) -> str:
     garments = [part for part in (facts.upper, facts.lower, facts.shoes, facts.bag, facts.hat) if part]
-    body = [part for part in (facts.hair, facts.skin) if part]
     rng.shuffle(garments)
-    return ", ".join([facts.person, *body, *garments])
+    return ", ".join([facts.person, *facts.body, *garments])
 
 
 def _prose(facts: _Facts, rng: random.Random) -> str:
     opening = rng.choice(("In this picture we can see", "The photo shows", "Walking along is"))
-    body = [part for part in (facts.hair, facts.skin) if part]
-    text = f"{opening} {with_article(facts.person)}" + (f" with {_join(body)}" if body else "")
+    text = f"{opening} {with_article(facts.person)}" + (f" with {_join(facts.body)}" if facts.body else "")
     text += f", who has put on {with_article(facts.upper)}"
     if facts.lower:
         text += f" together with {with_article(facts.lower)}"
@@ -249,8 +240,7 @@ def _prose(facts: _Facts, rng: random.Random) -> str:
 
 def _clothes_first(facts: _Facts, rng: random.Random) -> str:
     text = f"{_capital(_join(facts.clothes + facts.extras))} on {with_article(facts.person)}"
-    body = [part for part in (facts.hair, facts.skin) if part]
-    return text + (f" who has {_join(body)}." if body else ".")
+    return text + (f" who has {_join(facts.body)}." if facts.body else ".")
 
 
 def _casual(facts: _Facts, rng: random.Random) -> str:
@@ -278,8 +268,7 @@ def _report(facts: _Facts, rng: random.Random) -> str:
 
 
 def _person_first(facts: _Facts, rng: random.Random) -> str:
-    body = [part for part in (facts.hair, facts.skin) if part]
-    text = _capital(with_article(facts.person)) + (f" with {_join(body)}" if body else "")
+    text = _capital(with_article(facts.person)) + (f" with {_join(facts.body)}" if facts.body else "")
     text += f" {rng.choice(('is dressed in', 'wears', 'has on'))} {_join(facts.clothes)}"
     return text + (f" and carries {with_article(facts.bag)}." if facts.bag else ".")
 
@@ -307,4 +296,4 @@ CAPTION_STYLES: dict[str, _Style] = {
     "person first": _Style(_person_first, "plain", 0.5, 0.6, 0.6, 0.55, 0.3, 0.25, 0.9, 0.4, 0.5, 0.6),
     "from where": _Style(_from_where, "casual", 0.5, 0.45, 0.4, 0.35, 0.2, 0.15, 0.85, 0.45, 0.6, 0.75),
 }
-"""The annotators by name."""
+"""The annotator styles by name."""

@@ -1,4 +1,4 @@
-"""The data set that the package makes itself: synthetic pedestrians, so that a run needs no download."""
+"""Generates a data set of synthetic pedestrians, so that a run needs no download."""
 
 import hashlib
 import random
@@ -26,31 +26,26 @@ def load_synthetic(
     cache_dir: str | None = None,
     num_proc: int | None = None,
 ) -> DatasetDict:
-    """Draws the synthetic pedestrians, or reads them from the cache of `datasets` where they were drawn before.
+    """Draws the synthetic pedestrians, or loads them from the cache.
 
     Every person has two outfits and `images_per_outfit` images in each. Rows are sorted by person, outfit, image.
-    Person numbers run on over the splits, so the identities are disjoint; a number means the same person in every call
-    with the same seed.
+    Person numbers are consecutive over the splits, so the identities are disjoint; with the same seed, a number is the
+    same person in every call.
 
     Args:
-        image_size: height and width in pixels, as everywhere in transformers.
-        cache_dir: where to keep the drawn set; the cache of `datasets` by default.
-        num_proc: processes to draw with; the result does not depend on it.
+        image_size: height and width in pixels, as in transformers.
+        cache_dir: by default the cache of `datasets`.
+        num_proc: number of processes; the result does not depend on it.
 
     Returns:
         The splits `train`, `validation` and `test`, with the columns of `PERSON_FEATURES`.
 
     Raises:
-        ValueError: a count is too small, or the image too small to draw a person in.
+        ValueError: a count is smaller than 1, or the image is too small.
     """
     counts = {"train": num_train_people, "validation": num_val_people, "test": num_test_people}
-    for name, value in {
-        "num_train_people": num_train_people,
-        "num_val_people": num_val_people,
-        "num_test_people": num_test_people,
-        "images_per_outfit": images_per_outfit,
-        "captions_per_image": captions_per_image,
-    }.items():
+    names = ("num_train_people", "num_val_people", "num_test_people", "images_per_outfit", "captions_per_image")
+    for name, value in zip(names, (*counts.values(), images_per_outfit, captions_per_image), strict=True):
         if value < 1:
             raise ValueError(f"load_synthetic: {name} must be at least 1, got {value}")
     height, width = image_size
@@ -65,7 +60,7 @@ def load_synthetic(
             features=PERSON_FEATURES,
             cache_dir=cache_dir,
             gen_kwargs={
-                "person_ids": list(range(first, first + count)),  # a list is what num_proc shares out
+                "person_ids": list(range(first, first + count)),  # num_proc divides a list
                 "images_per_outfit": images_per_outfit,
                 "captions_per_image": captions_per_image,
                 "image_size": (height, width),
@@ -80,7 +75,7 @@ def load_synthetic(
 
 
 def caption_styles(seed: int, person_id: int, outfit: int, shot: int, count: int) -> list[str]:
-    """The annotator styles of the first `count` captions of an image; none comes twice before all came."""
+    """Draws the annotator styles of the first `count` captions of an image; all are used once before one repeats."""
     rng = random.Random(f"{seed}/{person_id}/{outfit}/{shot}/styles")
     styles: list[str] = []
     while len(styles) < count:
@@ -89,15 +84,12 @@ def caption_styles(seed: int, person_id: int, outfit: int, shot: int, count: int
 
 
 def synthetic_caption_styles(split: Dataset, seed: int = SYNTHETIC_SEED) -> list[list[str]]:
-    """The style of every caption of a whole, unshuffled split of `load_synthetic`: one list of names a row."""
+    """Returns the style of every caption of a complete, unshuffled split of `load_synthetic`: one list per row."""
     seen: Counter[int] = Counter()
     styles = []
-    columns = split.select_columns(["person_id", "outfit_id", "captions"])
-    for row in columns:
-        outfit_id = row["outfit_id"]
-        styles.append(
-            caption_styles(seed, row["person_id"], outfit_id % NUM_OUTFITS, seen[outfit_id], len(row["captions"]))
-        )
+    for row in split.select_columns(["person_id", "outfit_id", "captions"]):
+        outfit_id, count = row["outfit_id"], len(row["captions"])
+        styles.append(caption_styles(seed, row["person_id"], outfit_id % NUM_OUTFITS, seen[outfit_id], count))
         seen[outfit_id] += 1
     return styles
 
@@ -110,7 +102,7 @@ def synthetic_row(
     captions_per_image: int = 2,
     image_size: tuple[int, int] = (128, 64),
 ) -> dict[str, Any]:
-    """One row of the data set, the image as encoded bytes; a function of its arguments alone."""
+    """Returns one row of the data set, with the image as encoded bytes; a pure function of its arguments."""
     person = describe_person(seed, person_id)
     photo = describe_shot(seed, person_id, outfit, shot)
     key = f"{seed}/{person_id}/{outfit}/{shot}"
@@ -147,7 +139,7 @@ def _rows(
 
 
 def _recipe() -> str:
-    """Digest of the source files of this package, part of the cache key: a change of the drawing code redraws."""
+    """Returns a digest of this package's source files for the cache key: changed code redraws the set."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     assert len(sources) > 1, f"{Path(__file__).parent} has no source files to digest"
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Turns a person and a shot into an encoded photo: background, figure, obstacles, light and the camera's faults."""
+"""Draws a person as an encoded photo: background, figure, occlusion, light and camera noise."""
 
 import io
 import random
@@ -16,7 +16,7 @@ from .people import Person, Shot, describe_person
 
 _OVERSAMPLING = 2
 _JPEG_QUALITY = 92
-# What each camera does to brightness and to red, green and blue.
+# Gains of each camera on red, green and blue
 _CAMERA_GAINS: dict[int, tuple[float, float, float]] = {
     1: (1.0, 1.0, 1.0),
     2: (1.05, 1.0, 0.93),
@@ -28,11 +28,9 @@ _CAMERA_GAINS: dict[int, tuple[float, float, float]] = {
 
 
 def draw_photo(person: Person, outfit: int, shot: Shot, image_size: tuple[int, int], rng: random.Random) -> bytes:
-    """The photo as JPEG bytes.
+    """Draws the photo and returns it as JPEG bytes.
 
-    Args:
-        image_size: height and width in pixels.
-        rng: decides about the scene: the background's details, who else is in the picture, the noise.
+    `image_size` is height and width in pixels; `rng` draws the scene: details of the background, other people, noise.
     """
     height, width = image_size
     canvas = Image.new("RGB", (width * _OVERSAMPLING, height * _OVERSAMPLING))
@@ -68,34 +66,22 @@ def _draw_obstacle(draw: ImageDraw.ImageDraw, width: int, height: int, shot: Sho
         top = height * rng.uniform(0.74, 0.84)
         paint = shade(PALETTE[rng.choice(list(PALETTE))], 0.9)
         shift = shot.occluder_side * width * 0.1
-        draw.rounded_rectangle(
-            (-width * 0.4 + shift, top, width * 1.4 + shift, height * 1.1), height * 0.03, fill=paint
-        )
-        draw.polygon(
-            (
-                (0.1 * width + shift, top),
-                (0.3 * width + shift, top - 0.07 * height),
-                (0.9 * width + shift, top - 0.07 * height),
-                (1.1 * width + shift, top),
-            ),
-            outline=paint,
-            fill=None,
-            width=3,
-        )
-        draw.ellipse(
-            (width * 0.5 + shift * 3, height * 0.9, width * 0.5 + shift * 3 + height * 0.16, height * 1.06),
-            fill=(22, 22, 24),
-        )
+        body = (-width * 0.4 + shift, top, width * 1.4 + shift, height * 1.1)
+        draw.rounded_rectangle(body, height * 0.03, fill=paint)
+        roof = top - 0.07 * height
+        cabin = ((0.1, top), (0.3, roof), (0.9, roof), (1.1, top))
+        draw.polygon([(x * width + shift, y) for x, y in cabin], outline=paint, fill=None, width=3)
+        wheel = width * 0.5 + shift * 3
+        draw.ellipse((wheel, height * 0.9, wheel + height * 0.16, height * 1.06), fill=(22, 22, 24))
     else:  # bush
         for _ in range(16):
             x, y, r = rng.uniform(0, width), height * rng.uniform(0.86, 1.0), height * rng.uniform(0.035, 0.07)
-            draw.ellipse(
-                (x - r, y - r, x + r, y + r), fill=(rng.randint(30, 70), rng.randint(80, 130), rng.randint(30, 60))
-            )
+            leaf = (rng.randint(30, 70), rng.randint(80, 130), rng.randint(30, 60))
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=leaf)
 
 
 def _spoil(photo: Image.Image, shot: Shot, rng: random.Random) -> Image.Image:
-    """Resolution, blur, light, tint and noise of the camera."""
+    """Applies resolution, blur, light, tint and noise of the camera."""
     size = photo.size
     if shot.resolution < 1.0:
         small = (max(8, round(size[0] * shot.resolution)), max(16, round(size[1] * shot.resolution)))
@@ -117,6 +103,6 @@ def _spoil(photo: Image.Image, shot: Shot, rng: random.Random) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _grain(level: int, size: tuple[int, int]) -> Image.Image:
-    """A field of noise around 128, three times the photo each way, of which every photo takes another piece."""
+    """Returns noise around 128, three times the photo's height and width, from which each photo takes a random crop."""
     noise = np.random.default_rng(level).normal(128.0, 3.5 * level, (size[1] * 3, size[0] * 3, 3))
     return Image.fromarray(noise.clip(0, 255).astype(np.uint8))

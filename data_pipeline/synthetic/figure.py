@@ -1,6 +1,6 @@
 """Draws one synthetic pedestrian: limbs, garments and bag as polygons and ellipses.
 
-A view from the side is drawn facing +x and mirrored for the other side. See `synthetic_pen` for the coordinates.
+A view from the side is drawn facing +x and mirrored for the other side. See pen.py for the coordinates.
 """
 
 import math
@@ -13,11 +13,12 @@ from .pen import Color, Pen, Point, Shape, cloth, mix, shade
 from .people import Outfit, PersonTraits, Shot
 
 _LONG_SLEEVES = ("shirt", "sweater", "hoodie", "jacket", "coat")
+_LEG_WIDTHS = {"trousers": (1.08, 0.94, 0.84), "jeans": (1.1, 0.86, 0.64), "leggings": (1.02, 0.72, 0.46)}
 _HEM = {"t-shirt": 0.53, "shirt": 0.54, "sweater": 0.52, "hoodie": 0.53, "jacket": 0.525, "coat": 0.71, "dress": 0.71}
 
 
 def draw_figure(image: Image.Image, traits: PersonTraits, outfit: Outfit, shot: Shot, offset: float = 0.0) -> None:
-    """Draws a person onto an RGB image, in the place and pose of `shot`, moved right by `offset` frame heights."""
+    """Draws a person onto an RGB image in the pose of `shot`, shifted right by `offset` frame heights."""
     height = figure_height(traits, shot) * image.height
     middle = image.width / 2 + (shot.x + offset) * image.height
     pen = Pen(image, middle, shot.feet * image.height - height, height, mirror=shot.view == "left")
@@ -26,7 +27,7 @@ def draw_figure(image: Image.Image, traits: PersonTraits, outfit: Outfit, shot: 
 
 
 class _Figure:
-    """One person in one pose; the parts are drawn from the farthest to the nearest."""
+    """One person in one pose; the parts are drawn back to front."""
 
     def __init__(self, pen: Pen, traits: PersonTraits, outfit: Outfit, shot: Shot) -> None:
         self.pen, self.traits, self.outfit, self.shot = pen, traits, outfit, shot
@@ -62,14 +63,9 @@ class _Figure:
     # legs
 
     def _leg_front(self, side: int, lift: float) -> None:
-        body = self.body
-        # The right-hand bag of a view from behind is on the other side of the picture; legs are alike.
-        hip = side * body.hip * 0.5
-        self._leg(
-            [(hip, 0.50), (hip + side * 0.006, 0.74 - 0.015 * lift), (hip + side * 0.004, 0.955 - 0.045 * lift)],
-            1.0 - 0.12 * lift,
-            0.0,
-        )
+        hip = side * self.body.hip * 0.5
+        knee, ankle = (hip + side * 0.006, 0.74 - 0.015 * lift), (hip + side * 0.004, 0.955 - 0.045 * lift)
+        self._leg([(hip, 0.50), knee, ankle], 1.0 - 0.12 * lift, 0.0)
 
     def _leg_side(self, swing: float, light: float) -> None:
         angle = 0.36 * swing
@@ -83,32 +79,21 @@ class _Figure:
         radii = [r * 1.05, r * 0.72, r * 0.46]
         skin = shade(self.skin, light)
         self._shoe(joints[2], toe, light)
-        if outfit.lower_type is None or outfit.lower_type == "skirt":
+        hip, knee, ankle = joints
+        if outfit.lower_type in (None, "skirt", "shorts"):
             pen.limb(joints, radii, skin)
+        if outfit.lower_type is None or outfit.lower_type == "skirt":
             return
         color, accent = shade(PALETTE[outfit.lower_color], light), shade(contrast(outfit.lower_color), light)
-        hip, knee, ankle = joints
         if outfit.lower_type == "shorts":
-            pen.limb(joints, radii, skin)
-            end = (hip[0] + 0.86 * (knee[0] - hip[0]), hip[1] + 0.86 * (knee[1] - hip[1]))
-            cloth(pen, [("limb", [hip, end], [r * 1.25, r * 1.18])], color, outfit.lower_pattern, accent)
-            return
-        wide = {"trousers": (1.08, 0.94, 0.84), "jeans": (1.1, 0.86, 0.64), "leggings": (1.02, 0.72, 0.46)}[
-            outfit.lower_type
-        ]
-        shapes: list[Shape] = [("limb", joints, [r * share for share in wide])]
-        cloth(pen, shapes, color, outfit.lower_pattern, accent)
-        if outfit.lower_type == "jeans":  # worn thighs, a seam and a turned-up hem
-            pen.limb(
-                [_between(hip, knee, 0.4), _between(hip, knee, 0.9)],
-                [r * 0.42, r * 0.3],
-                mix(color, (214, 220, 232), 0.14),
-            )
-            pen.line(
-                [_between(knee, ankle, 0.93), (ankle[0] + 0.02, ankle[1] - 0.016)],
-                0.016,
-                mix(color, (214, 220, 232), 0.5),
-            )
+            shape: Shape = ("limb", [hip, _between(hip, knee, 0.86)], [r * 1.25, r * 1.18])
+        else:
+            shape = ("limb", joints, [r * share for share in _LEG_WIDTHS[outfit.lower_type]])
+        cloth(pen, [shape], color, outfit.lower_pattern, accent)
+        if outfit.lower_type == "jeans":  # worn thighs and a turned-up hem
+            worn, hem = mix(color, (214, 220, 232), 0.14), mix(color, (214, 220, 232), 0.5)
+            pen.limb([_between(hip, knee, 0.4), _between(hip, knee, 0.9)], [r * 0.42, r * 0.3], worn)
+            pen.line([_between(knee, ankle, 0.93), (ankle[0] + 0.02, ankle[1] - 0.016)], 0.016, hem)
 
     def _shoe(self, ankle: Point, toe: float, light: float) -> None:
         pen, kind = self.pen, self.outfit.shoes_type
@@ -131,50 +116,29 @@ class _Figure:
     def _outline(self, hem: float, flare: float) -> list[Point]:
         body = self.body
         if not self.side:
-            right = [
-                (0.034, 0.150),
-                (body.shoulder * 0.86, 0.172),
-                (body.shoulder, 0.205),
-                (body.shoulder * 0.86, 0.29),
-            ]
-            right += [(body.waist * 1.02, 0.39), (max(body.hip, body.waist * 0.98) + 0.004, 0.49)]
-            right += [(max(body.hip, body.waist * 0.98) + flare, hem)]
+            shoulder, hip = body.shoulder, max(body.hip, body.waist * 0.98)
+            right = [(0.034, 0.150), (shoulder * 0.86, 0.172), (shoulder, 0.205), (shoulder * 0.86, 0.29)]
+            right += [(body.waist * 1.02, 0.39), (hip + 0.004, 0.49), (hip + flare, hem)]
             return right + [(-x, y) for x, y in reversed(right)]
         lean = body.stoop * 0.7
         bust = 0.022 if self.traits.gender == "woman" else 0.004
-        front = [
-            (0.030 + lean, 0.155),
-            (body.depth * 0.9 + bust + lean * 0.8, 0.255),
-            (body.belly + 0.004, 0.36),
-            (body.belly * 1.06, 0.43),
-        ]
-        front += [(body.hip * 0.78, 0.50), (body.hip * 0.78 + flare, hem)]
-        rear = [
-            (-0.034 + lean, 0.155),
-            (-body.depth * 0.95 - 0.3 * lean, 0.23),
-            (-body.depth * 0.8, 0.37),
-            (-body.hip * 0.86, 0.47),
-        ]
-        rear += [(-body.hip * 0.82 - flare, hem)]
+        front = [(0.030 + lean, 0.155), (body.depth * 0.9 + bust + lean * 0.8, 0.255), (body.belly + 0.004, 0.36)]
+        front += [(body.belly * 1.06, 0.43), (body.hip * 0.78, 0.50), (body.hip * 0.78 + flare, hem)]
+        rear = [(-0.034 + lean, 0.155), (-body.depth * 0.95 - 0.3 * lean, 0.23), (-body.depth * 0.8, 0.37)]
+        rear += [(-body.hip * 0.86, 0.47), (-body.hip * 0.82 - flare, hem)]
         return front + rear[::-1]
 
     def _torso(self) -> None:
         pen, outfit, body = self.pen, self.outfit, self.body
         kind = outfit.upper_type
         neck_x = body.stoop * 0.9 if self.side else 0.0
+        half = body.hip * (0.8 if self.side else 1.0)
+        color, edge = PALETTE[outfit.lower_color], contrast(outfit.lower_color)
         if outfit.lower_type == "skirt":
-            half = body.hip * (0.8 if self.side else 1.0)
             outline = [(half * 0.95, 0.46), (half * 1.25, 0.69), (-half * 1.25, 0.69), (-half * 0.95, 0.46)]
-            cloth(
-                pen,
-                [("polygon", outline, [])],
-                PALETTE[outfit.lower_color],
-                outfit.lower_pattern,
-                contrast(outfit.lower_color),
-            )
+            cloth(pen, [("polygon", outline, [])], color, outfit.lower_pattern, edge)
         elif outfit.lower_type is not None:
-            half = body.hip * (0.8 if self.side else 1.0)
-            pen.polygon([(half, 0.45), (half, 0.54), (-half, 0.54), (-half, 0.45)], PALETTE[outfit.lower_color])
+            pen.polygon([(half, 0.45), (half, 0.54), (-half, 0.54), (-half, 0.45)], color)
         pen.limb([(neck_x * 0.8, 0.19), (neck_x, 0.11 + 0.4 * body.stoop)], [0.027, 0.025], shade(self.skin, 0.9))
         flare = {"dress": 0.045, "coat": 0.014, "jacket": 0.008, "hoodie": 0.008}.get(kind, 0.0)
         cloth(pen, [("polygon", self._outline(_HEM[kind], flare), [])], self.upper, outfit.upper_pattern, self.accent)
@@ -229,10 +193,8 @@ class _Figure:
         swing = 0.5 * self.shot.arms * side
         shoulder = (side * (body.shoulder - body.arm * 1.0), 0.203)
         elbow = (side * (max(body.shoulder, body.waist) + 0.010 + 0.012 * abs(swing)), 0.345)
-        hand = (
-            side * (max(body.shoulder, body.hip, body.waist) + 0.008 - 0.02 * swing),
-            0.485 - 0.05 * max(0.0, swing),
-        )
+        widest = max(body.shoulder, body.hip, body.waist)
+        hand = (side * (widest + 0.008 - 0.02 * swing), 0.485 - 0.05 * max(0.0, swing))
         self._arm([shoulder, elbow, hand], 0.94)
 
     def _arm_side(self, swing: float, light: float) -> None:
@@ -255,9 +217,8 @@ class _Figure:
             wrist = _between(elbow, hand, 0.9)
             pen.limb([shoulder, elbow, wrist], [thick + 0.006, thick + 0.005, thick * 0.8 + 0.004], edge)
             pen.oval(*shoulder, thick, thick, color)
-            cloth(
-                pen, [("limb", [shoulder, elbow, wrist], [thick, thick * 0.95, thick * 0.75])], color, pattern, accent
-            )
+            sleeve: Shape = ("limb", [shoulder, elbow, wrist], [thick, thick * 0.95, thick * 0.75])
+            cloth(pen, [sleeve], color, pattern, accent)
             return
         pen.limb(joints, [r, r * 0.85, r * 0.65], shade(self.skin, light))
         end = _between(shoulder, elbow, 0.62)
@@ -284,7 +245,7 @@ class _Figure:
         self.pen.line([(-half * 0.8, 0.345), (half * 0.8, 0.345)], 0.010, edge)
 
     def _hand_luggage(self) -> None:
-        """Handbag and shoulder bag, on the person's right: left in the picture from the front, hidden from the left."""
+        """Draws a handbag or shoulder bag on the person's right, which is hidden in a view from the left."""
         outfit, body, pen = self.outfit, self.body, self.pen
         if outfit.bag not in ("handbag", "shoulder bag") or self.shot.view == "left":
             return
@@ -294,9 +255,8 @@ class _Figure:
         if outfit.bag == "handbag":
             y = 0.53
             pen.line([(x - 0.025, y + 0.03), (x, y - 0.035), (x + 0.025, y + 0.03)], 0.008, shade(color, 0.7))
-            pen.polygon(
-                [(x - 0.040, y + 0.02), (x + 0.040, y + 0.02), (x + 0.050, y + 0.10), (x - 0.050, y + 0.10)], color
-            )
+            corners = [(x - 0.040, y + 0.02), (x + 0.040, y + 0.02), (x + 0.050, y + 0.10), (x - 0.050, y + 0.10)]
+            pen.polygon(corners, color)
             return
         y = 0.44
         if self.side:

@@ -8,7 +8,7 @@ from .people import Outfit, PersonTraits
 
 
 def draw_head(pen: Pen, traits: PersonTraits, body: Body, outfit: Outfit, view: str) -> None:
-    """Draws the head; a stooping person carries it lower and, from the side, forward."""
+    """Draws the head, lower and (from the side) further forward for a stooping person."""
     side = view in ("left", "right")
     x = body.stoop * 1.5 if side else 0.0
     y = 0.072 + 0.55 * body.stoop
@@ -42,11 +42,8 @@ def _from_the_side(pen: Pen, traits: PersonTraits, x: float, y: float, r: float)
     if length in ("medium", "long"):
         end = y + 0.085 if length == "medium" else 0.30
         tail = x - rx * 0.55 - (0.02 if length == "long" else 0.0)
-        pen.limb(
-            [(x - rx * 0.4, y - 0.01), (x - rx * 0.62, y + 0.05), (tail - 0.008, end)],
-            [r * 0.9, r * 0.8, r * 0.55],
-            hair,
-        )
+        strand = [(x - rx * 0.4, y - 0.01), (x - rx * 0.62, y + 0.05), (tail - 0.008, end)]
+        pen.limb(strand, [r * 0.9, r * 0.8, r * 0.55], hair)
     pen.oval(x, y, rx, ry, skin)
     pen.polygon([(x + rx * 0.9, y - 0.012), (x + rx * 1.22, y + 0.014), (x + rx * 0.9, y + 0.022)], skin)
     if length == "shaved":
@@ -64,11 +61,8 @@ def _from_the_front(pen: Pen, traits: PersonTraits, x: float, y: float, r: float
     if length in ("medium", "long"):
         end = y + 0.075 if length == "medium" else 0.275
         for side in (-1, 1):
-            pen.limb(
-                [(side * rx * 0.86, y - 0.02), (side * rx * 1.06, y + 0.05), (side * rx * 1.12, end)],
-                [0.02, 0.022, 0.020],
-                hair,
-            )
+            strand = [(side * rx * 0.86, y - 0.02), (side * rx * 1.06, y + 0.05), (side * rx * 1.12, end)]
+            pen.limb(strand, [0.02, 0.022, 0.020], hair)
     pen.oval(x, y, rx, ry, skin)
     if traits.gender == "man":  # a squarer jaw
         pen.oval(x, y + 0.026, rx * 0.88, ry * 0.62, skin)
@@ -88,10 +82,10 @@ def _from_the_front(pen: Pen, traits: PersonTraits, x: float, y: float, r: float
 
 
 def _cap_of_hair(pen: Pen, x: float, y: float, rx: float, ry: float, depth: float, color: Color) -> None:
-    """Hair over the top `depth` of the head."""
+    """Draws hair over the top `depth` of the head."""
     left, top = pen.at(x - pen.sign * rx, y - ry)
     right, bottom = pen.at(x + pen.sign * rx, y + ry)
-    # The chord whose height, from the crown, is `depth`.
+    # Chord at distance `depth` below the crown
     angle = math.degrees(math.acos(max(-1.0, min(1.0, 1.0 - depth / ry))))
     pen.draw.chord((left, top, right, bottom), 270 - angle, 270 + angle, fill=color)
 
@@ -107,8 +101,7 @@ def _hat(pen: Pen, kind: str, color: Color, view: str, x: float, y: float, rx: f
     if kind == "beanie":
         pen.line([(x - rx * 1.1, y - 0.018), (x + rx * 1.1, y - 0.018)], 0.020, shade(color, 0.8))
     elif view in ("left", "right"):
-        pen.polygon(
-            [(x + rx * 0.4, y - 0.040), (x + rx * 2.0, y - 0.022), (x + rx * 0.5, y - 0.018)], shade(color, 0.8)
-        )
+        brim = [(x + rx * 0.4, y - 0.040), (x + rx * 2.0, y - 0.022), (x + rx * 0.5, y - 0.018)]
+        pen.polygon(brim, shade(color, 0.8))
     elif view == "front":
         pen.oval(x, y - 0.026, rx * 1.0, 0.013, shade(color, 0.75))

@@ -1,7 +1,7 @@
-"""A pen that draws in the coordinates of a figure, and cloth: shapes filled with a color and a pattern.
+"""Drawing primitives in figure coordinates, and cloth: shapes filled with a color and a pattern.
 
-Figure coordinates: y runs from 0 (crown) to 1 (soles) of the person's own height, x from the middle of the body in the
-same unit, so that a figure drawn facing +x can be mirrored.
+Figure coordinates: y is 0 at the crown and 1 at the soles; x is 0 at the middle of the body, in the same unit, so that
+a figure facing +x can be mirrored.
 """
 
 import math
@@ -16,18 +16,18 @@ Shape = tuple[str, list[Point], list[float]]
 
 
 def shade(color: Color, factor: float) -> Color:
-    """The color made darker (factor below 1) or brighter."""
+    """Returns the color darker (factor below 1) or brighter."""
     return (min(255, int(color[0] * factor)), min(255, int(color[1] * factor)), min(255, int(color[2] * factor)))
 
 
 def mix(first: Color, second: Color, share: float) -> Color:
-    """`share` of the second color in the first."""
+    """Interpolates from the first color (share 0) to the second (share 1)."""
     return tuple(int(a + (b - a) * share) for a, b in zip(first, second, strict=True))  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=32)
 def _pattern_mask(size: tuple[int, int], pattern: str) -> Image.Image:
-    """Where a pattern shows its second color, over a whole canvas of `size` (width, height)."""
+    """Returns the mask of a pattern's second color, for a canvas of `size` (width, height)."""
     width, height = size
     mask = Image.new("L", size, 0)
     draw = ImageDraw.Draw(mask)
@@ -52,7 +52,7 @@ def _pattern_mask(size: tuple[int, int], pattern: str) -> Image.Image:
 
 
 class Pen:
-    """Draws in figure coordinates, on a picture or on a mask."""
+    """Draws in figure coordinates, on an image or a mask."""
 
     def __init__(self, image: Image.Image, middle: float, top: float, height: float, mirror: bool) -> None:
         self.image, self.middle, self.top, self.height = image, middle, top, height
@@ -77,29 +77,24 @@ class Pen:
         self.draw.line([self.at(x, y) for x, y in points], fill=fill, width=max(1, round(width * self.height)))
 
     def limb(self, joints: list[Point], radii: list[float], fill: Color | int) -> None:
-        """A chain of capsules through the joints."""
+        """Draws a chain of capsules through the joints."""
         for (x0, y0), (x1, y1), r0, r1 in zip(joints[:-1], joints[1:], radii[:-1], radii[1:], strict=True):
             length = math.hypot(x1 - x0, y1 - y0) or 1e-6
             nx, ny = -(y1 - y0) / length, (x1 - x0) / length
-            self.polygon(
-                [
-                    (x0 + nx * r0, y0 + ny * r0),
-                    (x1 + nx * r1, y1 + ny * r1),
-                    (x1 - nx * r1, y1 - ny * r1),
-                    (x0 - nx * r0, y0 - ny * r0),
-                ],
-                fill,
-            )
+            ends = ((x0, y0, r0), (x1, y1, r1), (x1, y1, -r1), (x0, y0, -r0))
+            self.polygon([(x + nx * r, y + ny * r) for x, y, r in ends], fill)
             self.oval(x1, y1, r1, r1, fill)
 
 
 def cloth(pen: Pen, shapes: list[Shape], color: Color, pattern: str = "plain", accent: Color = (0, 0, 0)) -> None:
-    """Fills polygons ("polygon") and limbs ("limb") with a cloth; the pattern runs through all of them."""
-    for kind, points, radii in shapes:
-        pen.polygon(points, color) if kind == "polygon" else pen.limb(points, radii, color)
+    """Fills polygons and limbs with a color and one continuous pattern."""
+
+    def fill(target: Pen, value: Color | int) -> None:
+        for kind, points, radii in shapes:
+            target.polygon(points, value) if kind == "polygon" else target.limb(points, radii, value)
+
+    fill(pen, color)
     if pattern in ("striped", "checked", "dotted"):
         mask = Image.new("L", pen.image.size, 0)
-        stencil = pen.on(mask)
-        for kind, points, radii in shapes:
-            stencil.polygon(points, 255) if kind == "polygon" else stencil.limb(points, radii, 255)
+        fill(pen.on(mask), 255)
         pen.image.paste(accent, mask=ImageChops.multiply(mask, _pattern_mask(pen.image.size, pattern)))

@@ -1,6 +1,6 @@
-"""Who the synthetic pedestrians are: body traits that never change, two outfits each, and how a photo of one is taken.
+"""Draws the synthetic pedestrians: fixed body traits, two outfits each, and the camera settings of each photo.
 
-Everything here follows from the seed and the running numbers alone, so adding people or photos changes no other.
+Everything here is a function of the seed and the running numbers, so adding people or photos changes no others.
 """
 
 import random
@@ -31,7 +31,7 @@ NUM_CAMERAS = 6
 
 @dataclass(frozen=True)
 class PersonTraits:
-    """What stays the same when the clothes change; the values are those of the tuples at the top of this file."""
+    """Traits that are independent of the clothes; the values are in the tuples at the top of this file."""
 
     gender: str
     age: str
@@ -63,7 +63,7 @@ class Outfit:
 
 @dataclass(frozen=True)
 class Person:
-    """The truth behind the rows of one `person_id`."""
+    """The ground truth of one `person_id`."""
 
     traits: PersonTraits
     outfits: tuple[Outfit, Outfit]
@@ -71,12 +71,17 @@ class Person:
 
 @dataclass(frozen=True)
 class Shot:
-    """How one photo is taken. Lengths are shares of the frame's height, `x` is measured from its middle.
+    """Pose and camera settings of one photo. Lengths are shares of the frame's height, `x` starts at its middle.
 
-    `phase` is the point of the walking cycle in [0, 1); `arms` how far they swing, from -1 to 1; `size` the height an
-    average adult has in the frame; `feet` where the soles are, above 1 when the frame cuts them off; `occluder_side` -1
-    for left, 1 for right; `resolution` the share of the frame's pixels per axis that the camera resolved; `blur` is in
-    pixels of a frame 128 high; `noise` a level from 0 (none) to 2.
+    Attributes:
+        phase: point of the walking cycle in [0, 1).
+        arms: swing of the arms, from -1 to 1.
+        size: height of an average adult in the frame.
+        feet: position of the soles, above 1 if the frame cuts them off.
+        occluder_side: -1 for left, 1 for right.
+        resolution: share of the frame's pixels per axis that the camera resolves.
+        blur: radius in pixels of a frame of height 128.
+        noise: level from 0 (none) to 2.
     """
 
     camera_id: int
@@ -97,24 +102,24 @@ class Shot:
 
     @property
     def shows_shoes(self) -> bool:
-        """Whether the feet are in the frame and nothing stands before them."""
+        """Whether the feet are in the frame and not occluded."""
         return self.feet < 1.02 and self.occluder not in ("car", "bush")
 
 
 def describe_person(seed: int, person_id: int) -> Person:
-    """The traits and the two outfits of one person; a function of the two numbers alone."""
+    """Draws the traits and the two outfits of one person; a pure function of the two numbers."""
     traits = _sample_traits(random.Random(f"{seed}/{person_id}/traits"))
     first = _sample_outfit(random.Random(f"{seed}/{person_id}/outfit 0"), traits.gender)
     rng = random.Random(f"{seed}/{person_id}/outfit 1")
     second = _sample_outfit(rng, traits.gender)
-    # Independent draws agree now and then; two outfits that share the upper garment are no change of clothes.
+    # Redraw if both outfits have the same upper garment, which would be no change of clothes
     while (second.upper_type, second.upper_color) == (first.upper_type, first.upper_color):
         second = _sample_outfit(rng, traits.gender)
     return Person(traits, (first, second))
 
 
 def describe_shot(seed: int, person_id: int, outfit: int, shot: int) -> Shot:
-    """How photo number `shot` of a person in outfit 0 or 1 is taken; a function of the four numbers alone."""
+    """Draws photo number `shot` of a person in outfit 0 or 1; a pure function of the four numbers."""
     rng = random.Random(f"{seed}/{person_id}/{outfit}/{shot}/shot")
     cut = rng.random()
     feet = rng.uniform(1.03, 1.12) if cut < 0.12 else rng.uniform(0.945, 0.985)
@@ -141,9 +146,7 @@ def _sample_traits(rng: random.Random) -> PersonTraits:
     gender = rng.choice(GENDERS)
     age = rng.choices(AGES, (45, 33, 22))[0]
     lengths = (18, 58, 16, 8) if gender == "man" else (3, 17, 32, 48)
-    hair_colors = {"young": (36, 30, 20, 14, 0), "middle-aged": (30, 28, 18, 12, 12), "elderly": (10, 10, 8, 4, 68)}[
-        age
-    ]
+    hair_weights = {"young": (36, 30, 20, 14, 0), "middle-aged": (30, 28, 18, 12, 12), "elderly": (10, 10, 8, 4, 68)}
     return PersonTraits(
         gender=gender,
         age=age,
@@ -151,7 +154,7 @@ def _sample_traits(rng: random.Random) -> PersonTraits:
         height=rng.choices(HEIGHTS, (30, 40, 30))[0],
         skin_tone=rng.choices(SKIN_TONES, (36, 26, 20, 18))[0],
         hair_length=rng.choices(HAIR_LENGTHS, lengths)[0],
-        hair_color=rng.choices(HAIR_COLORS, hair_colors)[0],
+        hair_color=rng.choices(HAIR_COLORS, hair_weights[age])[0],
     )
 
 
@@ -160,20 +163,19 @@ def _color(rng: random.Random) -> str:
 
 
 def _sample_outfit(rng: random.Random, gender: str) -> Outfit:
-    # Skirts and dresses lean towards women; nothing else about the clothes knows who wears them.
+    # Only skirts and dresses depend on the gender, so that clothing does not reveal other traits
     dress, skirt = (0.14, 0.18) if gender == "woman" else (0.01, 0.02)
     kind = rng.random()
     upper_type = "dress" if kind < dress else rng.choice(UPPER_TYPES)
-    lower_type = (
-        None if kind < dress else "skirt" if kind < dress + skirt else rng.choices(LOWER_TYPES, (38, 30, 20, 12))[0]
-    )
+    lower_type: str | None = None
+    if kind >= dress:
+        lower_type = "skirt" if kind < dress + skirt else rng.choices(LOWER_TYPES, (38, 30, 20, 12))[0]
     upper_color = _color(rng)
     upper_pattern = rng.choices(PATTERNS, (46, 17, 14, 9, 14))[0]
     if upper_pattern == "graphic" and upper_type in ("coat", "dress", "shirt"):
         upper_pattern = "plain"
-    lower_color = (
-        rng.choices(("blue", "navy", "black", "grey"), (40, 25, 20, 15))[0] if lower_type == "jeans" else _color(rng)
-    )
+    jeans = rng.choices(("blue", "navy", "black", "grey"), (40, 25, 20, 15)) if lower_type == "jeans" else None
+    lower_color = jeans[0] if jeans else _color(rng)
     patterned = lower_type in ("trousers", "shorts", "skirt")
     return Outfit(
         upper_type=upper_type,
@@ -206,4 +208,4 @@ NEIGHBORS: dict[str, tuple[str, ...]] = {
     "pink": ("purple", "red"),
     "purple": ("pink", "navy"),
 }
-"""The colors that poor light, or a hurried annotator, takes for one another."""
+"""The colors that are easily confused in poor light."""

@@ -1,4 +1,4 @@
-"""The words annotators have for what they see, the usual one first: from a trait or garment to its synonyms."""
+"""Synonyms of colors, garments and traits in the captions, the default word first."""
 
 COLOR_WORDS: dict[str, tuple[str, ...]] = {
     "navy": ("navy", "dark blue", "navy blue"),

@@ -1,7 +1,7 @@
-"""Checkpoints of the field's CLIP baselines (IRRA and its kin) as towers that `--config clip` starts from.
+"""Converts checkpoints of CLIP baselines (IRRA and derived code) to towers for `--config clip`.
 
-They keep OpenAI's names below a prefix of their own (`base_model.visual.transformer.resblocks.0.attn.in_proj_weight`),
-with positions that were resized to the images of people.
+These checkpoints use the weight names of OpenAI below a prefix
+(`base_model.visual.transformer.resblocks.0.attn.in_proj_weight`), with position embeddings resized to person crops.
 """
 
 import math
@@ -32,26 +32,23 @@ _VISION = {
     "class_embedding": "embeddings.class_embedding",
     "conv1.weight": "embeddings.patch_embedding.weight",
     "positional_embedding": "embeddings.position_embedding.weight",
-    "ln_pre.weight": "pre_layrnorm.weight",
-    "ln_pre.bias": "pre_layrnorm.bias",
-    "ln_post.weight": "post_layernorm.weight",
-    "ln_post.bias": "post_layernorm.bias",
+    **{f"ln_pre.{part}": f"pre_layrnorm.{part}" for part in ("weight", "bias")},  # the spelling of transformers
+    **{f"ln_post.{part}": f"post_layernorm.{part}" for part in ("weight", "bias")},
 }
 _TEXT = {
     "token_embedding.weight": "embeddings.token_embedding.weight",
     "positional_embedding": "embeddings.position_embedding.weight",
-    "ln_final.weight": "final_layer_norm.weight",
-    "ln_final.bias": "final_layer_norm.bias",
+    **{f"ln_final.{part}": f"final_layer_norm.{part}" for part in ("weight", "bias")},
 }
 
 
 @dataclass
 class ClipTowers:
-    """The two towers of a checkpoint, and what became of its weights.
+    """The two towers of a checkpoint.
 
     Attributes:
-        matched: names of the checkpoint whose weights the towers have.
-        left_out: the others: projections, heads and modules that the towers have no place for.
+        matched: weight names of the checkpoint that the towers contain.
+        left_out: other weight names: projections, heads and modules without a counterpart in the towers.
     """
 
     vision: CLIPVisionModel
@@ -61,12 +58,13 @@ class ClipTowers:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The weights of a `.safetensors`, or of a `.pth` as such code saves it: a state dict, or one under `model` or
-    `state_dict`. A pickle is read as plain tensors alone: what would run code is refused.
+    """Reads a `.safetensors`, or a `.pth` with a state dict at the top or under `model` or `state_dict`.
+
+    Pickles are read with `weights_only=True`, so a file that would execute code raises an error.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: it holds no weights, or would run code.
+        OSError: the file does not exist.
+        ValueError: the file holds no weights, or objects other than tensors.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -75,33 +73,35 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # of many kinds, by what is wrong with the file
+    except Exception as error:  # torch raises many types for a damaged file
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} is no file of plain tensors, and nothing else is read: {reason}") from None
+        raise ValueError(f"{path} is no file of plain tensors: {reason}; save its state dict only") from None
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no weights by name, nor has it any under `model` or `state_dict`")
+        raise ValueError(f"{path} holds no state dict, neither at the top nor under `model` or `state_dict`")
     return dict(content)
 
 
 def convert_clip_baseline(weights: Mapping[str, Tensor], image_size: tuple[int, int] = (384, 128)) -> ClipTowers:
-    """Both towers, with the weights of a checkpoint in float32.
+    """Builds both towers from the weights of a checkpoint, in float32.
 
     Args:
-        weights: by OpenAI's names, below any prefix.
-        image_size: height and width in pixels that the positions are for, unless they are for a square.
+        weights: names of OpenAI below any prefix.
+        image_size: height and width in pixels of the position embeddings, unless they form a square.
 
     Raises:
-        ValueError: there is no CLIP with a vision transformer in it, or it has positions for other images, or one of
-            a tower's weights is missing.
+        ValueError: there is no CLIP vision transformer, the positions are for another image size, or a weight is
+            missing.
     """
+    # Weights of each tower by the names of transformers
     prefix = _prefix(weights)
     own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     vision_names, vision_weights = _tower(own, "visual.", _VISION)
     text_names, text_weights = _tower(own, "", _TEXT)
 
+    # Sizes of the towers, from the shapes of the weights
     width, _, _, patch = vision_weights["embeddings.patch_embedding.weight"].shape
     positions = len(vision_weights["embeddings.position_embedding.weight"]) - 1
     side = math.isqrt(positions)
@@ -109,7 +109,7 @@ def convert_clip_baseline(weights: Mapping[str, Tensor], image_size: tuple[int, 
     if isinstance(size, list) and (size[0] // patch) * (size[1] // patch) != positions:
         raise ValueError(
             f"the checkpoint has positions for {positions} patches, and images of {size[0]}x{size[1]} have "
-            f"{size[0] // patch}x{size[1] // patch}: give the height and width that it was trained on"
+            f"{size[0] // patch}x{size[1] // patch}: pass the height and width of its training images"
         )
     vision_config = CLIPVisionConfig(**_sizes(vision_weights, width), image_size=size, patch_size=patch)
     vision_class = CLIPVisionModel if isinstance(size, int) else GridVisionModel
@@ -118,10 +118,11 @@ def convert_clip_baseline(weights: Mapping[str, Tensor], image_size: tuple[int, 
     text_config = CLIPTextConfig(
         **_sizes(text_weights, width), vocab_size=vocabulary, max_position_embeddings=longest, projection_dim=width
     )
+
+    # Towers with these weights
     vision, text = vision_class(vision_config), CLIPTextModel(text_config)
     for tower, tower_weights in ((vision, vision_weights), (text, text_weights)):
-        missing = sorted(tower.state_dict().keys() - tower_weights.keys())
-        if missing:
+        if missing := sorted(tower.state_dict().keys() - tower_weights.keys()):
             raise ValueError(f"the checkpoint lacks {len(missing)} weights of the tower, such as {missing[0]}")
         tower.load_state_dict(tower_weights)
     matched = sorted(prefix + name for name in vision_names + text_names)
@@ -129,18 +130,18 @@ def convert_clip_baseline(weights: Mapping[str, Tensor], image_size: tuple[int, 
 
 
 def _prefix(weights: Mapping[str, Tensor]) -> str:
-    """What stands before OpenAI's names, such as `base_model.` or `module.base_model.`."""
+    """Returns the prefix of OpenAI's names, such as `base_model.` or `module.base_model.`."""
     for name in weights:
         if name.endswith("visual.conv1.weight") and name.replace("conv1.weight", "class_embedding") in weights:
             return name.removesuffix("visual.conv1.weight")
     raise ValueError(
-        "the checkpoint holds no CLIP with a vision transformer by OpenAI's names: there is no "
+        "the checkpoint holds no CLIP vision transformer with the names of OpenAI: there is no "
         "`…visual.conv1.weight` with a `…visual.class_embedding`"
     )
 
 
 def _tower(own: dict[str, Tensor], start: str, names: dict[str, str]) -> tuple[list[str], dict[str, Tensor]]:
-    """The names of a tower's weights, and the weights by transformers' names, float32."""
+    """Returns the names of a tower's weights, and its float32 weights by the names of transformers."""
     taken: list[str] = []
     weights: dict[str, Tensor] = {}
     for name, value in own.items():

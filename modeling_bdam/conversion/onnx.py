@@ -1,4 +1,4 @@
-"""The image side and the text side of a model as ONNX files, for runtimes without torch; and their 8-bit form.
+"""Exports the image and the text encoder of a model to ONNX, for runtimes without torch, and quantizes them to 8 bits.
 
     files = export_onnx(model, "outputs/onnx", image_size=(384, 128))
     embedder = OnnxEmbedder(quantize_int8(files.image), files.text)
@@ -8,7 +8,6 @@ Needs the extra `onnx` of this package.
 
 import logging
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -28,47 +27,43 @@ PathLike = str | os.PathLike[str]
 
 @dataclass
 class OnnxFiles:
-    """Where the two sides lie."""
+    """Paths of the two exported encoders."""
 
     image: Path
     text: Path
 
 
-class ImageSide(nn.Module):
-    """Pixels [B, 3, H, W] to `pooler_output` [B, 2 * projection_dim]."""
-
+class _Encoder(nn.Module):
     def __init__(self, model: BDAMModel) -> None:
         super().__init__()
         self.model = model
 
+
+class ImageSide(_Encoder):
+    """Pixels [B, 3, H, W] to `pooler_output` [B, 2 * projection_dim] of `BDAMModel.get_image_features`."""
+
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """See `BDAMModel.get_image_features`."""
         return self.model.get_image_features(pixel_values, return_dict=True).pooler_output
 
 
-class TextSide(nn.Module):
-    """Token ids and their mask [B, T] to `pooler_output` [B, 2 * projection_dim]."""
-
-    def __init__(self, model: BDAMModel) -> None:
-        super().__init__()
-        self.model = model
+class TextSide(_Encoder):
+    """Token ids and mask [B, T] to `pooler_output` [B, 2 * projection_dim] of `BDAMModel.get_text_features`."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """See `BDAMModel.get_text_features`."""
         return self.model.get_text_features(input_ids, attention_mask, return_dict=True).pooler_output
 
 
 def export_onnx(
     model: BDAMModel, folder: PathLike, image_size: tuple[int, int], text_length: int | None = None
 ) -> OnnxFiles:
-    """Writes `image.onnx` and `text.onnx`; batches of any size go in, texts of any length that the tower takes.
+    """Writes `image.onnx` and `text.onnx`, for batches of any size and texts up to the length limit of the tower.
 
     Args:
-        model: is put in evaluation mode, on the CPU and in float32.
-        folder: made if it does not exist.
-        image_size: height and width in pixels, as the processor resizes to.
-        text_length: tokens of every text, padded to it. Needed with `fusion_sequence="token"`, whose scan is written
-            out token by token; otherwise lengths stay free.
+        model: moved to the CPU, to float32 and to evaluation mode.
+        folder: created if it does not exist.
+        image_size: height and width in pixels, those of the processor.
+        text_length: fixed number of tokens that texts are padded to. Required with `fusion_sequence="token"`: the
+            export unrolls the scan over the tokens.
 
     Raises:
         ImportError: the extra `onnx` is not installed.
@@ -76,7 +71,7 @@ def export_onnx(
     """
     if model.config.use_fusion and model.config.fusion_sequence == "token" and text_length is None:
         raise ValueError(
-            "export_onnx: with fusion_sequence='token' texts have one length in ONNX: give text_length, such as the "
+            "export_onnx: fusion_sequence='token' needs a fixed text length in ONNX: pass text_length, such as the "
             "tokenizer's model_max_length, and pad every text to it"
         )
     target = Path(folder)
@@ -86,22 +81,20 @@ def export_onnx(
     length = text_length or 8
     lengths = {0: batch} if text_length else {0: batch, 1: torch.export.Dim("length", min=1, max=model.longest_text)}
     ids = torch.ones(2, length, dtype=torch.long)
-    with tempfile.TemporaryDirectory(prefix=".onnx.", dir=target) as draft:
+    with _draft(target) as draft:
         for name, side, inputs, shapes in (
             ("image", ImageSide(model), {"pixel_values": torch.zeros(2, 3, *image_size)}, ({0: batch},)),
             ("text", TextSide(model), {"input_ids": ids, "attention_mask": ids.clone()}, (lengths, lengths)),
         ):
-            _export(side.eval(), inputs, shapes, Path(draft, f"{name}.onnx"))
-        for path in Path(draft).iterdir():
-            os.replace(path, target / path.name)
+            _export(side.eval(), inputs, shapes, draft / f"{name}.onnx")
     return OnnxFiles(target / "image.onnx", target / "text.onnx")
 
 
 def quantize_int8(path: PathLike) -> Path:
-    """Writes the 8-bit form beside an exported side, `image.onnx` to `image_int8.onnx`, and returns its path.
+    """Quantizes an exported encoder to 8 bits, writes `image.onnx` as `image_int8.onnx`, and returns the new path.
 
-    Weights of matrix products are 8-bit integers, one scale a column; activations are rounded as they come.
-    Convolutions stay as they are: in 8 bits onnxruntime's are slower.
+    Weights of matrix products become 8-bit integers with one scale per column; activations are quantized dynamically.
+    Convolutions are not quantized, since 8-bit convolutions of onnxruntime are slower.
 
     Raises:
         ImportError: the extra `onnx` is not installed.
@@ -110,26 +103,19 @@ def quantize_int8(path: PathLike) -> Path:
 
     path = Path(path)
     target = path.with_name(f"{path.stem}_int8.onnx")
-    with tempfile.TemporaryDirectory(prefix=".onnx.", dir=path.parent) as draft, _quiet():
-        quantize_dynamic(
-            path,
-            Path(draft, target.name),
-            op_types_to_quantize=["MatMul", "Gemm"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
-        for written in Path(draft).iterdir():
-            shutil.move(written, target.parent / written.name)
+    with _draft(path.parent) as draft, _quiet():
+        products = ["MatMul", "Gemm"]
+        quantize_dynamic(path, draft / target.name, products, per_channel=True, weight_type=QuantType.QInt8)
     return target
 
 
 class OnnxEmbedder:
-    """Embeds images and texts by exported sides, in onnxruntime on the CPU.
+    """Embeds images and texts with exported encoders, in onnxruntime on the CPU.
 
     Args:
-        image: path of the image side.
-        text: path of the text side.
-        threads: of one call; by default every core.
+        image: path of the image encoder.
+        text: path of the text encoder.
+        threads: threads per call; by default all cores.
 
     Raises:
         ImportError: the extra `onnx` is not installed.
@@ -149,7 +135,7 @@ class OnnxEmbedder:
         return self._image.run(None, {"pixel_values": pixel_values})[0]
 
     def texts(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Query vectors: [B, T] each to [B, 2 * projection_dim]; β goes on the second half."""
+        """Query vectors: [B, T] each to [B, 2 * projection_dim]; β scales the second half."""
         return self._text.run(None, {"input_ids": input_ids, "attention_mask": attention_mask})[0]
 
 
@@ -169,8 +155,17 @@ def _export(side: nn.Module, inputs: dict[str, Tensor], shapes: tuple[dict, ...]
 
 
 @contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder, and moves its files to `folder` on success; large models have files of raw weights."""
+    with tempfile.TemporaryDirectory(prefix=".onnx.", dir=folder) as name:
+        yield Path(name)
+        for path in Path(name).iterdir():
+            os.replace(path, folder / path.name)
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes to its own developers."""
+    """Silences warnings of the exporter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Rank-1 for groups of people: whom a model finds less often than others."""
+"""Rank-1 per group of people, to detect groups that are retrieved less often."""
 
 from collections.abc import Mapping
 
@@ -11,15 +11,15 @@ Groups = dict[str, dict[str, dict[str, float]]]
 
 
 def rank1_by_group(split: EncodedSplit, clothing_weight: float, traits: Mapping[int, Mapping[str, str]]) -> Groups:
-    """Rank-1 by the standard protocol over the captions of each group; the gallery stays whole.
+    """Computes Rank-1 by the standard protocol over the captions of each group, against the whole gallery.
 
     Args:
-        split: what `encode_split` returned.
+        split: the encoded split.
         clothing_weight: β.
-        traits: for every person of the split, by `person_id`: trait to value, such as `{"age": "young"}`.
+        traits: traits of every person of the split, by `person_id`, such as `{"age": "young"}`.
 
     Returns:
-        trait to value to `rank1`, a fraction, and `queries`, how many captions it is over.
+        by trait and value: `rank1`, a fraction, and `queries`, the number of captions.
 
     Raises:
         KeyError: a person of the split without traits.

@@ -1,8 +1,8 @@
-"""Retrieval figures as a metric of `evaluate`: `evaluate.load("modeling_bdam/evaluation/person_retrieval.py")`."""
+"""Retrieval metrics as a metric of `evaluate`: `evaluate.load("modeling_bdam/evaluation/person_retrieval.py")`."""
 
 from collections.abc import Sequence
 
-# One import a line: evaluate finds what a metric needs by reading these lines as text.
+# One import per line: evaluate finds the requirements of a metric by parsing these lines as text.
 import datasets
 import evaluate
 import numpy as np
@@ -12,22 +12,22 @@ from .retrieval_metrics import retrieval_metrics
 
 _DESCRIPTION = """
 Rank-1, rank-5, rank-10, mAP and mINP of person retrieval: every query is scored against every gallery entry by dot
-product, the same person is a hit, and a hit stands after everything of equal score.
+product, the same person is correct, and ties are ranked pessimistically.
 """
 _INPUTS = """
     query_embeds: [Q, D]; also taken in batches, by add_batch(query_embeds=..., query_ids=...).
     query_ids: person of each query, [Q].
-    gallery_embeds: [G, D], to compute() only: the gallery is one whole, as long as it likes.
+    gallery_embeds: [G, D], to compute() only.
     gallery_ids: person of each gallery entry, [G].
-    query_outfits, gallery_outfits: [Q] and [G], both or neither: leaves images of the same person in the same
-        clothes out (the clothes-changing protocol).
+    query_outfits, gallery_outfits: [Q] and [G], both or neither: excludes images of the same person in the same
+        clothes (the clothes-changing protocol).
 Returns:
     rank1, rank5, rank10, mAP, mINP as fractions, and unmatched_queries, a count.
 """
 
 
 class PersonRetrieval(evaluate.Metric):
-    """A thin `evaluate.Metric` over `retrieval_metrics`; its errors are that function's."""
+    """`evaluate.Metric` around `retrieval_metrics`, with the same errors."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -48,7 +48,7 @@ class PersonRetrieval(evaluate.Metric):
         query_outfits: NDArray | None = None,
         gallery_outfits: NDArray | None = None,
     ) -> dict[str, float]:
-        # evaluate keeps what add_batch was given as Arrow columns; slicing one gives lists of numbers.
+        # evaluate stores the batches as Arrow columns; slicing gives lists of numbers
         return retrieval_metrics(
             np.asarray(query_embeds[:], dtype=np.float32),
             gallery_embeds,

@@ -1,4 +1,4 @@
-"""Retrieval evaluation: encode a split once, then score it by each protocol of section 7."""
+"""Retrieval evaluation: encodes a split once, then scores it by each protocol."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..modeling_bdam import BDAMModel
+from ..outputs_bdam import weigh_clothing
 from .retrieval_metrics import retrieval_metrics
 
 UNKNOWN_OUTFIT = -1
@@ -19,14 +20,14 @@ Row = dict[str, Any]
 
 @dataclass
 class EncodedSplit:
-    """Vectors of a split's images and captions, on the CPU; a query carries nothing of any image.
+    """Vectors of the images and captions of a split, on the CPU; queries contain no image information.
 
     Attributes:
         gallery: `pooler_output` of each image, [G, 2 * projection_dim].
         described_gallery: each image fused with its own identity description, as `gallery`; None without descriptions.
         gallery_ids, gallery_outfits: person and outfit of each image, [G].
         queries: `pooler_output` of each caption, [Q, 2 * projection_dim].
-        query_rows: the image that each caption was written for, as a row of the gallery, [Q].
+        query_rows: gallery row of the image that each caption describes, [Q].
     """
 
     gallery: Tensor
@@ -37,27 +38,28 @@ class EncodedSplit:
     query_rows: Tensor
 
     def weighted_queries(self, clothing_weight: float) -> Tensor:
-        """Queries whose clothing half is scaled by β: their dot product with a gallery vector is `s_id + β s_clo`."""
-        identity, clothing = self.queries.chunk(2, dim=-1)
-        return torch.cat([identity, clothing_weight * clothing], dim=-1)
+        """Scales the clothing half of the queries by β: the dot product with a gallery vector is `s_id + β s_clo`."""
+        return weigh_clothing(self.queries, clothing_weight)
 
     def standard(self, clothing_weight: float) -> dict[str, float]:
-        """Every caption against every image; the same person is a hit."""
+        """Scores every caption against every image; images of the same person are correct."""
         return self._score(self.gallery, clothing_weight)
 
     def described(self, clothing_weight: float) -> dict[str, float]:
-        """Every caption against every image fused with its description; the same person is a hit."""
+        """Scores every caption against every image fused with its description."""
         if self.described_gallery is None:
-            raise ValueError("this split has no identity descriptions, so there is no described gallery")
+            raise ValueError(
+                "this split has no identity descriptions, so there is no described gallery; add --descriptions"
+            )
         return self._score(self.described_gallery, clothing_weight)
 
     def clothes_changing(self, clothing_weight: float) -> dict[str, float]:
-        """As standard, but images of the same person in the same clothes are left out."""
+        """As `standard`, without images of the same person in the same clothes."""
         return self._score(self.gallery, clothing_weight, self.gallery_outfits)
 
     @property
     def changes_clothes(self) -> bool:
-        """Whether all outfits are known and some person wears more than one: what `clothes_changing` needs."""
+        """Whether all outfits are known and at least one person has two, as `clothes_changing` requires."""
         if bool((self.gallery_outfits == UNKNOWN_OUTFIT).any()):
             return False
         pairs = torch.stack([self.gallery_ids, self.gallery_outfits], dim=1).unique(dim=0)
@@ -75,22 +77,21 @@ class EncodedSplit:
 
 
 def protocol_metrics(split: EncodedSplit, clothing_weight: float) -> dict[str, float]:
-    """All protocols that a split allows, as flat figures.
+    """Computes the metrics of every protocol that the split supports.
 
     Args:
-        split: what `encode_split` returned.
-        clothing_weight: β of the standard and described protocols. The clothes-changing one looks for people who
-            may have changed, so its β is 0.
+        split: the encoded split.
+        clothing_weight: β of the standard and described gallery protocols; the clothes-changing protocol uses 0.
 
     Returns:
-        `rank1`, ..., of the standard protocol; `described_rank1`, ...; `clothes_changing_rank1`, ....
+        `rank1`, ... of the standard protocol; `described_rank1`, ...; `clothes_changing_rank1`, ....
     """
-    metrics = split.standard(clothing_weight)
+    by_prefix = {"": split.standard(clothing_weight)}
     if split.described_gallery is not None:
-        metrics |= {f"described_{name}": value for name, value in split.described(clothing_weight).items()}
+        by_prefix["described_"] = split.described(clothing_weight)
     if split.changes_clothes:
-        metrics |= {f"clothes_changing_{name}": value for name, value in split.clothes_changing(0.0).items()}
-    return metrics
+        by_prefix["clothes_changing_"] = split.clothes_changing(0.0)
+    return {f"{prefix}{name}": value for prefix, metrics in by_prefix.items() for name, value in metrics.items()}
 
 
 def encode_split(
@@ -102,43 +103,41 @@ def encode_split(
     num_workers: int = 0,
     show_progress: bool = True,
 ) -> EncodedSplit:
-    """Encodes every image and every caption of a split, shared out over all processes.
+    """Encodes every image and every caption of a split, divided over all processes.
 
     Args:
-        model: in any mode and on its device; it is run in evaluation mode, without gradients.
+        model: on its device; runs in evaluation mode without gradients, its mode is restored.
         rows: a data set in the common schema (`image`, `person_id`, `outfit_id`, `captions`, ...).
         collator: rows with `image` and/or `caption`, and integers, to tensors.
-        batch_size: rows of one process at a time.
+        batch_size: rows per process and forward pass.
         accelerator: prepares the loaders and gathers the vectors.
         num_workers: loader processes.
-        show_progress: a progress bar on the main process.
+        show_progress: shows a progress bar on the main process, if it has a terminal.
 
     Raises:
         ValueError: no row has a caption.
     """
     gallery_rows, query_rows = GalleryRows(rows), QueryRows(rows)
     if len(query_rows) == 0:
-        raise ValueError(f"none of the {len(gallery_rows)} images of this split has a caption, so there is no query")
-
-    def encode(
-        dataset: Dataset, what: str, embed: Callable[[dict[str, Tensor]], dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        loader = accelerator.prepare(
-            DataLoader(dataset, batch_size, collate_fn=collator, num_workers=num_workers)  # type: ignore[arg-type]
+        raise ValueError(
+            f"none of the {len(gallery_rows)} images of this split has a caption, so there is no query; add captions"
         )
+
+    def encode(rows: Dataset, label: str, embed: Callable[[BDAMModel, Any], dict[str, Tensor]]) -> dict[str, Tensor]:
+        loader: Any = DataLoader(rows, batch_size, collate_fn=collator, num_workers=num_workers)  # type: ignore[arg-type]
         parts: list[dict[str, Tensor]] = []
         hidden = None if show_progress and accelerator.is_main_process else True  # None: shown in a terminal only
-        for batch in tqdm(loader, desc=what, leave=False, disable=hidden):
+        for batch in tqdm(accelerator.prepare(loader), desc=label, leave=False, disable=hidden):
             with accelerator.autocast():
-                vectors = embed(batch)
+                vectors = embed(model, batch)
             parts.append({name: value.cpu() for name, value in accelerator.gather_for_metrics(vectors).items()})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        gallery = encode(gallery_rows, "encoding images", lambda batch: _embed_images(model, batch))
-        queries = encode(query_rows, "encoding captions", lambda batch: _embed_captions(model, batch))
+        gallery = encode(gallery_rows, "encoding images", _embed_images)
+        queries = encode(query_rows, "encoding captions", _embed_captions)
     model.train(was_training)
     return EncodedSplit(
         gallery["vectors"],
@@ -151,7 +150,7 @@ def encode_split(
 
 
 class GalleryRows(Dataset[Row]):
-    """The images of a split with person and outfit; `caption` is the identity description, if every row has one."""
+    """Images of a split with person and outfit; `caption` is the identity description if all rows are described."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
@@ -167,14 +166,11 @@ class GalleryRows(Dataset[Row]):
 
 
 class QueryRows(Dataset[Row]):
-    """Every caption of a split, with the row of the image that it describes; images are not decoded."""
+    """Captions of a split, each with the row of its image; images are not decoded."""
 
     def __init__(self, rows: Any) -> None:
-        self.queries = [
-            {"caption": caption, "index": index}
-            for index, captions in enumerate(rows["captions"])
-            for caption in captions
-        ]
+        numbered = enumerate(rows["captions"])
+        self.queries = [{"caption": caption, "index": index} for index, captions in numbered for caption in captions]
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -189,14 +185,11 @@ def _embed_images(model: BDAMModel, batch: dict[str, Tensor]) -> dict[str, Tenso
         identity_input_ids=batch.get("input_ids"),
         identity_attention_mask=batch.get("attention_mask"),
     )
-    vectors = {
-        "vectors": output.image_embeds.float(),
-        "person_ids": batch["person_ids"],
-        "outfit_ids": batch["outfit_ids"],
-    }
+    vectors = {name: batch[name] for name in ("person_ids", "outfit_ids")}
+    vectors["vectors"] = output.image_embeds.float()  # [B, 2 * projection_dim]
     if output.fused_identity_embeds is not None:
         described = torch.cat([output.fused_identity_embeds, output.image_clothing_embeds], dim=-1)
-        vectors["described"] = described.float()
+        vectors["described"] = described.float()  # [B, 2 * projection_dim]
     return vectors
 
 
@@ -206,7 +199,7 @@ def _embed_captions(model: BDAMModel, batch: dict[str, Tensor]) -> dict[str, Ten
 
 
 def chance_metrics(split: EncodedSplit, seed: int = 0) -> dict[str, float]:
-    """`protocol_metrics` of random vectors in the place of the split's: the level of guessing."""
+    """Computes `protocol_metrics` of random vectors: the level of chance."""
     generator = torch.Generator().manual_seed(seed)
     gallery = torch.randn(len(split.gallery), 64, generator=generator)
     queries = torch.randn(len(split.queries), 64, generator=generator)

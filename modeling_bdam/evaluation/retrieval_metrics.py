@@ -1,4 +1,4 @@
-"""Rank-k, mAP and mINP of text-to-image retrieval: exact, ties against us, without ranking the gallery."""
+"""Rank-k, mAP and mINP of text-to-image retrieval: exact, with pessimistic ties, without sorting the gallery."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 RANKS = (1, 5, 10)
-# With more positives than this, sorting a query's scores once is cheaper than counting them once a positive.
+# Above this number of positives, sorting the scores once is cheaper than one count per positive.
 _MANY_POSITIVES = 64
 
 
@@ -22,14 +22,14 @@ def retrieval_metrics(
     gallery_outfits: Tensor | NDArray | None = None,
     chunk_size: int = 512,
 ) -> dict[str, float]:
-    """Scores every query against every gallery entry by dot product, and says how high the same person ranks.
+    """Scores every query against every gallery entry by dot product and computes Rank-k, mAP and mINP.
 
-    The j-th best positive of a query has rank `j + number of negatives whose score is at least its own`: a positive
-    stands after all negatives of equal score. Rank-k is the share of queries whose first positive has rank <= k, AP
-    the mean over j of j / rank_j, INP the number of positives over the rank of the last one.
+    Ties are ranked pessimistically: the j-th best positive of a query has rank `j + number of negatives with at least
+    its score`. Rank-k is the share of queries with a first positive of rank <= k, AP the mean over j of j / rank_j, INP
+    the number of positives divided by the rank of the last one.
 
     Args:
-        query_embeds: [Q, D], scored in float32 on the CPU. β belongs here, on the clothing half of each query.
+        query_embeds: [Q, D], scored in float32 on the CPU; β is applied to the clothing half of the queries.
         gallery_embeds: [G, D].
         query_ids: person of each query, integers [Q].
         gallery_ids: person of each gallery entry, integers [G].
@@ -43,7 +43,13 @@ def retrieval_metrics(
         `unmatched_queries`, the number of queries that have none.
 
     Raises:
-        ValueError: shapes do not fit, an embedding is not finite, only one side has outfits, no query has a positive.
+        ValueError: shapes differ, an embedding is not finite, only one side has outfits, or no query has a positive.
+
+    Example:
+        >>> gallery = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+        >>> metrics = retrieval_metrics(np.array([[1.0, 0.0]]), gallery, np.array([5]), np.array([4, 5, 5]))
+        >>> metrics["rank1"], metrics["rank5"], round(metrics["mAP"], 4)  # positives have ranks 2 and 3
+        (0.0, 1.0, 0.5833)
     """
     queries, query_persons = _checked("query", query_embeds, query_ids)
     gallery, gallery_persons = _checked("gallery", gallery_embeds, gallery_ids)
@@ -57,6 +63,8 @@ def retrieval_metrics(
         raise ValueError(f"only {given} was given: give the outfits of both queries and gallery, or of neither")
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+
+    # Gallery sorted by person: the entries of a person are one slice
     by_person = np.argsort(gallery_persons, kind="stable")
     gallery, gallery_persons = gallery[by_person], gallery_persons[by_person]
     starts = np.searchsorted(gallery_persons, query_persons, side="left")
@@ -66,6 +74,7 @@ def retrieval_metrics(
         query_wears = _integers("query_outfits", query_outfits, len(queries))
         gallery_wears = _integers("gallery_outfits", gallery_outfits, len(gallery))[by_person]
 
+    # Ranks of the positives of each query
     first_ranks, precisions, inverse_penalties = [], [], []
     for query, scores in enumerate(_scores(queries, gallery, chunk_size)):
         same_person = slice(starts[query], ends[query])
@@ -75,9 +84,9 @@ def retrieval_metrics(
         if len(positives) == 0:
             continue
         positives = np.sort(positives)[::-1]
-        scores[same_person] = -np.inf  # what is left to count are the negatives
+        scores[same_person] = -np.inf  # only negatives remain to be counted
         order = np.arange(1, len(positives) + 1)
-        ranks = order + _count_at_least(scores, positives)
+        ranks = order + _count_at_least(scores, positives)  # [P]
         first_ranks.append(ranks[0])
         precisions.append((order / ranks).sum() / len(positives))
         inverse_penalties.append(len(positives) / ranks[-1])
@@ -92,27 +101,27 @@ def retrieval_metrics(
 
 
 def _scores(queries: NDArray, gallery: NDArray, chunk_size: int) -> Iterator[NDArray]:
-    """Yields the scores [G] of one query after the other, for the caller to write on."""
-    # A product rounds differently at the edge of a matrix: copies of a vector take the score of its first place.
+    """Yields the scores [G] of each query; the caller may overwrite them."""
+    # GEMM results depend on the tile position, so identical gallery vectors reuse one score.
     vector = torch.unique(torch.from_numpy(gallery), dim=0, return_inverse=True)[1].numpy()
     first = np.unique(vector, return_index=True)[1][vector]
     copies = np.flatnonzero(first != np.arange(len(gallery)))
     for start in range(0, len(queries), chunk_size):
-        # numpy's product is the faster one on a CPU, and knows no setting that would round it to bfloat16.
+        # numpy's product is faster on a CPU and is never rounded to bfloat16.
         scores = queries[start : start + chunk_size] @ gallery.T
         scores[:, copies] = scores[:, first[copies]]
         yield from scores
 
 
 def _count_at_least(scores: NDArray, thresholds: NDArray) -> NDArray:
-    """For each threshold [P], how many of the scores [G] are at least as high."""
+    """Counts for each threshold [P] the scores [G] that are at least as high."""
     if len(thresholds) > _MANY_POSITIVES:
         return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
     return np.array([np.count_nonzero(scores >= threshold) for threshold in thresholds])
 
 
 def _checked(side: str, embeds: Tensor | NDArray, ids: Tensor | NDArray) -> tuple[NDArray, NDArray]:
-    """One side's embeddings in float32 and its person ids, or a ValueError that says what is wrong with them."""
+    """Returns the embeddings of one side in float32 and its person ids; raises ValueError for invalid ones."""
     vectors = torch.as_tensor(embeds).detach().float().cpu()
     if vectors.ndim != 2 or len(vectors) == 0:
         raise ValueError(f"{side}_embeds must have shape [1 or more, dimensions], got {list(vectors.shape)}")
@@ -130,6 +139,6 @@ def _integers(name: str, values: Tensor | NDArray, length: int) -> NDArray:
     integers = torch.as_tensor(values).cpu().numpy()
     if integers.shape != (length,) or integers.dtype.kind not in "iu":
         raise ValueError(
-            f"{name} must be {length} integers, one an embedding, got shape {list(integers.shape)} of {integers.dtype}"
+            f"{name} must be {length} integers, one per embedding, got shape {list(integers.shape)} of {integers.dtype}"
         )
     return integers

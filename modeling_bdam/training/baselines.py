@@ -1,10 +1,9 @@
-"""Similarity distribution matching: the objective of the field's usual baseline, IRRA.
+"""Objectives of the baselines: plain InfoNCE and similarity distribution matching (SDM).
 
-After Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning for Text-to-Image Person Retrieval" (CVPR
-2023), section 3.3: the distribution of a row's similarities over the batch is to match that of its true labels.
-
-A negative's gradient is weighed by its own probability, so where similarities are sharp and wrong there is nothing to
-learn from: IRRA's τ of 0.02 is for towers of CLIP, and new towers want a far higher one.
+SDM is the objective of IRRA: Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning for Text-to-Image
+Person Retrieval" (CVPR 2023), section 3.3. The softmax of the similarities of a query over the batch is matched to the
+distribution of its labels. The gradient of a negative is weighted by its own probability, so sharp but wrong
+similarities give no gradient: the temperature 0.02 of IRRA is for CLIP towers, new towers need a much higher one.
 """
 
 import torch
@@ -19,14 +18,14 @@ EPSILON = 1e-8
 def similarity_distribution_matching(
     queries: Tensor, keys: Tensor, logit_scale: Tensor | float, positives: Tensor, epsilon: float = EPSILON
 ) -> Tensor:
-    """`KL(p_i || q_i)` in one direction: p_i the softmax of row i's similarities, q_i its labels, scaled to sum to 1.
+    """Computes `KL(p_i || q_i)` in one direction: p_i is the softmax of the similarities of row i, q_i its labels.
 
     Args:
         queries: [N, d], L2-normalized by the caller.
-        keys: [M, d], likewise.
+        keys: [M, d], L2-normalized by the caller.
         logit_scale: the multiplier 1/temperature.
-        positives: [N, M], bool, at least one a row.
-        epsilon: keeps the logarithm of a label 0 finite.
+        positives: [N, M], bool, at least one per row.
+        epsilon: keeps the logarithm of a zero label finite.
 
     Returns:
         scalar, the mean over rows.
@@ -37,23 +36,23 @@ def similarity_distribution_matching(
     return (log_p.exp() * (log_p - (labels + epsilon).log())).sum(dim=1).mean()
 
 
-def sdm_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
-    """The baseline's one task: images and captions in the identity embeddings, both directions added.
+def sdm_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
+    """SDM between images and captions in the identity embeddings, both directions added.
 
     Args:
-        rows: outputs of this process's N rows.
-        columns: outputs of the M rows of all processes. Their 1/τ stays that of the config, untrained, as in IRRA.
-        labels: every image and caption of the same person belong together.
+        local: outputs of the N local rows. The temperature is that of the config and is not trained, as in IRRA.
+        gathered: outputs of the M rows of all processes.
+        labels: images and captions of the same person are positives.
     """
     image, caption = "image_identity_embeds", "caption_identity_embeds"
-    scale = rows.logit_scale.detach()
-    forth = similarity_distribution_matching(rows[image], columns[caption], scale, labels.same_person)
-    back = similarity_distribution_matching(rows[caption], columns[image], scale, labels.same_person)
+    scale = local.logit_scale.detach()
+    forth = similarity_distribution_matching(local[image], gathered[caption], scale, labels.same_person)
+    back = similarity_distribution_matching(local[caption], gathered[image], scale, labels.same_person)
     return {"info": forth + back}
 
 
-def plain_losses(rows: BDAMOutput, columns: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
-    """The baseline: InfoNCE between images and captions in the identity embeddings, and nothing else."""
+def plain_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
+    """InfoNCE between images and captions in the identity embeddings; see `sdm_losses`."""
     fields = "image_identity_embeds", "caption_identity_embeds"
-    # same_clothing is the row itself: captions alone are read
-    return {"info": both_directions(rows, columns, *fields, labels.same_clothing, labels.unknown_clothing)}
+    # Without descriptions, same_clothing is true for the row itself only
+    return {"info": both_directions(local, gathered, *fields, labels.same_clothing, labels.unknown_clothing)}

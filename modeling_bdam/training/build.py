@@ -26,25 +26,24 @@ def build_model(
     Args:
         model_args, data_args: the arguments of the run.
         model_fields: fields of the config.
-        new_tokenizer: called as `new_tokenizer(vocab_size, max_text_length)` where the text tower is new.
+        new_tokenizer: called as `new_tokenizer(vocab_size, max_text_length)` if the text tower is new.
 
     Raises:
-        ValueError: fields of the config that are unknown or do not fit; images that the vision tower cannot take.
-        OSError: a checkpoint or tower that cannot be read.
+        ValueError: unknown or inconsistent fields of the config, or an image size that the vision tower does not support.
+        OSError: a checkpoint or tower cannot be read.
     """
     if model_args.model_name_or_path is not None:
         name = model_args.model_name_or_path
         if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-            raise ValueError(f"--model_name_or_path {name}: no such folder, and no name of the Hub (owner/name) either")
+            raise ValueError(f"--model_name_or_path {name}: no such folder, and not of the form owner/name of the Hub")
         kernels = {"attn_implementation": model_args.attn_implementation} if model_args.attn_implementation else {}
         return BDAMModel.from_pretrained(name, **kernels), BDAMProcessor.from_pretrained(name)
 
+    # Image processor
     size = {"height": data_args.image_height, "width": data_args.image_width}
-    image_processor = ViTImageProcessorPil(
-        size=size,
-        image_mean=data_args.image_mean,
-        image_std=data_args.image_std,
-    )
+    image_processor = ViTImageProcessorPil(size=size, image_mean=data_args.image_mean, image_std=data_args.image_std)
+
+    # Model and tokenizer, from pretrained towers or new
     vision, text = model_args.vision_model_name_or_path, model_args.text_model_name_or_path
     if (vision is None) != (text is None):
         raise ValueError("--vision_model_name_or_path and --text_model_name_or_path go together: give both or neither")
@@ -60,6 +59,8 @@ def build_model(
             "eos_token_id": tokenizer.sep_token_id,
         }
         model = BDAMModel(BDAMConfig(**{**model_fields, "text_config": text_config}))
+
+    # Limits of the towers
     limit = getattr(model.config.text_config, "max_position_embeddings", data_args.max_text_length)
     tokenizer.model_max_length = min(data_args.max_text_length, limit)
     if model_args.attn_implementation is not None:
@@ -70,10 +71,10 @@ def build_model(
 
 
 def choose_trained_weights(model: BDAMModel, model_args: ModelArguments) -> None:
-    """Freezes layers of the towers and adds LoRA to them, as the arguments say.
+    """Freezes layers of the towers and adds LoRA, by `frozen_vision_layers`, `frozen_text_layers` and `lora_rank`.
 
     Raises:
-        ValueError: a tower has fewer layers than are to be frozen; peft is missing.
+        ValueError: a tower has fewer layers, or peft is not installed.
     """
     for tower, frozen_layers in (
         (model.vision_model, model_args.frozen_vision_layers),

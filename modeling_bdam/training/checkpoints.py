@@ -17,12 +17,12 @@ def find_checkpoint(args: BDAMTrainingArguments) -> str | None:
     """
     folder = Path(args.output_dir)
     if (folder / "all_results.json").exists():
-        raise ValueError(
-            f"{folder} already holds a finished run: choose another --output_dir, or delete that folder to train anew"
-        )
+        raise ValueError(f"{folder} already holds a finished run: choose another --output_dir, or delete that folder")
     if args.resume_from_checkpoint is not None:
         if not Path(args.resume_from_checkpoint, "trainer_state.json").is_file():
-            raise ValueError(f"--resume_from_checkpoint {args.resume_from_checkpoint}: no checkpoint is there")
+            raise ValueError(
+                f"--resume_from_checkpoint {args.resume_from_checkpoint}: no checkpoint is there; name a folder checkpoint-STEP"
+            )
         return args.resume_from_checkpoint
     # The trainer state is written last, so a checkpoint without it is incomplete.
     complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if path.stat().st_size]

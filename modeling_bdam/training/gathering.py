@@ -1,7 +1,7 @@
-"""Rows of all processes, with gradient: what makes a split batch train like the whole one.
+"""All-gather with gradient, so that a batch divided over processes has the loss of the whole batch.
 
-Each process keeps its own rows and sets them against the columns of all. Its loss is the mean over its rows; the mean
-of these losses over processes, which is what DDP's averaged gradients follow, is then exactly the whole batch's loss.
+Each rank computes the logits of its local batch against the all-gathered batch, [N_local, N_global]. Its loss is the
+mean over its local rows. DDP averages the gradients over ranks: exactly the gradient of the loss of the whole batch.
 """
 
 from typing import Any
@@ -11,49 +11,46 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..objective_bdam import COLUMN_FIELDS, PairLabels
+from ..objective_bdam import GATHERED_FIELDS, PairLabels
 from ..outputs_bdam import BDAMOutput
 
 
 class _AllGather(torch.autograd.Function):
-    """Concatenation over processes; each row's gradient is the sum of what every process's loss asks of it."""
+    """All-gather; the backward pass sums the gradients of a row over the losses of all ranks (all-reduce)."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+        return torch.cat(parts)  # [W * N, ...]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         dist.all_reduce(grad)
-        return grad.chunk(dist.get_world_size())[dist.get_rank()]
+        return grad.chunk(dist.get_world_size())[dist.get_rank()]  # [N, ...]
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:
-    """[N, ...] of this process to [W * N, ...] of all W, in rank order; N is the same on every process."""
+    """Concatenates the [N, ...] of W ranks to [W * N, ...] in rank order; N must be equal on every rank."""
     return _AllGather.apply(rows)
 
 
 def gather_outputs(output: BDAMOutput, accelerator: Accelerator) -> BDAMOutput:
-    """The outputs of all processes' rows, as far as losses compare rows with one another."""
+    """Gathers the output fields that the losses compare between rows, from all ranks."""
     if accelerator.num_processes == 1:
         return output
-    columns: dict[str, Any] = {}
-    for name in COLUMN_FIELDS:
-        if output.get(name) is not None:
-            columns[name] = gather_with_gradient(output[name])
-    return BDAMOutput(**columns)
+    fields = [name for name in GATHERED_FIELDS if output.get(name) is not None]
+    return BDAMOutput(**{name: gather_with_gradient(output[name]) for name in fields})
 
 
 def gather_labels(person_ids: Tensor, inputs: dict[str, Tensor], accelerator: Accelerator) -> PairLabels:
-    """Which of this process's rows belong with which rows of all processes.
+    """Computes which local rows and which gathered rows are positives.
 
     Args:
-        person_ids: [N].
-        inputs: the batch; its descriptions, where there are any, are compared as texts.
-        accelerator: gathers.
+        person_ids: persons of the local rows, [N].
+        inputs: the batch; its descriptions, if any, are compared as texts.
+        accelerator: gathers the ids and texts of all ranks.
     """
 
     def gather(ids: Tensor) -> Tensor:
@@ -70,10 +67,10 @@ def gather_labels(person_ids: Tensor, inputs: dict[str, Tensor], accelerator: Ac
 
 
 def whole_batch_norms(norms: Tensor, accelerator: Accelerator) -> Tensor:
-    """Gradient norms of the whole batch's losses from those of each process's rows, [K].
+    """Computes the gradient norms of the losses of the whole batch from those of the local rows, [K].
 
-    A process's rows receive the gradients of W losses that are averaged in the end, so the whole batch's gradient
-    with respect to all rows has the squared norm `sum over processes (norm / W)^2`.
+    Local rows receive the sum of the gradients of W losses, which DDP averages. So the squared norm of the gradient by
+    all rows is the sum of (norm / W)^2 over the ranks.
     """
     if accelerator.num_processes == 1:
         return norms

@@ -9,9 +9,9 @@ from transformers.integrations import TensorBoardCallback, TrackioCallback, Wand
 
 
 def log_picture(trainer: Trainer, name: str, path: Path) -> None:
-    """Sends an image file to TensorBoard, trackio and W&B, as far as the trainer reports to them.
+    """Sends an image file to those of TensorBoard, trackio and W&B that the trainer reports to.
 
-    Call it on the main process, after `trainer.log`, which opens a logger that the end of training has closed.
+    Call it on the main process after `trainer.log`, which reopens loggers that were closed at the end of the training.
     """
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):

@@ -1,7 +1,6 @@
-"""The model card: `hub_cards/model_card.md`, filled from what a run measured and from nothing else."""
+"""Fills the model card template `hub_cards/model_card.md` with the results and settings of a run."""
 
 import json
-import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from transformers import PreTrainedConfig, TrainerState
 from transformers.trainer_utils import IntervalStrategy
 
 from ..evaluation.table import METRICS, PROTOCOLS
+from ..files import usable_cores, write_text
 from ..objective_bdam import TASKS
 from .training_args import BDAMTrainingArguments
 
@@ -83,15 +83,16 @@ class RunFacts:
 def write_model_card(
     run: RunFacts, name: str | None = None, license: str | None = None, tags: list[str] | None = None
 ) -> None:
-    """Writes `README.md` into the output folder, from the results, the picture and the arguments of the run.
+    """Writes `README.md` into the output folder, from the results, pictures and arguments of the run.
 
-    Figures of data sets of the Hub also go to `.eval_results/bdam.yaml`, where the Hub's leaderboards look for them.
+    Metrics of data sets on the Hub are also written to `.eval_results/bdam.yaml`, for the leaderboards of the Hub.
 
     Args:
-        name: of the model; by default the last part of the repository's name or of the folder.
-        license: as the Hub spells it; by default Apache-2.0 of a model that has seen nothing but the synthetic data
-            set, and none where it is for others to say.
-        tags: beside those that every card has.
+        run: everything that the card reports.
+        name: model name; by default the last part of the repository name or of the folder.
+        license: Hub identifier; by default Apache-2.0 for a model that was trained on the synthetic data set only, and
+            none otherwise.
+        tags: in addition to the tags of every card.
     """
     args, data = run.args, run.data
     folder = Path(args.output_dir)
@@ -129,7 +130,7 @@ def write_model_card(
         training=_training(run) if args.do_train else None,
         selection=_selection(run),
     )
-    _write(folder / "README.md", str(card))
+    write_text(folder / "README.md", str(card))
     on_hub = [result for result in results if "/" in result.dataset_type and result.metric_type == "rank1"]
     if on_hub:
         entries = [
@@ -137,20 +138,20 @@ def write_model_card(
             for result in on_hub
         ]
         (folder / ".eval_results").mkdir(exist_ok=True)
-        _write(folder / ".eval_results" / "bdam.yaml", yaml.safe_dump(eval_result_entries_to_yaml(entries)))
+        write_text(folder / ".eval_results" / "bdam.yaml", yaml.safe_dump(eval_result_entries_to_yaml(entries)))
 
 
 def eval_results(
     metrics: dict[str, float], evaluated_on: dict[str, str], clothing_weight: float, seed: int
 ) -> list[EvalResult]:
-    """The figures of `eval_results.json` as the Hub writes them: one a data set, protocol and figure.
+    """Converts metrics to `EvalResult` objects of the Hub, one per data set, protocol and metric.
 
     Args:
-        metrics: `eval_rank1`, `eval_described_mAP`, ...; of several test splits, `eval_NAME_rank1`. Values of other
-            names, such as running times, are no results.
+        metrics: `eval_rank1`, `eval_described_mAP`, ...; with several test splits `eval_NAME_rank1`. Other values, such
+            as running times, are ignored.
         evaluated_on: see `CardData`.
-        clothing_weight: β of the standard protocol and the described gallery.
-        seed: of the run.
+        clothing_weight: β of the standard and described gallery protocols.
+        seed: seed of the run.
     """
     results = []
     for key, value in metrics.items():
@@ -182,7 +183,7 @@ def eval_results(
 
 
 def _rows(results: list[EvalResult]) -> list[dict[str, Any]]:
-    """A row a data set and protocol, per cent."""
+    """One table row per data set and protocol, in per cent."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for result in results:
         assert result.dataset_config is not None and result.metric_args is not None
@@ -203,13 +204,13 @@ def _rows(results: list[EvalResult]) -> list[dict[str, Any]]:
 
 
 def _training(run: RunFacts) -> dict[str, Any]:
-    """What a training run was: data, settings, hardware and time."""
+    """Data, settings, hardware and time of a training."""
     args = run.args
     results = _read(Path(args.output_dir) / "train_results.json")
     tasks = [task for task in TASKS if task not in args.left_out_tasks] if args.objective == "decoupled" else ["info"]
     balance = "GradNorm" if args.gradnorm else "learned uncertainty" if args.uncertainty_weighting else "fixed weights"
     fixed = args.task_weights or {}
-    assert isinstance(fixed, dict)  # the arguments have read it from JSON
+    assert isinstance(fixed, dict)  # parsed by the arguments
     seconds = results.get("train_runtime")
     return {
         "size": run.train_size,
@@ -233,30 +234,23 @@ def _training(run: RunFacts) -> dict[str, Any]:
 
 
 def _selection(run: RunFacts) -> str | None:
-    """Which checkpoint this is, in words."""
+    """Describes how the checkpoint was selected, in words."""
     state, args = run.state, run.args
     if state.best_metric is None or args.eval_strategy == IntervalStrategy.NO or not args.load_best_model_at_end:
         return None
     figure = str(args.metric_for_best_model).removeprefix("eval_")
     best = f"{100 * state.best_metric:.2f}"
-    return f"step {state.best_global_step}, whose {figure} on the validation split was best ({best} per cent)"
+    return f"step {state.best_global_step}, with the best {figure} on the validation split ({best} per cent)"
 
 
 def _hardware(processes: int, device: torch.device) -> str:
     if device.type == "cuda":
         return f"{processes} x {torch.cuda.get_device_name(device)}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} {platform.machine()} CPU cores, {processes} process{'es' * (processes > 1)}"
+    return f"{usable_cores() * processes} {platform.machine()} CPU cores, {processes} process{'es' * (processes > 1)}"
 
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 __all__ = ["CardData", "RunFacts", "SplitSize", "eval_results", "write_model_card"]

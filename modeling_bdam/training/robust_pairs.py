@@ -1,12 +1,14 @@
-"""Rows whose texts are probably not theirs: found by a mixture over their losses, given others or left out.
+"""Noisy correspondence: finds rows with probably wrong texts and replaces the texts, or leaves the rows out.
 
-Texts that a machine wrote, or the web, are wrong now and then. A network learns what most pairs agree on first, so the
-wrong ones keep a high loss, and a mixture of two components over the losses tells them apart (after Li et al.,
-"DivideMix", ICLR 2020, and Qin et al., "Noisy-Correspondence Learning", CVPR 2024). Three things are ours. A text is
-held against the other texts of the same person as well, which tells much as soon as texts can be read, before any image
-can. The component of wrong texts is not fitted but measured, by giving each row a stranger's texts: a mixture fitted
-freely finds a third of the rows wrong where none is. And an image need not go with its texts: it is given those of the
-person's image in the most similar clothes, where they fit it.
+Networks fit the majority of correct pairs first, so wrong pairs keep a high loss, and a two-component mixture over the
+losses separates the two (Li et al., "DivideMix", ICLR 2020; Qin et al., "Noisy-Correspondence Learning", CVPR 2024).
+Three parts differ from these papers:
+
+1. The loss also compares a text with the other texts of the same person: text features are useful earlier than images.
+2. The component of wrong texts is measured on rows that are given texts of another person. A mixture that fits both
+   components freely finds a third of the rows wrong on a data set without wrong texts.
+3. An image is not dropped with its texts: it gets the texts of the image of the same person in the most similar clothes
+   (its look-alike), where they fit.
 """
 
 import math
@@ -26,12 +28,12 @@ from ..losses_bdam import info_nce_of_rows, masked_logsumexp, same_label_mask
 from ..modeling_bdam import BDAMModel
 from .sampler import KeyedDataset
 
-MIN_LOSSES = 256  # fewer than this are no ground for a judgement
-OTHERS = 512  # how many rows' texts a row is set against
-CERTAINTY = 0.9  # that a row's texts are its own, so that no others are looked for
-LEAST_ALIKE = 0.25  # the quantile of certain rows' similarity to their look-alikes that others must reach
+MIN_LOSSES = 256  # with fewer losses each row keeps its own texts
+OTHERS = 512  # number of rows that a row is compared with
+CERTAINTY = 0.9  # probability of correct texts above which a row keeps them
+LEAST_ALIKE = 0.25  # quantile of the similarities between certain rows and their look-alikes, as a lower bound
 _FIT_STEPS = 100
-# Image against text: what a wrong text makes large.
+# Field pairs: their InfoNCE is large where the text is wrong.
 _PAIRS = (
     ("image_identity_embeds", "description_identity_embeds"),
     ("image_clothing_embeds", "description_clothing_embeds"),
@@ -48,28 +50,30 @@ def choose_texts(
     num_workers: int = 0,
     borrow: bool = True,
 ) -> Tensor:
-    """Whose texts each row is best trained with, judged by the model; see `texts_of_rows`.
+    """Chooses the texts of each training row by the losses of the model: an index of the row that they belong to.
 
-    Shared out over all processes; the same whatever their number.
+    The rows are divided over all processes; the result does not depend on the number of processes.
 
     Args:
-        model: in any mode and on its device; it is run in evaluation mode, without gradients.
+        model: on its device; runs in evaluation mode without gradients, its mode is restored.
         rows: training rows of the common schema.
-        collator: rows to a training batch; without a seed it augments nothing.
-        batch_size: rows of one process at a time.
-        accelerator: prepares the loader and gathers what it gives.
+        collator: rows to a training batch, without augmentation where a row has no seed.
+        batch_size: rows per process and forward pass.
+        accelerator: prepares the loader and gathers the embeddings.
         num_workers: loader processes.
         borrow: see `texts_of_rows`.
 
     Returns:
-        indices of rows, -1 for none, [N], on the CPU.
+        row indices, [N], on the CPU; -1 for a row that is left out.
     """
-    # The images of a person stay together, beside those of anybody.
+    # Order: people shuffled, the images of a person adjacent, so that a chunk holds whole people
     people, numbers = np.unique(rows["person_id"], return_inverse=True)
     permuted = np.random.default_rng(0).permutation(len(people))[numbers]
     order = torch.from_numpy(np.argsort(permuted, kind="stable"))
     shuffled = Subset(KeyedDataset(rows), order.tolist())
     loader = accelerator.prepare(DataLoader(shuffled, batch_size, collate_fn=collator, num_workers=num_workers))
+
+    # Embeddings of all rows, gathered from all processes
     names = {name for pair in _PAIRS for name in pair}
     parts: dict[str, list[Tensor]] = {}
     was_training = model.training
@@ -83,7 +87,9 @@ def choose_texts(
         for name, value in accelerator.gather_for_metrics(found).items():
             parts.setdefault(name, []).append(value.cpu())
     model.train(was_training)
-    whole = {name: torch.cat(values) for name, values in parts.items()}
+
+    # Choice in the shuffled order, mapped back to the order of the rows
+    whole = {name: torch.cat(values) for name, values in parts.items()}  # [N, projection_dim] each
     chosen = texts_of_rows(whole, whole.pop("person_ids"), logit_scale, borrow)
     text_rows = torch.empty_like(order)
     text_rows[order] = torch.where(chosen >= 0, order[chosen], -1)
@@ -91,32 +97,40 @@ def choose_texts(
 
 
 def texts_of_rows(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float, borrow: bool = True) -> Tensor:
-    """Whose texts each row is best trained with: its own, a look-alike's, or nobody's.
+    """Chooses for each row its own texts, those of its look-alike, or none.
 
-    Its own, if they are certain. If not, those of the look-alike: of the person's rows with certain texts, the one
-    whose clothing embedding is nearest; it must look about as similar as those of certain rows do, and its texts must
-    be plausible for the row. Failing that, its own, if they are plausible.
+    1. Its own texts, if they are certain (probability above `CERTAINTY`).
+    2. Otherwise the texts of its look-alike, if they are plausible for the row (probability above 1/2). The look-alike
+       is the row of the same person with certain texts and the nearest clothing embedding; its similarity must reach
+       the `LEAST_ALIKE` quantile of that of certain rows.
+    3. Otherwise its own texts, if they are plausible.
+    4. Otherwise none.
 
     Args:
-        embeds: fields of `BDAMOutput`, [N, projection_dim] each; those of descriptions may be missing.
-        person_ids: [N], the rows of a person one after the other.
-        logit_scale: the multiplier 1/temperature itself, not its logarithm.
-        borrow: whether to look further than certain texts: of use once images tell clothes apart. Early on a few wrong
-            texts do more harm than many left out.
+        embeds: fields of `BDAMOutput`, [N, projection_dim] each; fields of descriptions may be missing.
+        person_ids: [N], sorted so that the rows of a person are adjacent.
+        logit_scale: the multiplier 1/temperature, not its logarithm.
+        borrow: False keeps certain texts only (step 1), for the early training in which image features do not separate
+            clothes yet and a few wrong texts do more harm than many left out.
 
     Returns:
-        indices of rows, -1 for nobody's texts, [N]; each row's own, if there are too few to judge by.
+        row indices, [N]; -1 for none; each row's own index if there are fewer than `MIN_LOSSES` losses.
     """
+    # Losses of the rows with their own texts, and with texts of another person
     chunks = list(_chunks(embeds, person_ids, logit_scale))
     losses = torch.cat([chunk.new(chunk.losses(chunk.own)) for chunk in chunks])
     strangers = torch.cat([chunk.losses_with_strangers() for chunk in chunks])
     if min(len(losses), len(strangers)) < MIN_LOSSES:
         return torch.arange(len(losses))
+
+    # Probability of correct texts
     mixture = Mixture.fit(losses, strangers)
     certain = mixture.is_plausible(losses, CERTAINTY)
     if not borrow:
         return torch.where(certain, torch.arange(len(losses)), -1)
     plausible = mixture.is_plausible(losses)
+
+    # Texts of look-alikes for rows that are not certain
     chosen = []
     for chunk in chunks:
         here = slice(chunk.first, chunk.first + len(chunk.own))
@@ -133,14 +147,12 @@ def texts_of_rows(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale:
 
 @dataclass
 class Chunk:
-    """Rows that are set against each other.
+    """A block of rows that are compared with each other.
 
     Attributes:
-        embeds: see `texts_of_rows`, [n, projection_dim] each.
-        person_ids: [n].
-        logit_scale: see `texts_of_rows`.
-        first: the place of its first row among all.
-        known: how many of its first rows the chunk before has as well.
+        embeds, person_ids, logit_scale: see `texts_of_rows`; n rows.
+        first: index of its first row among all rows.
+        known: number of its first rows that the previous chunk contains as well.
     """
 
     embeds: dict[str, Tensor]
@@ -154,19 +166,17 @@ class Chunk:
         self.own = torch.arange(len(self.person_ids), device=self.person_ids.device)
 
     def new(self, values: Tensor) -> Tensor:
-        """What belongs to rows that the chunk before lacks."""
+        """Returns the values of the rows that the previous chunk does not contain."""
         return values[self.known :]
 
     def losses(self, text_rows: Tensor) -> Tensor:
-        """How badly texts fit rows: InfoNCE of the image and each of them, and of them and the person's other texts.
+        """Computes the loss of each row with the texts of another row, [n].
 
-        Negatives are the texts of other people.
+        The loss is the sum of InfoNCE between image and texts, and between the texts and the other texts of the same
+        person. Negatives are the texts of other people.
 
         Args:
-            text_rows: the row whose texts each row is given, [n].
-
-        Returns:
-            summed, [n].
+            text_rows: index of the row that supplies the texts of each row, [n].
         """
         embeds, scale = self.embeds, self.logit_scale
         given = same_label_mask(text_rows, self.own)  # [n, n]
@@ -177,30 +187,30 @@ class Chunk:
         for texts in self._texts():
             similarity = scale * texts[text_rows] @ texts.T  # [n, n]
             strangers = masked_logsumexp(similarity, ~(self.same_person | given))
-            # Of the person's texts the nearest count most: people change their clothes.
+            # logsumexp, dominated by the nearest text of the person, since people change clothes
             deficit = strangers - masked_logsumexp(similarity, relatives)
             losses.append(torch.where(relatives.any(dim=1), F.softplus(deficit), 0.0))
         return torch.stack(losses).sum(dim=0)
 
     def _texts(self) -> list[Tensor]:
-        """What is set against the person's other texts."""
+        """Text embeddings that are compared with the other texts of the person, [n, projection_dim] each."""
         clothing = self.embeds.get("description_clothing_embeds", self.embeds["caption_clothing_embeds"])
         identity = self.embeds.get("description_identity_embeds")
         return [clothing] if identity is None else [clothing, identity]
 
     def losses_with_strangers(self) -> Tensor:
-        """`losses` of rows that are given another person's texts, [at most n]."""
+        """Computes `losses` of rows that are given the texts of another person, [at most n]."""
         strangers = self.own.roll(-(len(self.own) // 2))
         return self.losses(strangers)[self.person_ids != self.person_ids[strangers]]
 
     def look_alikes(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """The candidate of the same person, but not the row itself, whose image wears the most similar clothes.
+        """Finds for each row the other candidate of the same person with the nearest image clothing embedding.
 
         Args:
-            candidates: which rows are, [n], bool.
+            candidates: bool, [n].
 
         Returns:
-            its place in the chunk, -1 where there is none, and the cosine similarity of the two, [n] each.
+            its index in the chunk, -1 where there is none, and the cosine similarity of the two images, [n] each.
         """
         images = self.embeds["image_clothing_embeds"]
         possible = self.same_person & candidates & ~same_label_mask(self.own, self.own)
@@ -210,7 +220,7 @@ class Chunk:
 
 def _chunks(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float) -> Iterator[Chunk]:
     for start in range(0, len(person_ids), OTHERS):
-        # The last chunk is as long as the others: it reaches back into the one before.
+        # The last chunk overlaps the previous one, so that all chunks have the same length
         first = max(0, min(start, len(person_ids) - OTHERS))
         chunk = {name: value[first : first + OTHERS] for name, value in embeds.items()}
         yield Chunk(chunk, person_ids[first : first + OTHERS], logit_scale, first, start - first)
@@ -218,11 +228,11 @@ def _chunks(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float
 
 @dataclass
 class Mixture:
-    """Two normal components of losses: those of rows with right texts, and those with wrong ones.
+    """Mixture of two normal distributions of losses: rows with correct texts and rows with wrong texts.
 
     Attributes:
         right, wrong: the components.
-        share: of wrong texts among the rows.
+        share: share of rows with wrong texts.
     """
 
     right: Normal
@@ -231,11 +241,11 @@ class Mixture:
 
     @classmethod
     def fit(cls, losses: Tensor, strangers: Tensor) -> "Mixture":
-        """By expectation and maximization.
+        """Fits the component of correct texts and the share by expectation-maximization.
 
         Args:
-            losses: of the rows with their own texts, [N].
-            strangers: of rows with texts that are surely wrong, [M].
+            losses: losses of the rows with their own texts, [N].
+            strangers: losses of rows with texts of another person, [M]; they define the other component.
         """
         losses, strangers = losses.double(), strangers.double()
         lower = losses[losses <= losses.median()]
@@ -250,22 +260,22 @@ class Mixture:
         return found
 
     def log_odds(self, losses: Tensor) -> Tensor:
-        """That such a loss is one of right texts, of the shape of `losses`."""
+        """Log odds that a loss belongs to correct texts; same shape as `losses`."""
         odds = self.right.log_prob(losses) - self.wrong.log_prob(losses)
         return odds + (1 - self.share).log() - self.share.log()
 
     def is_plausible(self, losses: Tensor, certainty: float = 0.5) -> Tensor:
-        """Whether such losses are those of right texts with more than that probability, bool."""
-        # The wider component has the larger density far below both: such a loss is still a small one.
+        """Returns whether losses belong to correct texts with more than that probability, bool."""
+        # Far below both means the wider component has the larger density, although the loss is small
         return (self.log_odds(losses.double()) > math.log(certainty / (1 - certainty))) | (losses <= self.right.mean)
 
 
 class TextChoice:
-    """The texts that rows are given in the present epoch.
+    """State of the choice of texts in a run.
 
     Attributes:
-        epoch: the last one that began, -1 before the first.
-        text_rows: see `choose_texts`; None for each row's own.
+        epoch: the last epoch that has begun, -1 before the first.
+        text_rows: see `choose_texts`; None if each row has its own texts.
     """
 
     def __init__(self) -> None:
@@ -273,7 +283,7 @@ class TextChoice:
         self.text_rows: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs."""
+        """Everything an exact resume needs."""
         return {"epoch": self.epoch, "text_rows": self.text_rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -6,32 +6,40 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-RowKey = tuple[int, int, int]  # (row index, index of the row whose texts it is given, augmentation seed)
+RowKey = tuple[int, int, int]  # (row index, index of the row that supplies its texts, augmentation seed)
 
 
 class IdentityBalancedSampler(Sampler[RowKey]):
-    """A flat stream of `(row index, text row index, augmentation seed)`, in blocks of P people x K images of each.
+    """Yields `(row index, text row index, augmentation seed)` in blocks of P people x K images per person.
 
     A block is one global batch of `batch_size * num_processes` rows. With a `DataLoader(batch_size=batch_size,
-    drop_last=True)` that accelerate spreads over `num_processes`, the processes together see in each step exactly the
+    drop_last=True)` that accelerate divides over `num_processes`, the processes together see in each step exactly the
     rows that one process with the whole batch sees, in the same order.
 
-    Each epoch, the images of a person are shuffled and split into groups of K; the last group is filled up with other
-    images of the person, repeated if there are fewer than K. So every image comes up each epoch, and people in
-    proportion to their images, but for the few groups that do not fill a last block. A person stands twice in a block
-    only when nobody else is left. With K = 1 the epoch is a plain shuffle of the rows.
+    In each epoch the images of a person are shuffled and split into groups of K. The last group is filled with other
+    images of the person, repeated if there are fewer than K. So every image occurs in each epoch, except those in
+    groups that do not fill a last block. A person occurs twice in a block only if no other person is left. With K = 1
+    the epoch is a plain shuffle of the rows.
 
-    Order and seeds are a function of `seed`, the epoch (`set_epoch`) and the global batch size alone.
+    Order and seeds depend only on `seed`, the epoch (`set_epoch`) and the global batch size.
 
     Args:
-        person_ids: the person of each row, [N].
+        person_ids: person of each row, [N].
         images_per_person: K.
-        batch_size: rows of one batch of one process.
-        seed: the same on every process.
-        num_processes: how many processes share the stream.
+        batch_size: rows per batch and process.
+        seed: must be equal on every process.
+        num_processes: number of processes that share the stream.
 
     Raises:
-        ValueError: if `batch_size` is no multiple of K, or the rows do not fill one block.
+        ValueError: `batch_size` is no multiple of K, or the rows do not fill one block.
+
+    Example:
+        >>> sampler = IdentityBalancedSampler([7, 7, 7, 8, 8, 9], images_per_person=2, batch_size=4, seed=0)
+        >>> len(sampler)  # 4 groups of 2 images: 2 of person 7, 1 each of persons 8 and 9
+        8
+        >>> people = [[7, 7, 7, 8, 8, 9][row] for row, text_row, seed in sampler]
+        >>> [len(set(people[start : start + 4])) for start in (0, 4)]  # people per batch
+        [2, 2]
     """
 
     def __init__(
@@ -45,7 +53,7 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         if images_per_person < 1 or batch_size < 1 or batch_size % images_per_person:
             raise ValueError(
                 f"The batch size of a process ({batch_size}) must be a multiple of images_per_person "
-                f"({images_per_person}), so that no batch cuts a person's group of images in two."
+                f"({images_per_person}), so that no batch divides the group of images of a person."
             )
         people = np.unique(np.asarray(person_ids, dtype=np.int64), return_inverse=True)[1]
         by_person = np.argsort(people, kind="stable")
@@ -61,15 +69,14 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         if self.num_blocks == 0:
             raise ValueError(
                 f"{len(people)} training images of {len(self.rows_of_person)} people make {groups} groups of "
-                f"{images_per_person}, but one batch over all processes takes {self.groups_per_block}: lower the batch "
-                "size."
+                f"{images_per_person}, one batch over all processes takes {self.groups_per_block}: lower the batch size."
             )
 
     def use_texts(self, text_rows: np.ndarray | None) -> None:
-        """Choose the texts that rows are given from now on. An epoch keeps its length: fewer rows come up more often.
+        """Sets the texts of the rows. The length of an epoch is unchanged: if rows are left out, the others repeat.
 
         Args:
-            text_rows: the row whose texts each row is given, or -1 to leave the row out, [N]; None for its own.
+            text_rows: index of the row that supplies the texts of each row, [N]; -1 leaves it out. None: own texts.
 
         Raises:
             ValueError: every row is left out.
@@ -77,11 +84,11 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         if text_rows is None:
             text_rows = np.arange(len(self.text_rows))
         if (text_rows < 0).all():
-            raise ValueError("no row is left to train on")
+            raise ValueError("text_rows leaves out every row; at least one must be >= 0")
         self.text_rows = text_rows
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration takes."""
+        """Sets the epoch, which determines the order of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -97,7 +104,7 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         yield from zip(rows.tolist(), self.text_rows[rows].tolist(), augmentation_seeds.tolist(), strict=True)
 
     def _groups_in_order(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """All groups [K] of the epoch, shuffled such that each block's people differ where possible."""
+        """Shuffles the groups [K] of the epoch so that the people of a block are distinct where possible."""
         groups: list[tuple[int, np.ndarray]] = []  # (person, rows [K])
         for person, rows in enumerate(self.rows_of_person):
             rows = rows[self.text_rows[rows] >= 0]
@@ -120,7 +127,7 @@ class IdentityBalancedSampler(Sampler[RowKey]):
                 else:
                     present.add(person)
                     block.append(group)
-            missing = self.groups_per_block - len(block)  # > 0 only when nobody else is left
+            missing = self.groups_per_block - len(block)  # > 0 only if no other person is left
             block += [group for _, group in passed_over[:missing]]
             waiting = passed_over[missing:] + waiting[scanned:]
             ordered += block
@@ -128,10 +135,10 @@ class IdentityBalancedSampler(Sampler[RowKey]):
 
 
 class KeyedDataset(Dataset[dict[str, Any]]):
-    """A data set addressed by the sampler's keys: `dataset[index, text_index, seed]` has `augmentation_seed` added.
+    """Data set with the keys of the sampler: `dataset[index, text_index, seed]` is row `text_index` with the `image` of
+    row `index` and an `augmentation_seed`; `dataset[index]` is the row itself.
 
-    It is the row `text_index` with the `image` of row `index`; `dataset[index]` is the bare row. Wraps anything with
-    `__getitem__(int) -> dict` and `__len__`.
+    Wraps any object with `__getitem__(int) -> dict` and `__len__`.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -149,9 +156,9 @@ class KeyedDataset(Dataset[dict[str, Any]]):
 
 
 def _split_into_groups(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Shuffle one person's rows [n] and split them into groups [ceil(n / size), size], the last filled with repeats.
+    """Shuffles the rows [n] of one person and splits them into groups [ceil(n / size), size].
 
-    The last group holds an image twice only if the person has fewer than `size` images. No rows make no group.
+    The last group is filled with repeats; it holds an image twice only if the person has fewer than `size` images.
     """
     shuffled = rng.permutation(rows)
     lacking = -len(rows) % size

@@ -25,8 +25,7 @@ class TaskWeighting:
     Args:
         tasks: names of the tasks, in the order of every [K] tensor.
         learning_rate: Adam's learning rate on s.
-        min_weight: lower clip of a weight.
-        max_weight: upper clip of a weight.
+        min_weight, max_weight: bounds that the weights are clipped to.
         device: device of the weights.
 
     Raises:
@@ -44,10 +43,7 @@ class TaskWeighting:
         if not tasks or len(set(tasks)) != len(tasks):
             raise ValueError(f"tasks must be one or more distinct names, got {list(tasks)}")
         if not 0 < min_weight <= 1 <= max_weight:
-            raise ValueError(
-                f"weights start at 1, so [min_weight, max_weight] = [{min_weight}, {max_weight}] must contain 1 and "
-                "min_weight must be above 0"
-            )
+            raise ValueError(f"[min_weight, max_weight] = [{min_weight}, {max_weight}] must contain 1, and exclude 0")
         self.tasks = tuple(tasks)
         self.min_weight, self.max_weight = min_weight, max_weight
         self._log_weights = torch.zeros(len(tasks), device=device)  # s, [K]
@@ -63,8 +59,7 @@ class TaskWeighting:
 
         Args:
             losses: [K], the unweighted losses, averaged over processes.
-            grad_norms: [K], the gradient norms of the unweighted losses on the shared representation
-                (`shared_gradient_norms`), averaged over processes.
+            grad_norms: [K], their gradient norms by `shared_gradient_norms`, averaged over processes.
 
         Raises:
             ValueError: a shape is not [K], or a value is not finite; the weights are then unchanged.
@@ -145,8 +140,7 @@ class GradNorm(TaskWeighting):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(tasks, learning_rate, min_weight, max_weight, device)
-        self.alpha = alpha
-        self.log_weight_penalty = log_weight_penalty
+        self.alpha, self.log_weight_penalty = alpha, log_weight_penalty
         self._initial_losses = torch.zeros(len(tasks), device=device)  # L_k0, [K]; 0 until recorded
 
     def update(self, losses: Tensor, grad_norms: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Which weights of the towers are trained: all, those of the last layers, none, or LoRA's beside them."""
+"""Selects the trained weights of the towers: all, the last layers, none, or LoRA matrices."""
 
 from typing import TYPE_CHECKING
 
@@ -28,26 +28,26 @@ def freeze_layers(tower: PreTrainedModel, layers: int) -> None:
     stack = next(module for module in tower.modules() if isinstance(module, nn.ModuleList))
     if not 0 < layers <= len(stack):
         raise ValueError(
-            f"cannot freeze {layers} layers of a {tower.config.model_type} tower, which has {len(stack)}; -1 freezes it"
+            f"cannot freeze {layers} layers of a {tower.config.model_type} tower with {len(stack)}; -1 freezes all"
         )
     for parameter in stack[:layers].parameters():
         parameter.requires_grad = False
     within = {id(parameter) for parameter in stack.parameters()}
-    for parameter in tower.parameters():  # in the order that data meet them
+    for parameter in tower.parameters():  # in forward order
         if id(parameter) in within:
             break
         parameter.requires_grad = False
 
 
 def add_lora(tower: PreTrainedModel, rank: int, alpha: int) -> None:
-    """Adds low-rank matrices (LoRA) to every linear map of a tower, in place, and freezes its own weights.
+    """Adds low-rank matrices (LoRA) to every linear layer of a tower in place, and freezes its own weights.
 
     Args:
-        rank: of the matrices.
-        alpha: they are scaled by alpha / rank.
+        rank: rank of the matrices.
+        alpha: their product is scaled by alpha / rank.
 
     Raises:
-        ValueError: peft, the extra `lora` of this package, is not installed.
+        ValueError: peft is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -57,15 +57,15 @@ def add_lora(tower: PreTrainedModel, rank: int, alpha: int) -> None:
 
 
 def lora_weights(model: "BDAMModel") -> dict[str, Tensor]:
-    """The low-rank matrices by name; none where `add_lora` has added none."""
+    """Returns the LoRA matrices by name; empty for a model without LoRA."""
     return {name: value for name, value in model.state_dict().items() if _LORA in name}
 
 
 def merged_weights(model: "BDAMModel", weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the plain model that computes the same: W + BA in the place of W, B and A.
+    """Merges LoRA into the weights: W + BA replaces W, B and A.
 
     Args:
-        model: with LoRA.
+        model: a model with LoRA.
         weights: its state dict.
     """
     merged = {}
@@ -79,12 +79,15 @@ def merged_weights(model: "BDAMModel", weights: dict[str, Tensor]) -> dict[str, 
 
 
 def unmerged_weights(model: "BDAMModel", merged: dict[str, Tensor], lora: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `merged_weights`, up to rounding: the state dict of a model with LoRA.
+    """Inverts `merged_weights`, up to rounding.
 
     Args:
-        model: with LoRA.
-        merged: the weights of the plain model.
-        lora: the low-rank matrices that are merged in them, see `lora_weights`.
+        model: a model with LoRA.
+        merged: merged weights.
+        lora: the LoRA matrices that are merged in them, see `lora_weights`.
+
+    Returns:
+        the state dict of a model with LoRA.
     """
     weights = dict(lora)
     for name in model.state_dict():
@@ -97,7 +100,7 @@ def unmerged_weights(model: "BDAMModel", merged: dict[str, Tensor], lora: dict[s
 
 
 def _product(model: "BDAMModel", weights: dict[str, Tensor], name: str) -> Tensor:
-    """BA of the linear map whose own weight is called `name`, scaled."""
+    """Returns the scaled product BA of the linear layer with the weight `name`."""
     layer = name.removesuffix(f"{_BASE}weight")
     first, second = (weights[f"{layer}.lora_{part}.{_ADAPTER}.weight"] for part in "AB")
     scaling: dict[str, float] = model.get_submodule(layer).scaling  # type: ignore[assignment]  # peft's

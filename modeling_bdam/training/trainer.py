@@ -1,7 +1,6 @@
 """The trainer of BDAM: identity-balanced batches, losses over all processes, GradNorm, retrieval evaluation."""
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -39,16 +38,16 @@ BASELINES = {"plain": plain_losses, "sdm": sdm_losses}
 
 
 class NonFiniteLossError(RuntimeError):
-    """A task's loss or gradient is NaN or infinite; checkpoints saved before it stay as they are."""
+    """The loss or gradient of a task is NaN or infinite; checkpoints that were saved before are unchanged."""
 
 
 class BDAMTrainer(Trainer):
     """`Trainer` for `BDAMModel` on data sets of person images, captions and descriptions.
 
-    Batches, losses and gradients are those of one process with the whole batch, however many processes share it.
+    Batches, losses and gradients are equal to those of one process with the whole batch, for any number of processes.
 
     Args:
-        model: what to train.
+        model: the model to train.
         args: training arguments.
         train_dataset, eval_dataset: rows of the common schema (image, person_id, outfit_id, captions, ...); training
             draws P x K batches, evaluation encodes every image and every caption.
@@ -58,7 +57,7 @@ class BDAMTrainer(Trainer):
         callbacks: as in `Trainer`.
 
     Attributes:
-        card_data: what the data sets are called; for the model card.
+        card_data: names of the data sets, for the model card.
     """
 
     args: BDAMTrainingArguments
@@ -83,7 +82,7 @@ class BDAMTrainer(Trainer):
         self._micro_batches: list[tuple[Tensor, Tensor]] = []  # losses and gradient norms, since the last step
         self._noted: dict[str, tuple[Tensor, int]] = {}  # sums and counts for the next log entry
         if train_dataset is not None:
-            self._new_sampler(train_dataset, args)  # refuses a batch size that does not fit before a folder is made
+            self._new_sampler(train_dataset, args)  # raises on an invalid batch size before a folder is created
         super().__init__(
             model=model,
             args=args,
@@ -106,16 +105,16 @@ class BDAMTrainer(Trainer):
         """Shards layer by layer, unless the launch configuration names the classes itself.
 
         Raises:
-            ValueError: the model has LoRA, which is merged from whole weights when it is saved.
+            ValueError: the model has LoRA; merging it on saving needs unsharded weights.
         """
         if lora_weights(model):
-            raise ValueError("LoRA does not go together with FSDP: the few weights that it trains need no sharding")
+            raise ValueError("--lora_rank cannot be combined with FSDP; use a launch configuration without FSDP")
         plugin = self.accelerator.state.fsdp_plugin
         if plugin.transformer_cls_names_to_wrap is None:
-            # Embeddings stay whole: accelerate shards those of the tokens by itself.
+            # Embeddings are not wrapped: accelerate shards token embeddings by itself
             layers = {type(module).__name__ for module in model.modules()} & {*model._no_split_modules}
             plugin.transformer_cls_names_to_wrap = sorted(name for name in layers if not name.endswith("Embeddings"))
-        model.logit_scale = torch.nn.Parameter(model.logit_scale.detach().reshape(1))  # FSDP shards no scalar
+        model.logit_scale = torch.nn.Parameter(model.logit_scale.detach().reshape(1))  # FSDP cannot shard a scalar
 
     # Batches
 
@@ -136,14 +135,14 @@ class BDAMTrainer(Trainer):
         )
 
     def begin_epoch(self, epoch: int) -> None:
-        """Tells the sampler its epoch and, with `robust_pairs`, whose texts the rows are given in it."""
+        """Sets the epoch of the sampler and, with `robust_pairs`, chooses the texts of the rows for this epoch."""
         if self.train_sampler is None:
             return
         self.train_sampler.set_epoch(epoch)
         if not self.args.robust_pairs:
             return
         trained = self.state.global_step / self.state.max_steps
-        # On resume, the epoch was judged before.
+        # After a resume the choice of this epoch is already in the checkpoint
         if epoch > self.text_choice.epoch and trained >= self.args.robust_pairs_warmup:
             assert isinstance(self.train_dataset, KeyedDataset)
             text_rows = choose_texts(
@@ -155,9 +154,9 @@ class BDAMTrainer(Trainer):
                 self.args.dataloader_num_workers,
                 borrow=trained >= self.args.robust_pairs_borrowing,
             )
-            own = text_rows == torch.arange(len(text_rows))
-            self._note({"plausible_rows": own.float().mean().to(self.args.device)})
-            self._note({"borrowed_rows": ((text_rows >= 0) & ~own).float().mean().to(self.args.device)})
+            own = text_rows == torch.arange(len(text_rows))  # [N]
+            shares = {"plausible_rows": own, "borrowed_rows": (text_rows >= 0) & ~own}
+            self._note({name: chosen.float().mean().to(self.args.device) for name, chosen in shares.items()})
             self.text_choice.text_rows = text_rows
         self.text_choice.epoch = epoch
         text_rows_now = self.text_choice.text_rows
@@ -172,32 +171,41 @@ class BDAMTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """This process's weighted task losses (eq. 6), whose gradients DDP averages; GradNorm moves once a step."""
+        """Computes the weighted sum of the task losses (paper, eq. 6) of the local batch against the gathered batch.
+
+        DDP averages the gradients; the task weights are updated once per optimizer step.
+        """
+        # Forward pass on the local batch, all-gather with gradient
         if self.args.objective in BASELINES:
             inputs = {name: inputs[name] for name in ("pixel_values", "input_ids", "attention_mask", "person_ids")}
         texts = {name: value for name, value in inputs.items() if name != "person_ids"}
         output: BDAMOutput = model(**texts)
-        everyone = gather_outputs(output, self.accelerator)
+        gathered = gather_outputs(output, self.accelerator)
         labels = gather_labels(inputs["person_ids"], inputs, self.accelerator)
+
+        # One scalar per task
         if self.args.objective in BASELINES:
-            losses = BASELINES[self.args.objective](output, everyone, labels)
+            losses = BASELINES[self.args.objective](output, gathered, labels)
         else:
-            losses = task_losses(output, everyone, labels, self.args.triplet_margin)
+            losses = task_losses(output, gathered, labels, self.args.triplet_margin)
             losses = {task: loss for task, loss in losses.items() if task not in self.args.left_out_tasks}
-        self._check_finite(losses)
+        for task, loss in losses.items():
+            if not bool(torch.isfinite(loss)):
+                raise self._non_finite(f"the loss of task '{task}' is {loss.item()}")
         fixed = self.args.task_weights or {}
-        assert isinstance(fixed, dict)  # the arguments have read it from JSON
+        assert isinstance(fixed, dict)  # parsed by the arguments
         losses = {task: fixed.get(task, 1.0) * loss for task, loss in losses.items()}
 
-        weights = self._current_task_weights(losses, output)
-        total = sum(
-            (weight * loss for weight, loss in zip(weights, losses.values(), strict=True)), start=weights.new_zeros(())
-        )
-        if self.args.gate_regularization_weight > 0 and (everyone.gate is not None or everyone.fusion_gate is not None):
-            gates = gate_regularization(everyone.gate, everyone.fusion_gate)
+        # Weighted sum over the tasks, plus the gate regularization with its fixed weight
+        weights = self._current_task_weights(losses, output)  # [K]
+        total = torch.dot(weights, torch.stack(list(losses.values())))
+        if self.args.gate_regularization_weight > 0 and (gathered.gate is not None or gathered.fusion_gate is not None):
+            gates = gate_regularization(gathered.gate, gathered.fusion_gate)
             total = total + self.args.gate_regularization_weight * gates
-        self._note({f"loss_{task}": loss for task, loss in losses.items()})
-        self._note({f"weight_{task}": weight for task, weight in zip(losses, weights, strict=True)})
+
+        # Values for the next log entry
+        for (task, loss), weight in zip(losses.items(), weights, strict=True):
+            self._note({f"loss_{task}": loss, f"weight_{task}": weight})
         self._note({"temperature": 1 / output.logit_scale.squeeze()})
         if output.gate is not None:
             self._note({"bdam_gate_mean": output.gate.mean()})
@@ -206,7 +214,7 @@ class BDAMTrainer(Trainer):
         return (total, output) if return_outputs else total
 
     def _current_task_weights(self, losses: dict[str, Tensor], output: BDAMOutput) -> Tensor:
-        """The weights of the losses in this step, [K]; the last micro-batch of a step also updates them."""
+        """Returns the weights of this step, [K], and updates them after the last micro-batch of a step."""
         values = torch.stack([loss.detach() for loss in losses.values()])
         if not (self.args.gradnorm or self.args.uncertainty_weighting) or len(losses) == 1:
             return torch.ones_like(values)
@@ -226,41 +234,34 @@ class BDAMTrainer(Trainer):
         return weights
 
     def _new_task_weighting(self, tasks: list[str]) -> TaskWeighting:
-        args = self.args
+        args, rate = self.args, self.args.gradnorm_learning_rate
         if args.uncertainty_weighting:
-            return UncertaintyWeighting(tasks, args.gradnorm_learning_rate, device=args.device)
-        return GradNorm(
-            tasks, args.gradnorm_alpha, args.gradnorm_learning_rate, args.gradnorm_penalty, device=args.device
-        )
-
-    def _check_finite(self, losses: dict[str, Tensor]) -> None:
-        for task, loss in losses.items():
-            if not bool(torch.isfinite(loss)):
-                raise self._non_finite(f"the loss of task '{task}' is {loss.item()}")
+            return UncertaintyWeighting(tasks, rate, device=args.device)
+        return GradNorm(tasks, args.gradnorm_alpha, rate, args.gradnorm_penalty, device=args.device)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """As in `Trainer`; stops before the step that would spoil every weight. fp16's scaler skips such steps."""
+        """Raises before a step with a non-finite gradient; the scaler of fp16 skips such steps."""
         norm = super()._get_grad_norm(model, grad_norm)
         if self.accelerator.scaler is None and not math.isfinite(norm):
             raise self._non_finite(f"the losses are finite, but the norm of their gradient is {float(norm)}")
         return norm
 
-    def _non_finite(self, what: str) -> NonFiniteLossError:
+    def _non_finite(self, problem: str) -> NonFiniteLossError:
         return NonFiniteLossError(
-            f"{what} at step {self.state.global_step + 1}; training stops, checkpoints saved before it are kept in "
-            f"{self.args.output_dir}. Lower the learning rate, or set max_grad_norm"
+            f"{problem} at step {self.state.global_step + 1}; training stops, checkpoints saved before it are kept in "
+            f"{self.args.output_dir}. Lower --learning_rate or set --max_grad_norm"
         )
 
     # Logs
 
     def _note(self, values: dict[str, Tensor]) -> None:
-        """Adds to the means of the next log entry; nothing leaves the device before it is logged."""
+        """Adds to the means of the next log entry; values stay on the device until they are logged."""
         for name, value in values.items():
             total, count = self._noted.get(name, (torch.zeros((), device=self.args.device), 0))
             self._noted[name] = (total + value.detach().float(), count + 1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means over steps and processes of what `compute_loss` noted."""
+        """Adds the means over steps and processes of the values that `compute_loss` noted."""
         if "loss" in logs and self._noted:
             means = torch.stack([total / count for total, count in self._noted.values()])
             means = self.accelerator.reduce(means, "mean").tolist()
@@ -276,23 +277,18 @@ class BDAMTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Retrieval figures of a split by every protocol that it allows (section 7).
+        """Computes the retrieval metrics of a split by every protocol that the split supports, as fractions; logs them.
 
         Args:
-            eval_dataset: rows of the common schema; by default the trainer's own. A dictionary of them is evaluated
-                one by one, each name going into the keys.
-            ignore_keys: unused; of `Trainer`'s signature.
+            eval_dataset: rows of the common schema; by default `self.eval_dataset`. The data sets of a dictionary are
+                evaluated one by one, and their names become part of the keys.
+            ignore_keys: unused, part of the signature of `Trainer`.
             metric_key_prefix: "eval" gives `eval_rank1`, `eval_clothes_changing_mAP`, ....
-
-        Returns:
-            fractions; logged as well.
         """
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(rows, dict):
-            metrics: dict[str, float] = {}
-            for name, part in rows.items():
-                metrics |= self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}")
-            return metrics
+            parts = [self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}") for name, part in rows.items()]
+            return {name: value for metrics in parts for name, value in metrics.items()}
         start_time = time.time()
         split = self.encode(rows)
         metrics = self.score(split, metric_key_prefix)
@@ -302,7 +298,7 @@ class BDAMTrainer(Trainer):
         return metrics
 
     def score(self, split: EncodedSplit, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """The figures of an encoded split at the model's own β."""
+        """Computes the metrics of an encoded split at the β of the config."""
         beta = self.accelerator.unwrap_model(self.model).config.clothing_weight
         self.scored[metric_key_prefix] = SplitSize(
             people=len(split.gallery_ids.unique()), images=len(split.gallery), captions=len(split.queries)
@@ -310,11 +306,11 @@ class BDAMTrainer(Trainer):
         return {f"{metric_key_prefix}_{name}": value for name, value in protocol_metrics(split, beta).items()}
 
     def encode(self, rows: Any) -> EncodedSplit:
-        """The vectors of every image and caption of `rows`, on every process."""
+        """Encodes every image and caption of `rows`; each process gets all vectors."""
         model = self.accelerator.unwrap_model(self.model)
         if self.is_fsdp_enabled:
             for method in ("get_image_features", "get_text_features"):
-                if method not in vars(model):  # once: what it registers stands there
+                if method not in vars(model):  # not registered yet
                     register_fsdp_forward_method(model, method)
         split = encode_split(
             model,
@@ -326,19 +322,18 @@ class BDAMTrainer(Trainer):
             show_progress=not self.args.disable_tqdm,
         )
         if self.args.objective in BASELINES:
-            split.described_gallery = None  # nothing has trained the fusion with a description
+            split.described_gallery = None  # not trained by the baselines
         return split
 
     # Checkpoints
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """Weights by way of `from_pretrained`: `save_pretrained` writes a ViT's under its older names, which `Trainer`
-        passes over without an error (transformers 5.23)."""
+        """Loads weights by `from_pretrained`: `Trainer` ignores the older names that `save_pretrained` writes for a ViT
+        (transformers 5.23)."""
         own = self.accelerator.unwrap_model(self.model)
         weights = BDAMModel.from_pretrained(resume_from_checkpoint).state_dict()
         if lora_weights(own):
-            lora = load_file(os.path.join(resume_from_checkpoint, LORA_FILE))
-            weights = unmerged_weights(own, weights, lora)
+            weights = unmerged_weights(own, weights, load_file(Path(resume_from_checkpoint, LORA_FILE)))
         if self.is_fsdp_enabled:
             weights["logit_scale"] = weights["logit_scale"].reshape(1)
             set_model_state_dict(own, weights, options=StateDictOptions(full_state_dict=True))
@@ -350,13 +345,13 @@ class BDAMTrainer(Trainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """As in `Trainer`, the plain model: LoRA is merged into the weights, and nothing tells of FSDP."""
+        """Saves the plain model: LoRA is merged into the weights, and class and shapes are those without FSDP."""
         own = self.accelerator.unwrap_model(self.model)
         if lora_weights(own):
             state_dict = merged_weights(own, own.state_dict() if state_dict is None else state_dict)
         if self.is_fsdp_enabled and state_dict:  # empty on all processes but the first
             state_dict["logit_scale"] = state_dict["logit_scale"].reshape(())
-        # FSDP gives the model a class of its own, in a module of torch: `save_pretrained` would copy that module's code.
+        # Under FSDP the class of the model is defined in torch, and `save_pretrained` would copy the code of torch
         sharded, own.__class__ = own.__class__, BDAMModel
         super()._save(output_dir, state_dict)
         own.__class__ = sharded
@@ -364,12 +359,14 @@ class BDAMTrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         lora = lora_weights(self.accelerator.unwrap_model(self.model))
-        if lora and self.args.should_save:
-            save_file(lora, os.path.join(output_dir, LORA_FILE))
-        if self.task_weighting is not None and self.args.should_save:
-            torch.save(self.task_weighting.state_dict(), os.path.join(output_dir, TASK_WEIGHTING_FILE))
-        if self.args.robust_pairs and self.args.should_save:
-            torch.save(self.text_choice.state_dict(), os.path.join(output_dir, TEXT_CHOICE_FILE))
+        if not self.args.should_save:
+            return
+        if lora:
+            save_file(lora, Path(output_dir, LORA_FILE))
+        if self.task_weighting is not None:
+            torch.save(self.task_weighting.state_dict(), Path(output_dir, TASK_WEIGHTING_FILE))
+        if self.args.robust_pairs:
+            torch.save(self.text_choice.state_dict(), Path(output_dir, TEXT_CHOICE_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -377,9 +374,8 @@ class BDAMTrainer(Trainer):
             return
 
         def saved(name: str) -> dict[str, Any] | None:
-            path = os.path.join(checkpoint, name)
-            exists = os.path.isfile(path)
-            return torch.load(path, map_location=self.args.device, weights_only=True) if exists else None
+            path = Path(checkpoint, name)
+            return torch.load(path, map_location=self.args.device, weights_only=True) if path.is_file() else None
 
         if (state := saved(TASK_WEIGHTING_FILE)) is not None:
             self.task_weighting = self._new_task_weighting(state["tasks"])
@@ -401,32 +397,32 @@ class BDAMTrainer(Trainer):
         dataset: str | list[str] | None = None,
         dataset_args: str | list[str] | None = None,
     ) -> None:
-        """Writes `README.md` from what this run measured, see `write_model_card`.
+        """Writes `README.md` from the results of this run, see `write_model_card`.
 
         Args:
-            license: as the Hub spells it; by default by the data trained on.
-            tags: beside those of every card.
+            license: Hub identifier; by default derived from the training data.
+            tags: in addition to the tags of every card.
             model_name: by default the last part of the repository's name.
-            language, finetuned_from, tasks, dataset_tags, dataset, dataset_args: unused; of `Trainer`'s signature.
-                What the data sets are called is `card_data`.
+            language, finetuned_from, tasks, dataset_tags, dataset, dataset_args: unused, part of the signature of
+                `Trainer`; `card_data` holds the names of the data sets.
         """
-        if self.is_world_process_zero():
-            model = self.accelerator.unwrap_model(self.model)
-            rows = self.train_dataset.rows if isinstance(self.train_dataset, KeyedDataset) else None
-            facts = RunFacts(
-                args=self.args,
-                state=self.state,
-                data=self.card_data,
-                config=model.config,
-                parameters=sum(value.numel() for name, value in model.named_parameters() if ".lora_" not in name),
-                trained_parameters=self.get_num_trainable_parameters(),
-                train_size=None if rows is None else SplitSize.of_rows(rows),
-                test_sizes=self.scored,
-            )
-            write_model_card(facts, model_name, license, [tags] if isinstance(tags, str) else tags)
+        if not self.is_world_process_zero():
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        facts = RunFacts(
+            args=self.args,
+            state=self.state,
+            data=self.card_data,
+            config=model.config,
+            parameters=sum(value.numel() for name, value in model.named_parameters() if ".lora_" not in name),
+            trained_parameters=self.get_num_trainable_parameters(),
+            train_size=SplitSize.of_rows(self.train_dataset.rows) if self.train_dataset is not None else None,
+            test_sizes=self.scored,
+        )
+        write_model_card(facts, model_name, license, [tags] if isinstance(tags, str) else tags)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """As in `Trainer`, with the code that the model needs where this package is not, and with a card."""
+        """Pushes a checkpoint as `Trainer` does, together with the code for `trust_remote_code` and a card."""
         if self.is_world_process_zero():
             for path in Path(checkpoint_folder).glob("*.py"):
                 shutil.copy(path, self.args.output_dir)
@@ -435,12 +431,12 @@ class BDAMTrainer(Trainer):
 
 
 def _adam_arguments(args: BDAMTrainingArguments) -> dict[str, Any]:
-    """Weight decay is not among them: `Trainer` gives it to the parameters that it is meant for."""
+    """Returns Adam arguments without weight decay, which `Trainer` sets per parameter group."""
     return {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
 
 
 class _EpochCallback(TrainerCallback):
-    """Begins epochs; on resume, accelerate's wrappers tell no sampler (accelerate 1.15, several processes)."""
+    """Calls `begin_epoch`, since accelerate 1.15 does not set the epoch after a resume on several processes."""
 
     def __init__(self, trainer: BDAMTrainer) -> None:
         self.trainer = trainer

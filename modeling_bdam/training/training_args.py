@@ -1,84 +1,66 @@
-"""Training arguments of BDAM: those of transformers, and what sections 3.5 and 4.2 of the paper add."""
+# ruff: noqa: RUF009  # `flag` returns dataclasses.field
+"""Training arguments: those of transformers and the multi-task loss (paper, sections 3.5 and 4.2)."""
 
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import TrainingArguments
 
 from ..objective_bdam import TASKS
 
 
+def flag(default: Any, help: str) -> Any:
+    """Declares a dataclass field with the help text of its command-line flag; a list is copied for each instance."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass
 class BDAMTrainingArguments(TrainingArguments):
     """`TrainingArguments` with the multi-task loss of the paper.
 
-    The best checkpoint is picked by mAP on the validation split. Identity-balanced batches hold
-    `per_device_train_batch_size / images_per_person` people a process.
+    The best checkpoint is selected by mAP on the validation split. Identity-balanced batches hold
+    `per_device_train_batch_size / images_per_person` people per process.
     """
 
-    output_dir: str = field(  # type: ignore[assignment]  # always set here
-        default="outputs/run", metadata={"help": "Folder of the checkpoints, the model and the results."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads every column itself."})
-    metric_for_best_model: str | None = field(
-        default="eval_mAP", metadata={"help": "Which validation figure picks the best checkpoint."}
-    )
-    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether the best figure is the largest."})
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Hide losses that are not finite; here they stop the training instead."}
-    )
+    output_dir: str = flag("outputs/run", "Folder of the checkpoints, the model and the results.")  # always set here
+    remove_unused_columns: bool = flag(False, "The collator reads every column itself.")
+    metric_for_best_model: str | None = flag("eval_mAP", "Validation metric that selects the best checkpoint.")
+    greater_is_better: bool | None = flag(True, "Whether a larger metric is better.")
+    logging_nan_inf_filter: bool = flag(False, "Hide non-finite losses in the logs; here they stop the training.")
 
-    objective: Literal["decoupled", "plain", "sdm"] = field(
-        default="decoupled",
-        metadata={
-            "help": "'decoupled' trains the tasks of the paper. Baselines, on images and captions alone: 'plain' by "
-            "InfoNCE, 'sdm' by similarity distribution matching, its temperature fixed by the config's "
-            "logit_scale_init_value (IRRA: log 50 = 3.912)."
-        },
+    objective: Literal["decoupled", "plain", "sdm"] = flag(
+        "decoupled",
+        "'decoupled' trains the tasks of the paper. Baselines on images and captions only: 'plain' uses InfoNCE, 'sdm' "
+        "uses similarity distribution matching, its temperature fixed by the config's logit_scale_init_value (IRRA: "
+        "log 50 = 3.912).",
     )
-    adam_l2: bool = field(
-        default=False,
-        metadata={"help": "Adam whose weight decay is part of the gradient (the paper's), instead of --optim."},
+    adam_l2: bool = flag(False, "Adam with weight decay as part of the gradient (paper), instead of --optim.")
+    left_out_tasks: list[str] = flag([], f"Tasks to leave out (table 3), of {', '.join(TASKS)}.")
+    images_per_person: int = flag(2, "K of the P x K batches: images of each person in a batch. 1: a plain shuffle.")
+    triplet_margin: float = flag(0.3, "Margin m of the triplet loss (paper, eq. 4).")
+    gate_regularization_weight: float = flag(0.1, "Fixed weight of the gate regularization; 0 leaves it out (table 3).")
+    task_weights: dict | str | None = flag(
+        None, "Fixed weights by task as JSON, such as '{\"triplet\": 0.1}'; 1 for other tasks."
     )
-    left_out_tasks: list[str] = field(
-        default_factory=list, metadata={"help": f"Tasks to leave out (table 3), of {', '.join(TASKS)}."}
+    gradnorm: bool = flag(True, "Balance the tasks by GradNorm (paper, eq. 5 and 6) on top of their fixed weights.")
+    gradnorm_alpha: float = flag(1.5, "α of eq. 6 of the paper.")
+    gradnorm_learning_rate: float = flag(0.025, "Learning rate of the task weights.")
+    gradnorm_penalty: float = flag(1e-3, "λ of eq. 6 of the paper, on the squared log weights.")
+    uncertainty_weighting: bool = flag(False, "Balance the tasks by learned uncertainty instead of GradNorm.")
+    robust_pairs: bool = flag(
+        False,
+        "Find images with probably wrong texts by a mixture over their losses; replace these texts by those of the "
+        "same person in the most similar clothes, or leave the images out.",
     )
-    images_per_person: int = field(
-        default=2, metadata={"help": "K of the P x K batches: images of each person in a batch. 1 shuffles plainly."}
+    robust_pairs_warmup: float = flag(
+        0.1, "Fraction of the steps after which --robust_pairs checks all rows at the begin of each epoch."
     )
-    triplet_margin: float = field(default=0.3, metadata={"help": "Margin m of the triplet loss (eq. 4)."})
-    gate_regularization_weight: float = field(
-        default=0.1, metadata={"help": "Fixed weight of the gate regularization; 0 leaves it out (table 3)."}
+    robust_pairs_borrowing: float = flag(
+        0.35, "Fraction after which images get texts of a look-alike; before, only certain texts are kept."
     )
-    task_weights: dict | str | None = field(
-        default=None,
-        metadata={"help": "Fixed weights by task as JSON, such as '{\"triplet\": 0.1}'; 1 where none is given."},
-    )
-    gradnorm: bool = field(
-        default=True, metadata={"help": "Balance the tasks by GradNorm (eq. 5, 6) on top of their fixed weights."}
-    )
-    uncertainty_weighting: bool = field(
-        default=False, metadata={"help": "Balance them by learned uncertainty instead of GradNorm."}
-    )
-    robust_pairs: bool = field(
-        default=False,
-        metadata={
-            "help": "Find images whose texts are probably not theirs, by a mixture over their losses; give them those "
-            "of the person's image in the most similar clothes where these fit, and leave them out where not."
-        },
-    )
-    robust_pairs_warmup: float = field(
-        default=0.1,
-        metadata={"help": "Share of the training after which --robust_pairs judges all rows, as each epoch begins."},
-    )
-    robust_pairs_borrowing: float = field(
-        default=0.35,
-        metadata={"help": "Share after which it gives images a look-alike's texts; before, it keeps what is certain."},
-    )
-    gradnorm_alpha: float = field(default=1.5, metadata={"help": "α of eq. 6."})
-    gradnorm_learning_rate: float = field(default=0.025, metadata={"help": "Learning rate of the task weights."})
-    gradnorm_penalty: float = field(default=1e-3, metadata={"help": "λ of eq. 6, on the squared log weights."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,16 +72,16 @@ class BDAMTrainingArguments(TrainingArguments):
         if set(TASKS) == set(self.left_out_tasks):
             raise ValueError("left_out_tasks leaves no task to train on")
         if self.gradnorm and self.uncertainty_weighting:
-            raise ValueError("uncertainty_weighting takes the place of gradnorm: set gradnorm to false")
+            raise ValueError("uncertainty_weighting and gradnorm exclude each other: set gradnorm to false")
         if self.robust_pairs and self.objective != "decoupled":
             raise ValueError(
-                f"robust_pairs judges by clothing embeddings, which objective={self.objective} does not train"
+                f"robust_pairs needs clothing embeddings, not trained by objective={self.objective}; set it to false"
             )
-        # Identity-balanced batches are whole: a smaller last one would hold fewer people than the losses expect.
+        # A smaller last batch would hold fewer people than P
         self.dataloader_drop_last = True
-        # Some parameters serve no loss when tasks are left out; DDP then has to look for them.
+        # Without some tasks, parameters are unused and DDP must search for them
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = self.objective != "decoupled" or bool(self.left_out_tasks)
 
 
-__all__ = ["BDAMTrainingArguments"]
+__all__ = ["BDAMTrainingArguments", "flag"]

@@ -1,24 +1,25 @@
-"""A loopback server and small folders of images as fixtures."""
+"""Fixtures: a loopback server with the OpenAI API, and folders of small images."""
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .descriptions.small_images import jpeg
+from .descriptions.small_images import StartServer, WriteImages, jpeg
 
 SERVER = Path(__file__).parent / "descriptions" / "openai_server.py"
 
 
 @pytest.fixture
-def start_server() -> Iterator[Callable[..., str]]:
-    """Starts servers with the flags of `openai_server.py`; returns their addresses."""
+def start_server() -> Iterator[StartServer]:
+    """Starts servers with flags of `openai_server.py`, such as `faults=0.2`; returns their addresses."""
     servers = []
 
-    def start(*flags: str) -> str:
-        server = subprocess.Popen([sys.executable, str(SERVER), *flags], stdout=subprocess.PIPE, text=True)
+    def start(**flags: object) -> str:
+        command = [sys.executable, str(SERVER), *(f"--{name}={value}" for name, value in flags.items())]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         servers.append(server)
         assert server.stdout is not None
         return f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
@@ -30,8 +31,8 @@ def start_server() -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
-def write_images(tmp_path: Path) -> Callable[[int], Path]:
-    """Writes so many different images into a folder."""
+def write_images(tmp_path: Path) -> WriteImages:
+    """Writes the given number of different images into a folder."""
 
     def write(count: int) -> Path:
         folder = tmp_path / "images"

@@ -1,4 +1,4 @@
-"""`bdam data`, as a user types it."""
+"""`bdam data` through its command line."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from data_pipeline import load_person_dataset
 from data_pipeline.commands.main import app
 
-from .benchmarks.layouts import write_cuhk_pedes, write_json_lines, write_names
+from .benchmarks.layouts import PATHS, write_cuhk_pedes, write_descriptions, write_names
 
 
 @pytest.fixture
@@ -29,35 +29,25 @@ def inspect(folder: Path, *options: object) -> Result:
 
 
 def break_images(folder: Path, count: int = 2) -> list[str]:
-    """Empties some images; their paths as the annotation names them."""
+    """Empties some images and returns their paths in the annotation."""
     files = sorted((folder / "imgs").glob("*/*.jpg"))[:count]
     for file in files:
         file.write_bytes(b"")
     return [file.relative_to(folder / "imgs").as_posix() for file in files]
 
 
-def test_the_table_has_a_column_for_each_split(folder: Path) -> None:
+def test_inspect_table_has_a_column_per_split(folder: Path) -> None:
     result = inspect(folder)
     assert result.exit_code == 0, result.output
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
     assert ["images", "12", "3", "4"] in cells and ["people", "6", "2", "2"] in cells
-    assert ["words a caption", "4 … 6.5 … 9", "4 … 6.5 … 9", "3 … 4 … 9"] in cells
+    assert ["words per caption", "4 … 6.5 … 9", "4 … 6.5 … 9", "3 … 4 … 9"] in cells
     assert "note: CUHK-PEDES: counts differ from the published ones" in result.stdout
     assert "every image can be read" in result.stdout
 
 
-def test_json_is_the_only_thing_on_standard_output(folder: Path, tmp_path: Path) -> None:
-    descriptions = write_json_lines(
-        tmp_path / "descriptions.jsonl",
-        [
-            {
-                "file_path": "cam_a/00001_0.jpg",
-                "identity_description": "A woman.",
-                "clothing_description": "A coat.",
-                "caption": "A woman in a coat.",
-            }
-        ],
-    )
+def test_inspect_json_is_the_only_output(folder: Path, tmp_path: Path) -> None:
+    descriptions = write_descriptions(tmp_path / "descriptions.jsonl", PATHS[:1], caption="A woman in a coat.")
     result = inspect(folder, "--descriptions", descriptions, "--json")
     assert result.exit_code == 0
     document = json.loads(result.stdout)
@@ -66,7 +56,7 @@ def test_json_is_the_only_thing_on_standard_output(folder: Path, tmp_path: Path)
     assert any("have no descriptions" in note for note in document["notes"])
 
 
-def test_broken_images_are_listed_and_the_exit_status_says_so(folder: Path) -> None:
+def test_inspect_lists_unreadable_images_and_exits_with_1(folder: Path) -> None:
     broken = break_images(folder, 12)
     result = inspect(folder)
     assert result.exit_code == 1
@@ -77,7 +67,7 @@ def test_broken_images_are_listed_and_the_exit_status_says_so(folder: Path) -> N
     assert sorted(image["file"] for image in document["unreadable"]) == sorted(broken)
 
 
-def test_missing_images_do_not_keep_a_set_from_being_inspected(folder: Path) -> None:
+def test_inspect_accepts_missing_images(folder: Path) -> None:
     (folder / "imgs/cam_a/00001_0.jpg").unlink()
     with pytest.raises(FileNotFoundError):
         load_person_dataset("cuhk-pedes", folder, cache_dir=folder.parent / "cache")
@@ -86,7 +76,7 @@ def test_missing_images_do_not_keep_a_set_from_being_inspected(folder: Path) -> 
     assert "cam_a/00001_0.jpg: there is no such file" in result.stdout
 
 
-def test_skipped_images_are_no_failure(folder: Path) -> None:
+def test_inspect_skip_unreadable_exits_with_0(folder: Path) -> None:
     broken = break_images(folder)
     result = inspect(folder, "--skip-unreadable", "--json")
     assert result.exit_code == 0
@@ -95,13 +85,13 @@ def test_skipped_images_are_no_failure(folder: Path) -> None:
     assert sorted(image["file"] for image in document["unreadable"]) == sorted(broken)
 
 
-def test_the_sheet_is_drawn_of_a_broken_set_too(folder: Path, tmp_path: Path) -> None:
+def test_inspect_sheet_marks_unreadable_images(folder: Path, tmp_path: Path) -> None:
     break_images(folder)
     result = inspect(folder, "--sheet", tmp_path / "sheet.png")
     assert f"contact sheet: {tmp_path / 'sheet.png'}" in result.stdout
     with Image.open(tmp_path / "sheet.png") as sheet:
         colors = np.asarray(sheet).reshape(-1, 3)
-    assert ((colors == (255, 228, 225)).all(-1)).sum() > 10_000  # the cards of the two
+    assert ((colors == (255, 228, 225)).all(-1)).sum() > 10_000  # the cards of the two images
 
 
 @pytest.mark.parametrize(
@@ -109,18 +99,18 @@ def test_the_sheet_is_drawn_of_a_broken_set_too(folder: Path, tmp_path: Path) ->
     [
         (["inspect", "cuhk-pede", "--data-dir", "."], "did you mean cuhk-pedes?"),
         (["inspect", "cuhk-pedes", "--data-dir", "nowhere"], "nowhere: there is no such folder"),
-        (["inspect", "cuhk-pedes"], "name the folder"),
+        (["inspect", "cuhk-pedes"], "pass its folder"),
         (["convert", "cuhk-pedes", "--data-dir", "nowhere", "--to-parquet", "out"], "there is no such folder"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_1(arguments: list[str], message: str) -> None:
+def test_data_errors_are_one_line_and_status_1(arguments: list[str], message: str) -> None:
     result = bdam(*arguments)
     assert result.exit_code == 1
     assert not result.stdout and len(result.stderr.splitlines()) == 1
     assert message in result.stderr
 
 
-def test_images_alone_and_the_parquet_of_them_are_inspected(tmp_path: Path) -> None:
+def test_convert_and_inspect_a_gallery(tmp_path: Path) -> None:
     write_names(tmp_path / "mine", ["a.jpg", "b.png"])
     options = ["--cache-dir", tmp_path / "cache"]
     result = bdam("convert", "folder", "--data-dir", tmp_path / "mine", "--to-parquet", tmp_path / "out", *options)
@@ -132,7 +122,7 @@ def test_images_alone_and_the_parquet_of_them_are_inspected(tmp_path: Path) -> N
         assert json.loads(result.stdout)["splits"]["test"]["images"] == 2
 
 
-def test_every_data_set_is_listed_with_where_to_get_it() -> None:
+def test_list_names_every_set_and_its_source() -> None:
     listed = json.loads(bdam("list", "--json").stdout)
     assert {"cuhk-pedes", "market-1501", "folder", "parquet", "synthetic"} <= set(listed)
     text = bdam("list").stdout

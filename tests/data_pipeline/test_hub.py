@@ -1,4 +1,4 @@
-"""A data set goes to the Hub and comes back whole, by the real client, against the loopback Hub."""
+"""Pushes a data set to a loopback Hub with the real client, and pulls it again."""
 
 import base64
 import io
@@ -50,7 +50,7 @@ json.dump([plain(load_dataset("me/people")), plain(load_person_dataset("hub:me/p
 
 
 def person_splits(folder: Path) -> DatasetDict:
-    """Three splits whose images are files of three formats, the bytes as an encoder left them."""
+    """Three splits with image files of three formats."""
     splits = DatasetDict()
     for person, name in enumerate(("train", "validation", "test")):
         rows = []
@@ -58,17 +58,9 @@ def person_splits(folder: Path) -> DatasetDict:
             path = folder / f"{name}-{number}.{suffix}"
             pixels = np.random.default_rng(10 * person + number).integers(0, 256, (40, 20, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path)
-            rows.append(
-                {
-                    "image": str(path),
-                    "person_id": person,
-                    "camera_id": number,
-                    "outfit_id": -1,
-                    "captions": CAPTIONS[: number + 1],
-                    "identity_description": "a tall man" if number else None,
-                    "clothing_description": "a red coat" if number else None,
-                }
-            )
+            descriptions = ("a tall man", "a red coat") if number else (None, None)
+            values = (str(path), person, number, -1, CAPTIONS[: number + 1], *descriptions)
+            rows.append(dict(zip(PERSON_FEATURES, values, strict=True)))
         splits[name] = Dataset.from_list(rows, features=PERSON_FEATURES)
     return splits
 
@@ -78,24 +70,25 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> DatasetDict:
     return person_splits(tmp_path_factory.mktemp("images"))
 
 
+def run(hub: Any, folder: Path, program: str, *arguments: str) -> str:
+    """Runs a program as a client of the Hub, in its own process, and returns its output."""
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, cwd=folder, env=hub.environment(folder / "home"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def pulled(hub: Any, splits: DatasetDict, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The rows as `load_dataset` and `load_person_dataset` read them in a process of its own, images as base64."""
+    """The rows that `load_dataset` and `load_person_dataset` read from the Hub, images as base64."""
     folder = tmp_path_factory.mktemp("hub")
     splits.save_to_disk(folder / "splits")
-    for program, argument in ((PUSH, [str(folder / "splits"), "icfg-pedes"]), (PULL, [str(folder / "rows.json")])):
-        run = subprocess.run(
-            [sys.executable, "-c", program, *argument],
-            cwd=folder,
-            env=hub.environment(folder / "home"),
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 0, run.stderr[-3000:]
+    run(hub, folder, PUSH, str(folder / "splits"), "icfg-pedes")
+    run(hub, folder, PULL, str(folder / "rows.json"))
     return json.loads((folder / "rows.json").read_text())
 
 
-def test_every_byte_and_every_caption_comes_back(pulled: list[dict[str, Any]], splits: DatasetDict) -> None:
+def test_push_and_pull_keep_every_byte_and_caption(pulled: list[dict[str, Any]], splits: DatasetDict) -> None:
     for rows in pulled:
         assert list(rows) == ["train", "validation", "test"]
         for name, split in splits.items():
@@ -107,19 +100,12 @@ def test_every_byte_and_every_caption_comes_back(pulled: list[dict[str, Any]], s
                 assert row == expected
 
 
-def test_the_command_pushes_what_it_loads(hub: Any, tmp_path: Path) -> None:
+def test_push_command_pushes_the_loaded_set(hub: Any, tmp_path: Path) -> None:
     folder = layouts.write_cuhk_pedes(tmp_path / "set")
     program = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom data_pipeline.commands.main import app\napp()"
     options = ["--data-dir", str(folder), "--cache-dir", str(tmp_path / "cache")]
-    run = subprocess.run(
-        [sys.executable, "-c", program, "data", "push", "cuhk-pedes", "me/cuhk", *options],
-        cwd=tmp_path,
-        env=hub.environment(tmp_path / "home"),
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.strip() == "me/cuhk: pushed; load it as hub:me/cuhk"
+    output = run(hub, tmp_path, program, "data", "push", "cuhk-pedes", "me/cuhk", *options)
+    assert output.strip() == "me/cuhk: pushed; load it as hub:me/cuhk"
     files = hub.repositories["dataset", "me/cuhk"].files
     assert "| train | 6 | 12 | 24 | 0 | unknown | unknown |" in files["README.md"].decode()
     (shard,) = (content for path, content in files.items() if path.startswith("data/test"))
@@ -127,7 +113,7 @@ def test_the_command_pushes_what_it_loads(hub: Any, tmp_path: Path) -> None:
     assert row["image"]["bytes"] == (folder / "imgs" / row["file_path"]).read_bytes()
 
 
-def test_the_card_counts_what_the_set_holds(hub: Any, pulled: list[dict[str, Any]]) -> None:
+def test_dataset_card_has_the_statistics(hub: Any, pulled: list[dict[str, Any]]) -> None:
     text = hub.repositories["dataset", "me/people"].files["README.md"].decode()
     head = DatasetCard(text).data.to_dict()
     assert [split["name"] for split in head["dataset_info"]["splits"]] == ["train", "validation", "test"]

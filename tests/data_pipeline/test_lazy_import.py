@@ -1,4 +1,4 @@
-"""Importing the package, and asking the console script for help, costs next to nothing."""
+"""Lazy import: the package and the console script load no heavy library."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import data_pipeline
 
 
 def modules_after(statement: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded after a statement."""
+    """The modules that a new interpreter has loaded after a statement."""
     program = f"{statement}\nimport sys\nprint(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(run.stdout.split())
@@ -18,23 +18,30 @@ def modules_after(statement: str) -> set[str]:
 HEAVY = {"datasets", "torch", "transformers", "matplotlib", "pandas", "numpy", "PIL"}
 
 
-@pytest.mark.parametrize("statement", ["import data_pipeline", "import data_pipeline.commands.main"])
-def test_importing_loads_nothing_heavy(statement: str) -> None:
-    loaded = modules_after(statement)
-    assert "data_pipeline" in loaded and not loaded & HEAVY
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("data_pipeline", HEAVY),
+        ("data_pipeline.commands.main", HEAVY),
+        ("data_pipeline.images", {"torch", "transformers", "datasets"}),
+    ],
+)
+def test_import_loads_no_heavy_library(module: str, heavy: set[str]) -> None:
+    loaded = modules_after(f"import {module}")
+    assert module in loaded and not loaded & heavy
 
 
 @pytest.mark.parametrize("name", data_pipeline.__all__)
-def test_every_public_name_is_there(name: str) -> None:
+def test_getattr_imports_every_public_name(name: str) -> None:
     assert getattr(data_pipeline, name) is not None
 
 
-def test_no_public_name_is_a_modules_too() -> None:
-    # Once the module is imported, the package's attribute would be the module.
+def test_public_names_differ_from_module_names() -> None:
+    # An imported module would replace the public name
     modules = {module.rpartition(".")[2] for module in modules_after("import data_pipeline.benchmarks.inspection")}
     assert not modules & set(data_pipeline.__all__)
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_getattr_refuses_an_unknown_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'load_persons'"):
         _ = data_pipeline.load_persons

@@ -1,1 +1,1 @@
-"""The search page, served on this machine."""
+"""A search page for one index, served by gradio."""

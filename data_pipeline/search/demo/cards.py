@@ -1,4 +1,4 @@
-"""What the demo shows, as HTML. Names, captions and other metadata are data: they come out as they stand."""
+"""HTML of the demo page. All names, captions and metadata values are escaped (no cross-site scripting)."""
 
 import html
 from collections.abc import Sequence
@@ -7,20 +7,20 @@ from typing import Any
 from ..gallery import PersonHit, group_by_person
 from .pictures import Pictures
 
-_LONGEST_VALUE = 600  # characters of a value in the large view
-_CARD_VALUES = 3  # of the metadata on a card
-_CARD_LENGTH = 22  # characters of one of these
-# Besides HTML's own, what stands for something in the templates of gradio's component.
+_LONGEST_VALUE = 600  # characters of a value in the detail view
+_CARD_VALUES = 3  # metadata values on a card
+_CARD_LENGTH = 22  # characters of each
+# Characters with a meaning in the JavaScript templates of gradio's HTML component
 _SPECIAL = {ord(sign): f"&#{ord(sign)};" for sign in "${}`\\"}
 
 
 def text(value: Any) -> str:
-    """A value as it stands, in an element or in a quoted attribute."""
+    """Escapes a value for an element or for a quoted attribute."""
     return html.escape(str(value)).translate(_SPECIAL)
 
 
 def header(count: int, model: str) -> str:
-    """The top of the page."""
+    """Returns the page header."""
     return (
         "<h1>Find people by a sentence</h1>"
         f"<p class='quiet'>{count:,} images · model {text(model)}<span class='keys'> · <kbd>/</kbd> sentence, "
@@ -29,40 +29,38 @@ def header(count: int, model: str) -> str:
 
 
 def welcome(count: int) -> str:
-    """In the place of hits before the first search."""
+    """Returns the placeholder before the first search."""
     return (
-        f"<p class='empty'>{count:,} images are ready to be searched.<br>Describe a person above, or give a picture of "
-        "one.</p>"
+        f"<p class='empty'>{count:,} images are ready to be searched.<br>Describe a person above, or upload a picture."
+        "</p>"
     )
 
 
-def nothing(where: str) -> str:
-    """In the place of hits where a filter leaves none."""
-    return f"<p class='empty'>No image fits the filter.<br><code>{text(where)}</code><br>Widen or clear it.</p>"
+def no_hits(where: str) -> str:
+    """Returns the message for a filter that matches no image."""
+    return f"<p class='empty'>No image matches the filter.<br><code>{text(where)}</code><br>Widen or clear it.</p>"
 
 
 def status(title: str, picture: str | None, count: int, clothing_weight: float, remark: str | None) -> str:
-    """One line above the hits: what was asked for, how, and what the model could not read of it."""
+    """Returns the line above the hits: the query, the number of hits, β, and words that the model cannot read."""
     shown = f"<img src='{picture}' alt='' class='query'>" if picture else ""
-    found = "1 image" if count == 1 else f"{count} images"
     note = f"<p class='note'>{text(remark)}</p>" if remark else ""
-    return f"{shown}<p><b>{text(title)}</b> · {found} · clothing weight {clothing_weight:.2f}</p>{note}"
+    return f"{shown}<p><b>{text(title)}</b> · {_images(count)} · clothing weight {clothing_weight:.2f}</p>{note}"
 
 
 def error(message: str) -> str:
-    """What was wrong, in the place of the status."""
+    """Returns an error message for the status line."""
     return f"<p class='error' role='alert'>{text(message)}</p>"
 
 
 def grid(hits: Sequence[PersonHit], pictures: Pictures, grouped: bool) -> str:
-    """The hits as cards, best first, or person by person."""
+    """Returns the hits as cards, best first, optionally grouped by person."""
     ranks = {hit.row: rank for rank, hit in enumerate(hits, start=1)}
     widest = max((abs(hit.identity_score) + abs(hit.clothing_score) for hit in hits), default=1) or 1
     parts = []
     for group in group_by_person(hits) if grouped else []:
-        count = "1 image" if len(group.hits) == 1 else f"{len(group.hits)} images"
-        who = "somebody unknown" if group.person_id is None else f"person {text(group.person_id)}"
-        parts.append(f"<h2>{who} · {count}</h2>")
+        person = "unknown person" if group.person_id is None else f"person {text(group.person_id)}"
+        parts.append(f"<h2>{person} · {_images(len(group.hits))}</h2>")
         parts += [_card(hit, ranks[hit.row], pictures, widest) for hit in group.hits]
     if not grouped:
         parts = [_card(hit, ranks[hit.row], pictures, widest) for hit in hits]
@@ -70,65 +68,67 @@ def grid(hits: Sequence[PersonHit], pictures: Pictures, grouped: bool) -> str:
 
 
 def large(hit: PersonHit, rank: int, picture: str) -> str:
-    """One hit as large as it is."""
+    """Returns one hit in full size, with its scores."""
     return (
         f"<h2>Hit {rank} · {hit.score:.3f}</h2><img class='large' src='{picture}' alt='{text(hit.name)}'>"
         f"{_scores(hit, abs(hit.identity_score) + abs(hit.clothing_score) or 1)}"
     )
 
 
-def known(hit: PersonHit) -> str:
-    """All that the index says of a hit."""
-    rows = {"file": hit.name, **hit.metadata}
-    told = "".join(
-        f"<dt>{text(name)}</dt><dd>{_value(value)}</dd>" for name, value in rows.items() if value not in (None, [], "")
-    )
-    return f"<dl>{told}</dl>"
+def details(hit: PersonHit) -> str:
+    """Returns file name and metadata of a hit; lists are one value per line, long values are cut."""
+    entries = []
+    for name, value in {"file": hit.name, **hit.metadata}.items():
+        if value not in (None, [], ""):
+            lines = [_cut(str(line)) for line in (value if isinstance(value, list) else [value])]
+            entries.append(f"<dt>{text(name)}</dt><dd>{'<br>'.join(map(text, lines))}</dd>")
+    return f"<dl>{''.join(entries)}</dl>"
 
 
 def maps(pictures: tuple[str, str] | None) -> str:
-    """Where the model finds what was asked for; None while it looks."""
+    """Returns the occlusion maps of body and clothes, or a placeholder (None) while they are computed."""
     if pictures is None:
-        return "<p class='quiet' id='looking'>Looking where it fits …</p>"
+        return "<p class='quiet' id='looking'>Computing the occlusion maps …</p>"
     figures = "".join(
-        f"<figure><img src='{picture}' alt='where the {name} fits'><figcaption>{name}</figcaption></figure>"
+        f"<figure><img src='{picture}' alt='occlusion map of the {name}'><figcaption>{name}</figcaption></figure>"
         for picture, name in zip(pictures, ("body", "clothes"), strict=True)
     )
     return (
-        f"<h3>Where it fits</h3><div class='maps'>{figures}</div>"
-        "<p class='quiet'>Bright: without this place, the image would fit less.</p>"
+        f"<h3>Where it matches</h3><div class='maps'>{figures}</div>"
+        "<p class='quiet'>Bright: masking this region lowers the similarity.</p>"
     )
 
 
 def _card(hit: PersonHit, rank: int, pictures: Pictures, widest: float) -> str:
     picture = pictures.thumbnail(hit.row)
-    image = f"<img src='{picture}' alt=''>" if picture else "<span class='gone'>the file is gone</span>"
-    known = [
+    image = f"<img src='{picture}' alt=''>" if picture else "<span class='missing'>the file is missing</span>"
+    values = [
         f"{name.removesuffix('_id')} {value}"
         for name, value in hit.metadata.items()
         if value is not None and value != -1 and not isinstance(value, list) and len(str(value)) <= _CARD_LENGTH
     ]
-    told = " · ".join(known[:_CARD_VALUES]) or hit.name
-    label = f"hit {rank}, score {hit.score:.3f}, {told}"
+    caption = " · ".join(values[:_CARD_VALUES]) or hit.name
+    label = f"hit {rank}, score {hit.score:.3f}, {caption}"
     return (
         f"<button type='button' class='card' data-row='{hit.row}' aria-label='{text(label)}'>"
         f"<span class='top'><span>{rank}</span><span>{hit.score:.3f}</span></span><span class='picture'>{image}</span>"
-        f"{_scores(hit, widest)}<span class='told'>{text(told)}</span></button>"
+        f"{_scores(hit, widest)}<span class='caption'>{text(caption)}</span></button>"
     )
 
 
 def _scores(hit: PersonHit, widest: float) -> str:
-    """Two bars, and the numbers that they stand for, without -0.00; less than 0 is hatched."""
-    parts = (("body", hit.identity_score), ("clothes", hit.clothing_score))
-    bars = "".join(
-        f"<span class='{name}{' minus' if score < 0 else ''}' style='width:{100 * abs(score) / widest:.1f}%'></span>"
-        for name, score in parts
-    )
-    numbers = "".join(f"<span class='{name}-number'>{name} {round(score, 2) + 0.0:.2f}</span>" for name, score in parts)
+    """Two bars with their numbers; a negative score is hatched, and -0.00 is printed as 0.00."""
+    bars, numbers = "", ""
+    for name, score in (("body", hit.identity_score), ("clothes", hit.clothing_score)):
+        minus = " minus" if score < 0 else ""
+        bars += f"<span class='{name}{minus}' style='width:{100 * abs(score) / widest:.1f}%'></span>"
+        numbers += f"<span class='{name}-number'>{name} {round(score, 2) + 0.0:.2f}</span>"
     return f"<span class='bar' aria-hidden='true'>{bars}</span><span class='numbers'>{numbers}</span>"
 
 
-def _value(value: Any) -> str:
-    """A value, a list of them as lines; very long ones are cut."""
-    lines = [str(line) for line in (value if isinstance(value, list) else [value])]
-    return "<br>".join(text(line if len(line) <= _LONGEST_VALUE else line[:_LONGEST_VALUE] + "…") for line in lines)
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LONGEST_VALUE else line[:_LONGEST_VALUE] + "…"

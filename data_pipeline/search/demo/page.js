@@ -1,4 +1,4 @@
-// The keyboard: "/" to the sentence, arrows from card to card, Escape closes the large image, left and right turn it over.
+// Keyboard: "/" focuses the sentence, arrows move between cards, Escape closes the detail view, left and right page it.
 () => {
     const visible = (element) => element && element.getClientRects().length > 0;
     let opener = null;

@@ -1,4 +1,4 @@
-"""Serving the demo: on loopback unless told otherwise, with bounds on what is sent, and no file but the page's own."""
+"""Serves the demo: on loopback by default, with limits on request sizes, and without access to other files."""
 
 import os
 import socket
@@ -17,22 +17,26 @@ from .page import SearchPage
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 LARGEST_UPLOAD = 10  # MB
-_MOST_WAITING = 200  # requests
+_QUEUE_SIZE = 200  # requests
 _HERE = Path(__file__).parent
-_SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # none is fetched
+_SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # no font is downloaded
 
 
 class Guard:
-    """Refuses requests that are too large, and on loopback those under another name than loopback's.
+    """ASGI middleware that checks the Host header (DNS rebinding) and the size of each request.
 
-    The latter come from pages of other sites whose name was made to point here.
+    Args:
+        app: the app behind it.
+        hosts: accepted values of the Host header, without the port; None for any. A page of another site cannot read
+            this server's answers by a domain name that resolves to loopback, because the browser sends that name.
+        largest: size limit of a request body in bytes.
     """
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None, largest: int) -> None:
         self._app, self._hosts, self._largest = app, hosts, largest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, or answers it."""
+        """Forwards a request, or answers it with 403 (Host header) or 413 (size)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -40,49 +44,50 @@ class Guard:
         host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
         length = headers.get("content-length", "0")
         if self._hosts is not None and host not in self._hosts:
-            await PlainTextResponse("this demo answers on loopback alone\n", 403)(scope, receive, send)
+            await PlainTextResponse("this demo accepts requests to loopback only\n", 403)(scope, receive, send)
         elif not length.isdecimal() or int(length) > self._largest:
             await PlainTextResponse(f"more than {LARGEST_UPLOAD} MB\n", 413)(scope, receive, send)
         else:
-            await self._app(scope, self._counted(receive), send)
+            await self._app(scope, self._limited(receive), send)
 
-    def _counted(self, receive: Receive) -> Receive:
-        """As if the sender had gone, once it has sent too much without saying so."""
-        taken = 0
+    def _limited(self, receive: Receive) -> Receive:
+        """Wraps `receive` to disconnect above the size limit, for a chunked body without a Content-Length header."""
+        received = 0
 
-        async def count() -> Message:
-            nonlocal taken
+        async def limited() -> Message:
+            nonlocal received
             message = await receive()
-            taken += len(message.get("body", b""))
-            return message if taken <= self._largest else {"type": "http.disconnect"}
+            received += len(message.get("body", b""))
+            return message if received <= self._largest else {"type": "http.disconnect"}
 
-        return count
+        return limited
 
 
 @contextmanager
 def serve_demo(
     gallery: PersonGallery, port: int = 0, auth: tuple[str, str] | None = None, allow_remote: bool = False
 ) -> Iterator[str]:
-    """Serves the page of a gallery until the context ends; gives its address.
+    """Serves the search page of a gallery until the context ends; yields its address.
 
     Args:
-        port: of TCP; 0 for a free one.
-        auth: user and password that the page asks for.
-        allow_remote: answer other machines as well, for which there must be a password.
+        port: TCP port; 0 for a free one.
+        auth: user and password of the login.
+        allow_remote: accept connections from other machines; requires `auth`.
 
     Raises:
-        ValueError: other machines without a password.
-        OSError: the port is taken.
+        ValueError: `allow_remote` without `auth`.
+        OSError: the port is in use.
     """
     if allow_remote and auth is None:
-        raise ValueError("other machines would see these people without a password: give --auth USER:PASSWORD as well")
+        raise ValueError("remote access to personal images requires a password: give --auth USER:PASSWORD as well")
     with tempfile.TemporaryDirectory(prefix="bdam-demo-") as folder:
-        # All that gradio gives out by a path lies in this folder: pictures that were sent, and exports.
+        # gradio serves files only from this folder: uploads and exports
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = SearchPage(gallery).blocks
-        page.queue(max_size=_MOST_WAITING)
+        page.queue(max_size=_QUEUE_SIZE)
         hosts = None if allow_remote else ("127.0.0.1", "localhost", "[::1]")
         guard = Middleware(Guard, hosts=hosts, largest=(LARGEST_UPLOAD + 1) * 10**6)
+        # No share link, analytics, API documentation or server-side rendering
         try:
             _, address, _ = page.launch(
                 server_name=EVERYWHERE if allow_remote else LOOPBACK,

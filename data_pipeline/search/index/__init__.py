@@ -1,1 +1,1 @@
-"""An index on disk: its sources, shards, manifest and publishing."""
+"""An index on disk: image sources, embedding, shards, manifest and atomic publishing of generations."""

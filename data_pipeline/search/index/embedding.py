@@ -1,4 +1,4 @@
-"""Image files to vectors, on all cores or while the accelerator computes."""
+"""Embeds image files in batches, with a thread pool."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,17 +17,11 @@ from ..embedder import Embedder
 
 @dataclass(frozen=True)
 class EmbeddedBatch:
-    """What became of a batch of image files.
+    """The result for a batch of image files."""
 
-    Attributes:
-        vectors: float32 [B, dimensions]; zeros where there is a reason.
-        reasons: why an image could not be read, or None.
-        wide: bool [B], whether an image is wider than it is high: more likely a whole frame than a crop of a person.
-    """
-
-    vectors: np.ndarray
-    reasons: list[str | None]
-    wide: np.ndarray
+    vectors: np.ndarray  # float32 [B, dimensions]; zeros for unreadable images
+    reasons: list[str | None]  # why an image is unreadable, or None
+    wide: np.ndarray  # bool [B]: wider than high, so probably a whole frame and not a crop of a person
 
 
 Batch = tuple[Sequence[Path], Sequence[str | None]]
@@ -35,14 +29,13 @@ Batch = tuple[Sequence[Path], Sequence[str | None]]
 
 
 def embed_batches(embedder: Embedder, batches: Iterable[Batch], workers: int | None = None) -> Iterator[EmbeddedBatch]:
-    """Embeds batch by batch, in order, several at a time.
+    """Embeds batches concurrently and yields the results in order.
 
-    On a CPU every worker decodes and embeds batches of its own with one thread, which keeps all cores busy where
-    threads within a layer would not; a batch's vectors do not depend on the number of workers. On an accelerator
-    the workers decode while it computes.
+    On a CPU, each worker decodes and embeds whole batches with one torch thread: parallel batches use all cores, unlike
+    parallelism within a small layer, and the vectors do not depend on the number of workers. On an accelerator, the
+    workers decode the next batches during the forward pass.
 
-    Args:
-        workers: threads; by default as many as this process may use cores.
+    There are `workers` threads; by default one per usable core, at most 8 with an accelerator.
     """
     on_cpu = embedder.device.type == "cpu"
     count = workers or (usable_cores() if on_cpu else min(8, usable_cores()))
@@ -60,7 +53,7 @@ def embed_batches(embedder: Embedder, batches: Iterable[Batch], workers: int | N
 
 
 def _use_one_thread() -> None:
-    torch.set_num_threads(1)  # of the worker that calls this, no other
+    torch.set_num_threads(1)  # applies to the calling worker only
 
 
 def _embed(embedder: Embedder, files: Sequence[Path], descriptions: Sequence[str | None]) -> EmbeddedBatch:
@@ -76,7 +69,7 @@ def _embed(embedder: Embedder, files: Sequence[Path], descriptions: Sequence[str
             continue
         pixels.append(embedder.pixels.resize(image))
         wide[place] = image.width > image.height
-    read = [place for place, reason in enumerate(reasons) if reason is None]
-    if read:
-        vectors[read] = embedder.embed_images(pixels, [descriptions[place] for place in read])
+    readable = [place for place, reason in enumerate(reasons) if reason is None]
+    if readable:
+        vectors[readable] = embedder.embed_images(pixels, [descriptions[place] for place in readable])
     return EmbeddedBatch(vectors, reasons, wide)

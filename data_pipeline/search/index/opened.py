@@ -1,4 +1,4 @@
-"""One state of an index, opened for reading."""
+"""Opens the current generation of an index for reading."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ TABLE = "metadata.parquet"
 
 @dataclass(frozen=True)
 class OpenedIndex:
-    """Manifest, table and vectors, which belong together: row i of the table has vector i."""
+    """Manifest, table and vectors of one generation; row i of the table has vector i."""
 
     manifest: Manifest
     table: pa.Table
@@ -23,35 +23,27 @@ class OpenedIndex:
 
 
 def open_index(index: Path) -> OpenedIndex:
-    """Opens the state that the manifest names.
+    """Opens the generation that the manifest names.
 
-    Raises:
-        FileNotFoundError: there is no index.
-        ValueError: the index is damaged, or another version of the package wrote it.
-        OSError: a file cannot be read, or the cluster that holds the vectors does not answer.
+    Raises `ValueError` for a damaged index; `OSError` if a file cannot be read or the Milvus cluster does not respond;
+    and errors as `read_manifest`.
     """
     while True:
         manifest = read_manifest(index)
+        folder = index / manifest.generation
         try:
-            return _open(index, manifest)
+            table = pyarrow.parquet.read_table(folder / TABLE)
+            if manifest.store is None:
+                return OpenedIndex(manifest, table, FaissStore(folder, manifest.index_type))
+            from ..stores.milvus_store import MilvusStore
+
+            assert manifest.collection is not None
+            store = MilvusStore(manifest.store, manifest.collection, manifest.index_type, manifest.count)
+            return OpenedIndex(manifest, table, store)
         except (FileNotFoundError, RuntimeError, pa.ArrowException) as error:
-            # An indexing run may have switched to a new state, and removed this one, in between.
+            # Try again if an indexing run published a new generation and removed this one in between
             if read_manifest(index) == manifest:
                 reason = " ".join(str(error).split())
                 raise ValueError(
-                    f"{index}: the index is damaged ({reason}); remove the folder and build it again"
+                    f"{index}: the index is damaged ({reason}); remove the folder and build the index again"
                 ) from None
-
-
-def _open(index: Path, manifest: Manifest) -> OpenedIndex:
-    folder = index / manifest.generation
-    table = pyarrow.parquet.read_table(folder / TABLE)
-    store: VectorStore
-    if manifest.store is None:
-        store = FaissStore(folder, manifest.index_type)
-    else:
-        from ..stores.milvus_store import MilvusStore
-
-        assert manifest.collection is not None
-        store = MilvusStore(manifest.store, manifest.collection, manifest.index_type, manifest.count)
-    return OpenedIndex(manifest, table, store)

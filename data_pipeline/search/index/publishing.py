@@ -1,4 +1,4 @@
-"""The last step of indexing: a new state of the index beside the old one, then the switch."""
+"""Publishes a generation of an index atomically: writes its files beside the old ones, then replaces the manifest."""
 
 import json
 import shutil
@@ -23,50 +23,60 @@ from .shards import Key, Shards, keys_of
 from .sources import EXPORTED, GallerySource
 
 UNREADABLE = "unreadable.json"
-_COLLECTION = "collection"  # file that names a collection while it is being made
+LOCK = ".lock"
+_COLLECTION = "collection"  # file with the name of an unfinished Milvus collection
 _CHUNK = 16384  # rows
 
 
 @dataclass(frozen=True)
-class Published:
-    """The new state of an index, and how it came about; see `IndexReport`."""
+class IndexReport:
+    """The outcome of an indexing run.
 
-    manifest: Manifest
+    Attributes:
+        images: images in the index.
+        embedded: images whose vectors are new in this generation.
+        removed: images of the last generation that are deleted or changed.
+        unreadable: paths that are not in the index, each with the reason.
+        wide: embedded images that are wider than high, so probably whole frames and not crops of a person.
+        index_type: `exact`, `hnsw` or `int8`.
+        notes: notes on metadata and descriptions.
+    """
+
+    images: int
     embedded: int
     removed: int
     unreadable: list[tuple[str, str]]
     wide: int
+    index_type: IndexType
+    notes: list[str]
 
 
 class _Vectors:
-    """The vectors of the last state and of all shards, by the key of their image."""
+    """The vectors of the last generation and of all shards, by the key of their image."""
 
     def __init__(self, last: OpenedIndex | None, shards: Shards) -> None:
         self.last = last
-        self.old: dict[Key, int] = {}
+        self.old: dict[Key, int] = {}  # row in the last generation
         if last is not None:
             self.old = {key: row for row, key in enumerate(keys_of(last.table))}
-        self.new: dict[Key, tuple[int, int]] = {}  # part and row in it
+        self.new: dict[Key, tuple[int, int]] = {}  # shard, and row in it
         self.reasons: dict[Key, str] = {}
         self.wide: set[Key] = set()
-        self._parts: list[np.ndarray] = []
+        self._shards: list[np.ndarray] = []
         for table in shards.read():
             vectors = table["vector"].combine_chunks()
-            self._parts.append(vectors.flatten().to_numpy().reshape(len(table), -1))
+            self._shards.append(vectors.flatten().to_numpy().reshape(len(table), -1))
             rows = zip(keys_of(table), table["reason"].to_pylist(), table["wide"].to_pylist(), strict=True)
             for row, (key, reason, wide) in enumerate(rows):
                 if reason is not None:
                     self.reasons[key] = reason
                     continue
-                self.new[key] = (len(self._parts) - 1, row)
+                self.new[key] = (len(self._shards) - 1, row)
                 if wide:
                     self.wide.add(key)
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self.old or key in self.new
-
     def chunks(self, keys: list[Key], dimensions: int) -> Iterator[np.ndarray]:
-        """The vectors of `keys`, in order, float32 [at most _CHUNK, dimensions] at a time."""
+        """Yields the vectors of `keys` in order, float32 [at most _CHUNK, dimensions] at a time."""
         for start in range(0, len(keys), _CHUNK):
             part = keys[start : start + _CHUNK]
             chunk = np.empty((len(part), dimensions), dtype=np.float32)
@@ -75,8 +85,8 @@ class _Vectors:
                 chunk[kept] = self.last.store.vectors([self.old[part[place]] for place in kept])
             for place, key in enumerate(part):
                 if key not in self.old:
-                    number, row = self.new[key]
-                    chunk[place] = self._parts[number][row]
+                    shard, row = self.new[key]
+                    chunk[place] = self._shards[shard][row]
             yield chunk
 
 
@@ -89,23 +99,28 @@ def publish(
     index_type: IndexType | None,
     store: str | None,
     show_progress: bool,
-) -> Published:
-    """Writes a new state of the index, puts its manifest in the place of the old one and clears up.
+) -> IndexReport:
+    """Writes a new generation, replaces the manifest and removes old files; an unchanged generation is kept.
 
-    Raises:
-        ValueError: no image could be read.
-        OSError, RuntimeError: something cannot be written; the last state is untouched.
+    Raises `ValueError` if all images are unreadable, and `OSError` or `RuntimeError` if a file cannot be written; the
+    last generation is then unchanged.
     """
+    # Select the readable images
     vectors = _Vectors(last, shards)
     keys = keys_of(source.table)
-    rows = [row for row, key in enumerate(keys) if key in vectors]
+    rows = [row for row, key in enumerate(keys) if key in vectors.old or key in vectors.new]
     unreadable = [(key[0], vectors.reasons[key]) for key in keys if key in vectors.reasons]
     if not rows:
         raise ValueError(f"none of the {len(keys)} images can be read: {unreadable[0][0]}: {unreadable[0][1]}, ...")
     unreadable = sorted(unreadable + source.left_out)
     keys = [keys[row] for row in rows]
-    table = _as_parquet(source.table.take(pa.array(rows)))
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(source.table.take(pa.array(rows)), sink)
+    table = sink.getvalue().to_pybytes()  # equal tables give equal bytes
+
+    # Compose the manifest; keep the generation if table, model, index type and store are equal
     old = None if last is None else last.manifest
+    number = 0 if old is None else int(old.generation.split("-")[1])
     address = store or (old.store if old is not None else None)
     manifest = Manifest(
         package_version=modeling_bdam.__version__,
@@ -116,21 +131,15 @@ def publish(
         clothing_weight=embedder.clothing_weight,
         count=len(keys),
         root=source.root,
-        generation=_next_generation(old),
-        index_type=index_type or _usual_type(old, len(keys)),
+        generation=f"generation-{number + 1:06d}",
+        index_type=index_type or _default_type(old, len(keys)),
         store=address,
         collection=None if address is None else f"bdam_{uuid.uuid4().hex}",
     )
     if old is not None and table == (index / old.generation / TABLE).read_bytes():
         same = replace(manifest, generation=old.generation, collection=old.collection)
         manifest = same if same == old else manifest
-    published = Published(
-        manifest,
-        embedded=sum(key not in vectors.old for key in keys),
-        removed=len(vectors.old.keys() - set(keys)),
-        unreadable=unreadable,
-        wide=sum(key in vectors.wide for key in keys),
-    )
+    # Write the generation, then switch to it by the manifest
     if manifest != old:
         chunks = tqdm(
             vectors.chunks(keys, embedder.dimensions),
@@ -139,37 +148,41 @@ def publish(
             disable=not show_progress,
             leave=False,
         )
-        _write_state(index, manifest, table, chunks, unreadable)
+        _write_generation(index, manifest, table, chunks, unreadable)
         write_manifest(index, manifest)
-    _clear_up(index, manifest, old, {key[0] for key in keys})
-    return published
+
+    # Remove old generations, shards and exported images
+    _clean_up(index, manifest, old, {key[0] for key in keys})
+    return IndexReport(
+        images=len(keys),
+        embedded=sum(key not in vectors.old for key in keys),
+        removed=len(vectors.old.keys() - set(keys)),
+        unreadable=unreadable,
+        wide=sum(key in vectors.wide for key in keys),
+        index_type=manifest.index_type,
+        notes=source.notes,
+    )
 
 
-def _as_parquet(table: pa.Table) -> bytes:
-    """The table as a Parquet file: the same table gives the same bytes."""
-    sink = pa.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink)
-    return sink.getvalue().to_pybytes()
+def is_part_of_an_index(name: str) -> bool:
+    """Whether indexing creates files or folders of that name."""
+    prefixes = ("generation-", "partial-", f".{Path(MANIFEST).stem}.")
+    return name in (MANIFEST, EXPORTED, _COLLECTION, LOCK) or name.startswith(prefixes)
 
 
-def _next_generation(old: Manifest | None) -> str:
-    number = 0 if old is None else int(old.generation.split("-")[1])
-    return f"generation-{number + 1:06d}"
-
-
-def _usual_type(old: Manifest | None, count: int) -> IndexType:
-    """What the index has been, unless it has outgrown that."""
+def _default_type(old: Manifest | None, count: int) -> IndexType:
+    """Returns the type of the last generation; an exact index becomes approximate above `EXACT_UP_TO` images."""
     if old is not None and old.index_type != "exact":
         return old.index_type
     return "exact" if count <= EXACT_UP_TO else "hnsw"
 
 
-def _write_state(
+def _write_generation(
     index: Path, manifest: Manifest, table: bytes, chunks: Iterable[np.ndarray], unreadable: list[tuple[str, str]]
 ) -> None:
-    """Writes all that the manifest will name; nothing is left of it if that fails."""
+    """Writes all files of a generation; removes them on an error."""
     folder = index / manifest.generation
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
     folder.mkdir()
     try:
         if manifest.store is None:
@@ -178,8 +191,11 @@ def _write_state(
             from ..stores.milvus_store import MilvusStore
 
             assert manifest.collection is not None
-            _drop_unfinished_collection(index)
-            (index / _COLLECTION).write_text(json.dumps([manifest.store, manifest.collection]))
+            marker = index / _COLLECTION
+            if marker.is_file():  # left by a killed run
+                MilvusStore.drop(*json.loads(marker.read_text()))
+            MilvusStore.drop(manifest.store, manifest.collection)  # validates the address before the marker is written
+            marker.write_text(json.dumps([manifest.store, manifest.collection]))
             MilvusStore.write(manifest.store, manifest.collection, chunks, manifest.dimensions, manifest.index_type)
         (folder / TABLE).write_bytes(table)
         (folder / UNREADABLE).write_text(json.dumps(unreadable, indent=1))
@@ -188,16 +204,8 @@ def _write_state(
         raise
 
 
-def _drop_unfinished_collection(index: Path) -> None:
-    """Removes the collection that a run was making when it was killed."""
-    from ..stores.milvus_store import MilvusStore
-
-    if (index / _COLLECTION).is_file():
-        MilvusStore.drop(*json.loads((index / _COLLECTION).read_text()))
-
-
-def _clear_up(index: Path, manifest: Manifest, old: Manifest | None, paths: set[str]) -> None:
-    """Removes what the manifest does not name: earlier states, shards, images of its own that are gone."""
+def _clean_up(index: Path, manifest: Manifest, old: Manifest | None, paths: set[str]) -> None:
+    """Removes all that the manifest does not name: old generations, shards, exported images, the old collection."""
     (index / _COLLECTION).unlink(missing_ok=True)
     if old is not None and old.store is not None and old.collection not in (None, manifest.collection):
         from ..stores.milvus_store import MilvusStore
@@ -210,10 +218,3 @@ def _clear_up(index: Path, manifest: Manifest, old: Manifest | None, paths: set[
         for file in (index / EXPORTED).iterdir():
             if manifest.root != EXPORTED or file.name not in paths:
                 file.unlink()
-
-
-def is_part_of_an_index(name: str) -> bool:
-    """Whether a file or folder of that name is one that indexing makes."""
-    return name in (MANIFEST, EXPORTED, _COLLECTION, ".lock") or name.startswith(
-        ("generation-", "partial-", f".{MANIFEST}")
-    )

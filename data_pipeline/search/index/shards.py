@@ -1,8 +1,7 @@
-"""Vectors of an indexing run that is under way, in files of a few hundred, so that a run that was stopped goes on."""
+"""Shards: the vectors of an unfinished indexing run, in small files, so that an interrupted run resumes."""
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,69 +10,64 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 
+from modeling_bdam.files import atomic_path, write_json
+
 from .sources import KEY_COLUMNS
 
-SHARD_SIZE = 256  # images; what a run that is killed loses at most, in each process
+SHARD_SIZE = 256  # images; at most as many are lost per process when a run is killed
 Key = tuple[str, int, int, str]
-"""Path, size, time and digest of the description of an image: while they stay, so does its vector."""
+"""Path, size, modification time and description digest of an image; its vector is reused while they are equal."""
 
 
 class Shards:
-    """The finished part of an indexing run, in a folder of its own.
+    """The finished shards of an indexing run, in one folder.
 
-    A run embeds a list of images, the plan, cut into shards. A run that starts with the same plan makes only the
-    shards that are missing, with the same images in the same batches, so that every bit of the result is the same. If
-    the images changed meanwhile there is a new plan, of what no shard holds yet; all shards are used.
+    The plan is the list of images to embed, divided into shards. A restarted run with the same plan embeds only the
+    missing shards, in the same batches, so that the result is bitwise equal to an uninterrupted run. If the images
+    changed in between, a new plan lists the images that no finished shard contains.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def plan(self, wanted: Sequence[Key]) -> tuple[list[Key], int]:
-        """What is to be embedded of `wanted` (sorted), and the number of the first shard of it."""
+        """Returns the images of `wanted` (sorted) to embed, and the number of their first shard."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(".*"):
+        for leftover in self.folder.glob(".*"):  # temporary files of a killed run
             leftover.unlink()
         file = self.folder / "plan.json"
         last: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"first": 0, "digest": ""}
         plan = self._without_finished(wanted, last["first"])
         if _digest(plan) != last["digest"]:
-            last["first"] = max((number + 1 for number, _ in self._files()), default=0)
-            plan = self._without_finished(wanted, last["first"])
-            last["digest"] = _digest(plan)
-            _write(file, json.dumps(last).encode())
+            first = max((number + 1 for number, _ in self._files()), default=0)
+            plan = self._without_finished(wanted, first)
+            last = {"first": first, "digest": _digest(plan)}
+            write_json(file, last)
         return plan, last["first"]
 
     def finished(self, number: int) -> bool:
-        """Whether a shard is there."""
+        """Whether a shard is complete."""
         return self._file(number).is_file()
 
     def write(
         self, number: int, keys: Sequence[Key], vectors: np.ndarray, reasons: Sequence[str | None], wide: np.ndarray
     ) -> None:
-        """Writes a shard; it is there complete or not at all.
-
-        Args:
-            vectors: float32 [len(keys), dimensions]; anything where there is a reason.
-            reasons: why an image could not be read, or None.
-            wide: bool [len(keys)], whether an image is wider than it is high.
-        """
+        """Writes a shard atomically; see `EmbeddedBatch` for vectors, reasons and wide."""
         flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
         columns = {name: pa.array(values) for name, values in zip(KEY_COLUMNS, zip(*keys, strict=True), strict=True)}
         columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
         columns["reason"] = pa.array(reasons, pa.string())
         columns["wide"] = pa.array(wide)
-        sink = pa.BufferOutputStream()
-        pyarrow.feather.write_feather(pa.table(columns), sink, compression="uncompressed")
-        _write(self._file(number), sink.getvalue())
+        with atomic_path(self._file(number)) as file:
+            pyarrow.feather.write_feather(pa.table(columns), file, compression="uncompressed")
 
     def read(self) -> Iterator[pa.Table]:
-        """All shards, mapped into memory: the key columns, `vector`, `reason` (or null), `wide`."""
+        """Yields all shards, memory-mapped: the key columns, `vector`, `reason` (or null), `wide`."""
         for _, file in self._files():
             yield pyarrow.feather.read_table(file, memory_map=True)
 
     def _without_finished(self, wanted: Sequence[Key], first: int) -> list[Key]:
-        """`wanted` without what is in a shard before number `first`."""
+        """Removes the images that are in a shard before number `first`."""
         done: set[Key] = set()
         for number, file in self._files():
             if number < first:
@@ -88,21 +82,9 @@ class Shards:
 
 
 def keys_of(table: pa.Table) -> list[Key]:
-    """The key of every row of an index's or a shard's table."""
+    """Returns the key of each row of the table of an index or a shard."""
     return list(zip(*(table[name].to_pylist() for name in KEY_COLUMNS), strict=True))
 
 
 def _digest(plan: Sequence[Key]) -> str:
     return hashlib.sha256(json.dumps(plan).encode()).hexdigest()
-
-
-def _write(file: Path, content: bytes | pa.Buffer) -> None:
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)

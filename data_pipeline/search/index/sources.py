@@ -1,9 +1,9 @@
-"""The images that an index is made of: a folder with metadata beside them, or a data set."""
+"""Lists the images of an index and their metadata: from a folder, or from a data set."""
 
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -17,13 +17,15 @@ import pyarrow.parquet
 from datasets import Dataset
 from PIL import Image
 
+from modeling_bdam.files import atomic_path
+
 from ...benchmarks.image_listing import list_images
+from ...benchmarks.metadata_file import find_metadata_file
 from ...benchmarks.side_files import read_descriptions
 from ...benchmarks.text_files import first_of
 
-METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 KEY_COLUMNS = ("path", "_size", "_mtime_ns", "_text")
-EXPORTED = "exported-images"  # folder within the index for images that lie in no file of their own
+EXPORTED = "exported-images"  # subfolder of the index for images that are not files
 _NAME_COLUMNS = ("file_name", "file_path")
 
 
@@ -31,116 +33,113 @@ _NAME_COLUMNS = ("file_name", "file_path")
 class GallerySource:
     """Images to index, sorted by path.
 
-    Attributes:
-        root: folder that the paths are relative to; a relative one is relative to the index folder.
-        table: `path`, `_size` (bytes), `_mtime_ns`, `_text` (digest of the description, or empty), then metadata.
-            A vector is still good while the first four are the same.
-        descriptions: by path, the identity description to fuse with the image.
-        left_out: paths of images that are not to be read, each with the reason.
-        notes: what the user should know.
+    The table has the columns `path`, `_size` (bytes), `_mtime_ns`, `_text` (digest of the description, or empty), then
+    the metadata. A vector is reused while the first four are equal.
     """
 
-    root: str
+    root: str  # folder that the paths are relative to; a relative root is relative to the index folder
     table: pa.Table
-    descriptions: dict[str, str]
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    descriptions: dict[str, str]  # by path, the identity description to fuse with the image
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # paths of excluded images, with reasons
+    notes: list[str] = field(default_factory=list)  # for the user
 
 
 def images_in_folder(folder: Path, descriptions: Path | None = None) -> GallerySource:
-    """All images below a folder, with the metadata file that lies in it and a descriptions file, if there are any.
+    """Lists all images below a folder, with its metadata file and a descriptions file if there are any.
 
-    Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: the metadata or the descriptions cannot be used; the message says why.
+    Raises `FileNotFoundError` without a folder or images, and `ValueError` for invalid metadata or descriptions.
     """
+    # Image files
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder")
     listing = list_images(folder)
     left_out = [(path, "a link that leads out of the folder") for path in sorted(listing.outside)]
     paths = []
     for path in listing.images():
-        if path.isascii() or path == path.encode("utf-8", "replace").decode():
+        printable = path.encode("utf-8", "replace").decode()
+        if path == printable:
             paths.append(path)
         else:
-            left_out.append((path.encode("utf-8", "replace").decode(), "its name is not UTF-8"))
+            left_out.append((printable, "its name is not UTF-8"))
     if not paths:
         raise FileNotFoundError(f"{folder}: there are no images in it (.jpg, .png, .webp, ...)")
+
+    # Descriptions and metadata
     notes = []
     texts: dict[str, str] = {}
     if descriptions is not None:
         described = read_descriptions(descriptions)
         texts = {path: entry.identity_description for path, entry in described.items() if entry.identity_description}
-        notes += _strangers(descriptions, texts, paths)
+        notes += _missing_images(descriptions, texts, paths)
         texts = {path: texts[path] for path in paths if path in texts}
-    metadata, more = _read_metadata(listing.root, paths)
     table = key_table(paths, [listing.root / path for path in paths], texts)
-    return GallerySource(str(listing.root), _side_by_side(table, metadata), texts, left_out, notes + more)
+    file = find_metadata_file(listing.root)
+    if file is not None:
+        metadata, more = _read_metadata(file, paths)
+        table, notes = side_by_side(table, metadata), notes + more
+    return GallerySource(str(listing.root), table, texts, left_out, notes)
 
 
 def images_of_dataset(rows: Dataset, index: Path, fuse_descriptions: bool = False) -> GallerySource:
-    """The images of a data set (columns of `PERSON_FEATURES`), and its other columns as metadata.
+    """Lists the images of a data set with the columns of `PERSON_FEATURES`; the other columns are metadata.
 
-    Images that lie in no file of their own, such as those of Parquet files, are written into the index.
-
-    Args:
-        fuse_descriptions: fuse each image with its `identity_description`, where it has one.
-
-    Raises:
-        ValueError: the data set has no images, or one of them is empty.
+    Images that are not files, such as those in Parquet files, are written to the index folder. `fuse_descriptions`
+    fuses each image with its `identity_description`. Raises `ValueError` without images, or if one is named twice.
     """
     if "image" not in rows.column_names:
         raise ValueError(f"the data set has no column `image`; it has {', '.join(rows.column_names)}")
     if len(rows) == 0:
         raise ValueError("the data set has no rows")
+
+    # Image files, and their paths relative to a common folder
     images = rows.select_columns("image").cast_column("image", datasets.Image(decode=False))
     files = [_file_of(row["image"], number, index) for number, row in enumerate(images)]
-    others = [name for name in rows.column_names if name != "image"]
-    kept = [name for name in others if name != "file_path"]
-    names = list(rows["file_path"]) if "file_path" in others else [None] * len(files)
-    root = _common_root(files, names)
-    if root is None:
-        root = os.path.commonpath([file.parent for file in files])
+    names = list(rows["file_path"]) if "file_path" in rows.column_names else [None] * len(files)
+    root = _common_root(files, names) or os.path.commonpath([file.parent for file in files])
     paths = [file.relative_to(root).as_posix() for file in files]
-    metadata = rows.select_columns(kept).with_format("arrow")[:] if kept else None
-    texts: dict[str, str] = {}
-    if fuse_descriptions and "identity_description" in others:
-        texts = {path: text for path, text in zip(paths, rows["identity_description"], strict=True) if text}
     order = sorted(range(len(paths)), key=paths.__getitem__)
-    if len(set(paths)) < len(paths):
-        twice = next(paths[place] for before, place in pairwise(order) if paths[before] == paths[place])
+    twice = next((paths[place] for before, place in pairwise(order) if paths[before] == paths[place]), None)
+    if twice is not None:
         raise ValueError(f"the data set names the image {twice} twice")
+
+    # Descriptions and metadata, sorted by path
+    texts: dict[str, str] = {}
+    if fuse_descriptions and "identity_description" in rows.column_names:
+        texts = {path: text for path, text in zip(paths, rows["identity_description"], strict=True) if text}
     table = key_table([paths[place] for place in order], [files[place] for place in order], texts)
-    exported = (index / EXPORTED).absolute()
-    shown = EXPORTED if Path(root) == exported else str(root)
-    return GallerySource(shown, _side_by_side(table, metadata and metadata.take(order)), texts)
+    kept = [name for name in rows.column_names if name not in ("image", "file_path")]
+    if kept:
+        table = side_by_side(table, rows.select_columns(kept).with_format("arrow")[:].take(order))
+    is_exported = Path(root) == (index / EXPORTED).absolute()
+    return GallerySource(EXPORTED if is_exported else str(root), table, texts)
 
 
 def key_table(paths: Sequence[str], files: Sequence[Path], texts: dict[str, str]) -> pa.Table:
-    """The columns that say whether a vector is still good."""
+    """Returns the key columns: path, size, modification time and description digest of each image."""
     status = [os.stat(file) for file in files]
+    digests = [hashlib.sha256(texts[path].encode()).hexdigest()[:16] if path in texts else "" for path in paths]
     return pa.table(
         {
             "path": pa.array(paths, pa.string()),
             "_size": pa.array([each.st_size for each in status], pa.int64()),
             "_mtime_ns": pa.array([each.st_mtime_ns for each in status], pa.int64()),
-            "_text": pa.array([_digest(texts[path]) if path in texts else "" for path in paths], pa.string()),
+            "_text": pa.array(digests, pa.string()),
         }
     )
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def side_by_side(table: pa.Table, columns: pa.Table) -> pa.Table:
+    """Appends the columns of another table with as many rows."""
+    for name in columns.column_names:
+        table = table.append_column(name, columns[name])
+    return table
 
 
-def _read_metadata(root: Path, paths: Sequence[str]) -> tuple[pa.Table | None, list[str]]:
-    """The metadata file in a folder as one row an image (nulls where it names none), and what the user should know."""
-    files = [root / name for name in METADATA_FILES if (root / name).is_file()]
-    if not files:
-        return None, []
-    if len(files) > 1:
-        raise ValueError(f"{root}: which metadata counts, {' or '.join(file.name for file in files)}? Keep one of them")
-    file = files[0]
+def _read_metadata(file: Path, paths: Sequence[str]) -> tuple[pa.Table, list[str]]:
+    """Reads a metadata file with inferred column types; returns one row per image (or nulls), and notes.
+
+    Types are inferred, unlike in a benchmark folder, so that filters can compare numbers and times.
+    """
     try:
         if file.suffix == ".csv":
             options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
@@ -153,43 +152,35 @@ def _read_metadata(root: Path, paths: Sequence[str]) -> tuple[pa.Table | None, l
         raise ValueError(f"{file}: it cannot be read: {' '.join(str(error).split())}") from None
     names = [name for name in _NAME_COLUMNS if name in table.column_names]
     if not names:
-        raise ValueError(f"{file}: no column file_name names the images; there are {', '.join(table.column_names)}")
+        raise ValueError(f"{file}: there is no column file_name; the columns are {', '.join(table.column_names)}")
     for name in table.column_names:
         if name.startswith("_") or name in KEY_COLUMNS:
-            raise ValueError(f"{file}: the index uses the column {name!r} itself; call it something else")
+            raise ValueError(f"{file}: the column name {name!r} is reserved for the index; rename the column")
     named = [PurePosixPath(str(value)).as_posix() for value in table[names[0]].to_pylist()]
     places = {path: place for place, path in enumerate(named)}
     if len(places) < len(named):
         twice = next(path for place, path in enumerate(named) if places[path] != place)
         raise ValueError(f"{file}: the image {twice} has two rows")
-    notes = _strangers(file, places, paths)
-    without = sum(path not in places for path in paths)
-    if without:
+    notes = _missing_images(file, places, paths)
+    if without := sum(path not in places for path in paths):
         notes.append(f"{file}: {without} of {len(paths)} images have no row in it")
     taken = pa.array([places.get(path) for path in paths], pa.int64())
     return table.drop_columns(names).take(taken), notes
 
 
-def _strangers(file: Path, named: dict[str, Any], paths: Sequence[str]) -> list[str]:
+def _missing_images(file: Path, named: Collection[str], paths: Sequence[str]) -> list[str]:
+    """Returns a note on named images that do not exist; raises `ValueError` if none exists."""
     unknown = sorted(set(named) - set(paths))
     if len(unknown) == len(named):
         raise ValueError(
-            f"{file}: none of the images it names is there, such as {unknown[0] if unknown else '(it names none)'}; "
+            f"{file}: none of the images in it exists, such as {unknown[0] if unknown else '(it has no rows)'}; "
             f"paths are relative to the folder, such as {paths[0]}"
         )
-    return [f"{file}: {len(unknown)} of the images it names are not there: {first_of(unknown, 3)}"] if unknown else []
-
-
-def _side_by_side(table: pa.Table, metadata: pa.Table | None) -> pa.Table:
-    if metadata is None:
-        return table
-    for name in metadata.column_names:
-        table = table.append_column(name, metadata[name])
-    return table
+    return [f"{file}: {len(unknown)} of the images in it do not exist: {first_of(unknown, 3)}"] if unknown else []
 
 
 def _file_of(image: dict[str, Any], number: int, index: Path) -> Path:
-    """The file of a data set's image; one is written where there is none."""
+    """Returns the file of a data set's image; writes an image that is not a file to the index folder."""
     if image["bytes"] is None:
         return Path(image["path"]).absolute()
     content: bytes = image["bytes"]
@@ -197,17 +188,13 @@ def _file_of(image: dict[str, Any], number: int, index: Path) -> Path:
     file = (index / EXPORTED / name).absolute()
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            unfinished.write_bytes(content)
-            unfinished.replace(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(content)
     return file
 
 
 def _format(content: bytes) -> str:
-    """The name of an encoded image's format, as a suffix."""
+    """Returns the format of an encoded image, as a file suffix."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return str(image.format).lower()
@@ -216,9 +203,8 @@ def _format(content: bytes) -> str:
 
 
 def _common_root(files: Sequence[Path], names: Sequence[str | None]) -> str | None:
-    """The folder that the data set's own names are relative to, if there is one."""
+    """Returns the folder that the `file_path` of all images is relative to, or None."""
     if names[0] is None or not files[0].as_posix().endswith(f"/{names[0]}"):
         return None
     root = files[0].as_posix()[: -len(names[0]) - 1]
-    fits = all(file.as_posix() == f"{root}/{name}" for file, name in zip(files, names, strict=True))
-    return root if fits else None
+    return root if all(file.as_posix() == f"{root}/{name}" for file, name in zip(files, names, strict=True)) else None

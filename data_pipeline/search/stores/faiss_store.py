@@ -1,4 +1,4 @@
-"""Vectors in the index folder, searched by faiss in this process."""
+"""Vectors in the index folder, searched by faiss: exact, HNSW or int8."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,24 +13,25 @@ from modeling_bdam.files import usable_cores
 
 from .store import IndexType
 
-faiss: Any = _faiss  # its type stubs do not know what its Python layer adds
-# For one query, BLAS copies every vector before it multiplies: a scan without it takes half the time.
-faiss.cvar.distance_compute_blas_threshold = 1_000_000  # queries at once
+faiss: Any = _faiss  # its type stubs lack the methods of its Python layer
+# faiss uses BLAS above this number of queries. For one query BLAS copies all vectors, which doubles the time.
+faiss.cvar.distance_compute_blas_threshold = 1_000_000
 VECTORS, APPROXIMATION = "vectors.faiss", "approximation.faiss"
-EXACT_UP_TO = 1_000_000  # rows; a scan of as many takes a tenth of a second on two cores
+EXACT_UP_TO = 1_000_000  # rows; a scan takes 0.1 s on two cores
 
-# Of the graph; tests/benchmarks/search_scale.py prints its recall, and its speed beside a scan's.
+# HNSW: links per node and beam widths. tests/benchmarks/search_scale.py measures recall and speed.
 _LINKS, _BUILD_WIDTH, _SEARCH_WIDTH = 32, 100, 512
 _CHUNK = 65536  # rows
 _TRAINING_ROWS = 100_000
 
 
 class FaissStore:
-    """The vectors of one index, in the order of its table.
+    """A `VectorStore` of one generation in a folder.
 
-    The vectors lie in a file that is mapped into memory: processes share it, and opening it reads nothing. `exact`
-    scans them. `hnsw` walks a graph over them, and scans them where a filter is given. `int8` scans a copy of a
-    quarter of the size, and ranks what that finds by the vectors themselves.
+    The vectors are memory-mapped: processes share them, and opening reads nothing.
+    1. `exact` scans all vectors.
+    2. `hnsw` searches a graph (approximate nearest neighbors); a filtered search scans.
+    3. `int8` scans a quantized copy of a quarter of the size and returns candidates.
     """
 
     def __init__(self, folder: Path, index_type: IndexType) -> None:
@@ -47,10 +48,7 @@ class FaissStore:
 
     @staticmethod
     def write(folder: Path, chunks: Iterable[np.ndarray], dimensions: int, index_type: IndexType) -> None:
-        """Writes the files of a store into a folder.
-
-        Args:
-            chunks: the vectors, float32 [n, dimensions] at a time.
+        """Writes vectors, float32 [n, dimensions] per chunk, and their approximate index to a folder.
 
         Raises:
             OSError, RuntimeError: the files cannot be written.
@@ -66,8 +64,8 @@ class FaissStore:
         if index_type == "hnsw":
             graph = faiss.IndexHNSWFlat(dimensions, _LINKS, faiss.METRIC_INNER_PRODUCT)
             graph.hnsw.efConstruction = _BUILD_WIDTH
-            # All at once: faiss then starts with a few from everywhere. Chunks of a gallery that is sorted by person
-            # or camera become islands: of a million rows so linked, a search missed a quarter of what it should find.
+            # One call for all vectors, because faiss then inserts them in random order. Chunks of a gallery that is
+            # sorted by person or camera form disconnected clusters: recall fell to 0.75 at a million rows.
             graph.add(faiss.rev_swig_ptr(vectors.get_xb(), vectors.ntotal * dimensions).reshape(-1, dimensions))
             faiss.write_index(graph, str(folder / APPROXIMATION), faiss.IO_FLAG_SKIP_STORAGE)
         elif index_type == "int8":
@@ -79,15 +77,15 @@ class FaissStore:
             faiss.write_index(codes, str(folder / APPROXIMATION))
 
     def search(self, query: np.ndarray, count: int, rows: np.ndarray | None = None) -> np.ndarray:
-        """The rows whose dot product with `query` [dimensions] is largest, best first, int64 [at most count].
-
-        Args:
-            rows: search these alone (int64, without repeats); None for all.
-        """
+        """Returns the rows with the largest inner products; see `VectorStore`."""
         if self._index_type == "exact" and rows is None:
             return self._scan(query, min(count, self._vectors.ntotal))
         index, wanted, parameters = self._vectors, count, None
-        selector = None if rows is None else self._selector(rows)
+        selector = None
+        if rows is not None:
+            mask = np.zeros(self._vectors.ntotal, dtype=bool)
+            mask[rows] = True
+            selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         if self._index_type == "int8":
             index, wanted = self._approximation, 2 * count + 32
         if self._index_type == "hnsw" and selector is None:
@@ -99,7 +97,7 @@ class FaissStore:
         return found[0][found[0] >= 0]
 
     def _scan(self, query: np.ndarray, count: int) -> np.ndarray:
-        """All vectors, a part in each thread: for one query, faiss's own threads wait for one another."""
+        """Scans one range of vectors per thread, since faiss itself does not parallelize a single query well."""
         bounds = np.linspace(0, self._vectors.ntotal, usable_cores() + 1).astype(int).tolist()
 
         def scan(part: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -112,16 +110,11 @@ class FaissStore:
         return found[best][found[best] >= 0][:count]
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The vectors of rows, float32 [len(rows), dimensions]."""
+        """Returns the vectors of the given rows, float32 [len(rows), dimensions]."""
         return self._vectors.reconstruct_batch(np.asarray(rows, dtype=np.int64))
 
     def close(self) -> None:
-        """Lets go of the files."""
+        """Closes the files."""
         self._threads.shutdown()
         self._approximation = None
         self._vectors = None
-
-    def _selector(self, rows: np.ndarray) -> Any:
-        mask = np.zeros(self._vectors.ntotal, dtype=bool)
-        mask[rows] = True
-        return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))

@@ -1,9 +1,9 @@
-"""Vectors in a Milvus cluster, which is reached by its address."""
+"""Vectors in a Milvus cluster."""
 
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,21 +17,25 @@ _INDEXES: dict[IndexType, dict[str, Any]] = {
     "int8": {"index_type": "IVF_SQ8", "params": {"nlist": 1024}},
 }
 _SEARCH_WIDTH, _PROBES = 512, 64
-_ROWS_A_REQUEST = 1000  # a request of Milvus holds at most 64 MiB and returns at most 16,384 rows
-_LARGEST_FILTER = 1_000_000  # rows named in one request
+_REQUEST_ROWS = 1000  # limits of Milvus: 64 MiB per request, 16,384 rows per response
+_LARGEST_FILTER = 1_000_000  # row numbers in one request
 _TIMEOUT = 60.0  # seconds
 
 
 class MilvusStore:
-    """The vectors of one index as a collection `row`, `vector`; the table of metadata stays in the index folder.
+    """A `VectorStore` in a collection with the fields `row` and `vector`; the metadata table is in the index folder.
 
-    A token for the cluster is read from the environment, `MILVUS_TOKEN`, and never written down.
+    The access token is read from the environment variable `MILVUS_TOKEN` and never stored.
+
+    Raises:
+        ValueError: the address is invalid, the collection is missing, or pymilvus is not installed.
+        OSError: the cluster does not respond.
     """
 
     def __init__(self, address: str, collection: str, index_type: IndexType, count: int) -> None:
         self._address, self._collection, self._index_type, self._count = address, collection, index_type, count
         self._client = _connect(address)
-        with _told(address):
+        with _milvus_errors(address):
             if not self._client.has_collection(collection, timeout=_TIMEOUT):
                 raise ValueError(f"{address}: the cluster has no collection {collection}; build the index again")
             self._client.load_collection(collection, timeout=_TIMEOUT)
@@ -40,18 +44,10 @@ class MilvusStore:
     def write(
         address: str, collection: str, chunks: Iterable[np.ndarray], dimensions: int, index_type: IndexType
     ) -> None:
-        """Makes a collection of vectors; one of that name is replaced.
-
-        Args:
-            chunks: the vectors, float32 [n, dimensions] at a time.
-
-        Raises:
-            ValueError, OSError: as of `MilvusStore`.
-        """
+        """Creates or replaces a collection with vectors, float32 [n, dimensions] per chunk."""
         from pymilvus import DataType
 
-        client = _connect(address)
-        with _told(address):
+        with _milvus_errors(address), closing(_connect(address)) as client:
             client.drop_collection(collection, timeout=_TIMEOUT)
             schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("row", DataType.INT64, is_primary=True)
@@ -63,35 +59,24 @@ class MilvusStore:
             )
             row = 0
             for chunk in chunks:
-                for start in range(0, len(chunk), _ROWS_A_REQUEST):
-                    part = chunk[start : start + _ROWS_A_REQUEST]
+                for start in range(0, len(chunk), _REQUEST_ROWS):
+                    part = chunk[start : start + _REQUEST_ROWS]
                     entities = [{"row": row + place, "vector": vector} for place, vector in enumerate(part)]
                     client.insert(collection, entities, timeout=_TIMEOUT)
                     row += len(part)
             client.flush(collection)
-        client.close()
 
     @staticmethod
     def drop(address: str, collection: str) -> None:
-        """Removes a collection, if it is there."""
-        client = _connect(address)
-        with _told(address):
+        """Deletes a collection if it exists."""
+        with _milvus_errors(address), closing(_connect(address)) as client:
             client.drop_collection(collection, timeout=_TIMEOUT)
-        client.close()
 
     def search(self, query: np.ndarray, count: int, rows: np.ndarray | None = None) -> np.ndarray:
-        """The rows whose dot product with `query` [dimensions] is largest, best first, int64 [at most count].
-
-        Args:
-            rows: search these alone (int64, ascending); None for all.
-
-        Raises:
-            ValueError: a filter that names more rows than a request can hold.
-            OSError: the cluster does not answer.
-        """
+        """Returns the rows with the largest inner products; raises `ValueError` if a request cannot hold the filter."""
         parameters = {"exact": {}, "hnsw": {"ef": max(_SEARCH_WIDTH, 2 * count)}, "int8": {"nprobe": _PROBES}}
         wanted = 2 * count + 32 if self._index_type == "int8" else count
-        with _told(self._address):
+        with _milvus_errors(self._address):
             found = self._client.search(
                 self._collection,
                 [query.tolist()],
@@ -104,19 +89,14 @@ class MilvusStore:
         return np.array([hit["row"] for hit in found[0]], dtype=np.int64)
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The vectors of rows, float32 [len(rows), dimensions].
-
-        Raises:
-            ValueError: the collection lacks some of them.
-            OSError: the cluster does not answer.
-        """
+        """Returns the vectors of the given rows, float32 [len(rows), dimensions]; `ValueError` if one is missing."""
         wanted = [int(row) for row in rows]
         vectors: dict[int, np.ndarray] = {}
-        for start in range(0, len(wanted), _ROWS_A_REQUEST):
-            with _told(self._address):
+        for start in range(0, len(wanted), _REQUEST_ROWS):
+            with _milvus_errors(self._address):
                 part = self._client.get(
                     self._collection,
-                    ids=wanted[start : start + _ROWS_A_REQUEST],
+                    ids=wanted[start : start + _REQUEST_ROWS],
                     output_fields=["row", "vector"],
                     timeout=_TIMEOUT,
                 )
@@ -132,44 +112,39 @@ class MilvusStore:
         self._client.close()
 
     def _filter(self, rows: np.ndarray) -> str:
-        """Milvus' expression for some rows, told by the fewer: those within or those without."""
+        """Returns the filter expression for rows: the shorter of `row in [...]` and `row not in [...]`."""
         without = 2 * len(rows) > self._count
         named = np.setdiff1d(np.arange(self._count), rows, assume_unique=True) if without else rows
         if len(named) > _LARGEST_FILTER:
             raise ValueError(
-                f"the filter selects {len(rows)} of {self._count} images: a request to Milvus names at most "
-                f"{_LARGEST_FILTER}; narrow it"
+                f"the filter selects {len(rows)} of {self._count} images: a request to Milvus holds at most "
+                f"{_LARGEST_FILTER} row numbers; narrow the filter"
             )
         return f"row {'not in' if without else 'in'} [{','.join(map(str, named))}]"
 
 
 def _connect(address: str) -> Any:
-    """A client of the cluster.
-
-    Raises:
-        ValueError: pymilvus is not installed, or this is no address of a cluster.
-        ConnectionError: nobody answers.
-    """
+    """Connects to a cluster; raises `ValueError` for an invalid address, `ConnectionError` without a response."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"store {address!r}: give the address of a Milvus cluster, such as http://localhost:19530")
     if parts.username or parts.password:
-        raise ValueError("store: an index keeps its address; give the cluster's token in MILVUS_TOKEN instead")
+        raise ValueError("store: the index would store the password; give the cluster's token in MILVUS_TOKEN instead")
     try:
         from pymilvus import MilvusClient
         from pymilvus.exceptions import MilvusException
     except ImportError:
         raise ValueError("a store in Milvus needs pymilvus: pip install 'bdam-reid[milvus]'") from None
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback beside every exception
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback for each exception
     try:
         return MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10)
     except MilvusException as error:
-        raise ConnectionError(f"no Milvus answers at {address}: {error.message}") from None
+        raise ConnectionError(f"no response of Milvus at {address}: {error.message}") from None
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
-    """Turns what goes wrong in the cluster into one line that names it."""
+def _milvus_errors(address: str) -> Iterator[None]:
+    """Converts errors of Milvus to an `OSError` with the address."""
     from pymilvus.exceptions import MilvusException
 
     try:

@@ -1,4 +1,4 @@
-"""What a gallery wants of the place where its vectors lie; faiss and Milvus give it."""
+"""The interface of a vector store, and the index types."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -9,17 +9,24 @@ IndexType = Literal["exact", "hnsw", "int8"]
 
 
 class VectorStore(Protocol):
-    """Vectors numbered from 0, in the order of the index's table; safe to read from several threads."""
+    """The vectors of one generation, numbered by the rows of its table; reads are thread-safe.
+
+    Errors of a remote store are `OSError` if it does not respond, and `ValueError` if it lacks data.
+    """
 
     def search(self, query: np.ndarray, count: int, rows: np.ndarray | None = None) -> np.ndarray:
-        """The rows whose dot product with `query` [dimensions] is largest, best first, int64 [at most count].
+        """Returns the rows with the largest inner products, best first, int64.
+
+        An approximate index may return more than `count` candidates, to be ranked again by their exact vectors.
 
         Args:
-            rows: search these alone (int64, ascending); None for all.
+            query: float32 [dimensions].
+            count: number of rows; fewer are returned only if fewer are searched.
+            rows: restricts the search to these rows (int64, ascending); None for all.
         """
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The vectors of rows, float32 [len(rows), dimensions]."""
+        """Returns the vectors of the given rows, float32 [len(rows), dimensions]."""
 
     def close(self) -> None:
-        """Lets go of files and connections."""
+        """Closes files and connections."""

@@ -1,4 +1,4 @@
-"""Batches are pure functions of rows and seeds, and hold what the processor itself would give."""
+"""Batches are pure functions of rows and seeds, and equal the output of the processor."""
 
 import pickle
 from collections.abc import Callable
@@ -48,10 +48,7 @@ def rows(seeds: list[int] | None = None) -> list[dict[str, Any]]:
         pixels = rng.integers(0, 256, (40 + 9 * position, 25 + position, 3), dtype=np.uint8)
         row = {
             "image": Image.fromarray(pixels).convert("L" if position == 2 else "RGB"),
-            "person_id": 10 + position,
-            "camera_id": -1,
-            "outfit_id": -1,
-            "captions": captions,
+            **{"person_id": 10 + position, "camera_id": -1, "outfit_id": -1, "captions": captions},
             "identity_description": "a slim woman" if position % 2 else "an old man",
             "clothing_description": "blue coat" if position else "red coat and jeans",
         }
@@ -65,7 +62,7 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
         assert torch.equal(value, second[key]), key
 
 
-def test_without_seeds_the_batch_is_the_processors_output_of_the_first_captions(processor: BDAMProcessor) -> None:
+def test_train_collator_without_seeds_equals_the_processor(processor: BDAMProcessor) -> None:
     batch = TrainCollator(processor, AugmentationConfig())(rows())
     expected = processor(
         images=[row["image"] for row in rows()], text=[captions[0] for captions in CAPTIONS], return_tensors="pt"
@@ -90,7 +87,7 @@ def test_without_seeds_the_batch_is_the_processors_output_of_the_first_captions(
     ],
     ids=["siglip", "clip", "not-normalized"],
 )
-def test_pixels_equal_the_image_processors(image_processor: Any) -> None:
+def test_pixel_batcher_equals_the_image_processor(image_processor: Any) -> None:
     pixels = PixelBatcher(image_processor)
     images = [row["image"].convert("RGB") for row in rows()]
     expected = image_processor(images, return_tensors="pt")["pixel_values"]
@@ -109,7 +106,7 @@ HOLDERS: dict[str, Callable[[torch.Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_a_batch_that_somebody_holds_is_never_written_over(holder: str) -> None:
+def test_batch_memory_with_references_is_not_reused(holder: str) -> None:
     pixels = PixelBatcher(default_image_processor(8, 4))
     white, black = np.full((8, 4, 3), 255, dtype=np.uint8), np.zeros((8, 4, 3), dtype=np.uint8)
     held = HOLDERS[holder](pixels.normalize([white] * 3, 3))
@@ -118,7 +115,7 @@ def test_a_batch_that_somebody_holds_is_never_written_over(holder: str) -> None:
     assert (held == 1).all()
 
 
-def test_the_memory_of_a_batch_that_nobody_holds_is_used_again_by_the_same_thread() -> None:
+def test_batch_memory_is_reused_within_a_thread() -> None:
     pixels = PixelBatcher(default_image_processor(8, 4))
     images = [np.zeros((8, 4, 3), dtype=np.uint8)] * 3
 
@@ -132,56 +129,45 @@ def test_the_memory_of_a_batch_that_nobody_holds_is_used_again_by_the_same_threa
     assert pixels.normalize(images[:2], 2).shape == (2, 3, 8, 4)
 
 
-def test_a_row_depends_on_its_seed_and_on_nothing_else(processor: BDAMProcessor) -> None:
+def test_train_collator_row_depends_only_on_its_seed(processor: BDAMProcessor) -> None:
     collate = TrainCollator(processor, AugmentationConfig(jitter_probability=0.5))
     seeds = [2**62 + 1, 22, 33, 44]
     batch = collate(rows(seeds))
     np.random.seed(1)
     torch.manual_seed(1)
     assert_same(collate(rows(seeds)), batch)
+    other = collate(rows([5, 6, 7, 8]))
+    assert not torch.equal(other["pixel_values"], batch["pixel_values"])
+    assert other["input_ids"].tolist() != batch["input_ids"].tolist()
     backwards = collate(rows(seeds)[::-1])
     for position in range(4):
         assert torch.equal(backwards["pixel_values"][3 - position], batch["pixel_values"][position])
         assert torch.equal(backwards["input_ids"][3 - position], batch["input_ids"][position])
-        alone = collate([rows(seeds)[position]])
+        single = collate([rows(seeds)[position]])
         length = int(batch["attention_mask"][position].sum())
-        assert torch.equal(alone["pixel_values"][0], batch["pixel_values"][position])
-        assert torch.equal(alone["input_ids"][0], batch["input_ids"][position, :length])
+        assert torch.equal(single["pixel_values"][0], batch["pixel_values"][position])
+        assert torch.equal(single["input_ids"][0], batch["input_ids"][position, :length])
 
 
-def test_other_seeds_give_another_batch(processor: BDAMProcessor) -> None:
-    collate = TrainCollator(processor, AugmentationConfig())
-    first, second = collate(rows([1, 2, 3, 4])), collate(rows([5, 6, 7, 8]))
-    assert not torch.equal(first["pixel_values"], second["pixel_values"])
-    assert first["input_ids"].tolist() != second["input_ids"].tolist()
-
-
-def test_worker_processes_give_the_same_batches(processor: BDAMProcessor) -> None:
+def test_train_collator_is_equal_in_worker_processes(processor: BDAMProcessor) -> None:
     collate = TrainCollator(processor, AugmentationConfig())
     assert_same(pickle.loads(pickle.dumps(collate))(rows([1, 2, 3, 4])), collate(rows([1, 2, 3, 4])))
     data: Any = rows([1, 2, 3, 4])
-    loader = DataLoader(data, batch_size=2, collate_fn=collate, num_workers=2, multiprocessing_context="spawn")
+    loader = DataLoader(data, batch_size=2, collate_fn=collate, num_workers=1, multiprocessing_context="spawn")
     for here, there in zip([collate(data[:2]), collate(data[2:])], loader, strict=True):
         assert_same(there, here)
 
 
-def test_every_caption_of_a_row_is_drawn(processor: BDAMProcessor) -> None:
-    collate = TrainCollator(processor, None)
-    drawn = set()
-    for seed in range(40):
-        batch = collate([rows([seed] * 4)[0]])
-        drawn.add(processor.tokenizer.decode(batch["input_ids"][0], skip_special_tokens=True))
-    assert drawn == set(CAPTIONS[0])
-
-
-def test_without_augmentation_a_seed_leaves_pixels_and_words_alone(processor: BDAMProcessor) -> None:
+def test_train_collator_without_augmentation(processor: BDAMProcessor) -> None:
     plain = TrainCollator(processor, None)(rows())
     seeded = TrainCollator(processor, None)(rows([1, 2, 3, 4]))
     assert torch.equal(seeded["pixel_values"], plain["pixel_values"])
     assert processor.tokenizer.mask_token_id not in seeded["input_ids"]
+    drawn = TrainCollator(processor, None)([rows([seed] * 4)[0] for seed in range(40)])["input_ids"]
+    assert set(processor.tokenizer.batch_decode(drawn, skip_special_tokens=True)) == set(CAPTIONS[0])
 
 
-def test_words_are_masked_in_the_caption_and_never_in_a_description(processor: BDAMProcessor) -> None:
+def test_train_collator_masks_captions_not_descriptions(processor: BDAMProcessor) -> None:
     collate = TrainCollator(processor, replace(NO_AUGMENTATION, word_mask_probability=1.0))
     batch, plain = collate(rows([1, 2, 3, 4])), collate(rows())
     tokenizer = processor.tokenizer
@@ -191,18 +177,18 @@ def test_words_are_masked_in_the_caption_and_never_in_a_description(processor: B
         assert torch.equal(batch[key], plain[key])
 
 
-def test_erased_pixels_are_zero_after_normalisation_with_imagenet_statistics() -> None:
+def test_pixel_batcher_fill_is_zero_after_normalization() -> None:
     image_processor = SiglipImageProcessorPil(
         size={"height": 32, "width": 16}, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
     )
     pixels = PixelBatcher(image_processor)
     filled = np.broadcast_to(pixels.fill, (32, 16, 3))
-    assert pixels.normalize([filled], 1).abs().max() < 0.5 / 255 / 0.224  # half a grey level
+    assert pixels.normalize([filled], 1).abs().max() < 0.5 / 255 / 0.224  # half a gray level
 
 
 @pytest.mark.parametrize("part", ["identity_description", "clothing_description"])
 @pytest.mark.parametrize("missing", [None, "", "  "])
-def test_rows_with_and_without_descriptions_do_not_mix(
+def test_train_collator_refuses_partly_described_batches(
     processor: BDAMProcessor, part: str, missing: str | None
 ) -> None:
     data = rows()
@@ -213,14 +199,10 @@ def test_rows_with_and_without_descriptions_do_not_mix(
 
 
 @pytest.mark.parametrize("absent", [("identity_description", "clothing_description"), ("clothing_description",)])
-def test_without_descriptions_their_keys_are_absent(processor: BDAMProcessor, absent: tuple[str, ...]) -> None:
+def test_train_collator_omits_absent_descriptions(processor: BDAMProcessor, absent: tuple[str, ...]) -> None:
     data = [row | dict.fromkeys(absent) for row in rows()]
-    assert TrainCollator(processor, None)(data).keys() == {
-        "pixel_values",
-        "input_ids",
-        "attention_mask",
-        "person_ids",
-    }
+    keys = {"pixel_values", "input_ids", "attention_mask", "person_ids"}
+    assert TrainCollator(processor, None)(data).keys() == keys
 
 
 def drawn_captions(processor: BDAMProcessor, probability: float, row: dict[str, Any], draws: int = 200) -> list[str]:
@@ -230,7 +212,7 @@ def drawn_captions(processor: BDAMProcessor, probability: float, row: dict[str, 
     return processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
-def test_captions_are_drawn_from_the_styled_ones_as_often_as_asked(processor: BDAMProcessor) -> None:
+def test_train_collator_styled_caption_probability(processor: BDAMProcessor) -> None:
     row = rows()[0] | {"styled_captions": ["young woman", " ", "old man"]}
     for probability, low, high in ((0.0, 0, 0), (0.3, 34, 86), (1.0, 200, 200)):  # 60 +- 4 standard deviations
         drawn = drawn_captions(processor, probability, row)
@@ -242,33 +224,21 @@ def test_captions_are_drawn_from_the_styled_ones_as_often_as_asked(processor: BD
 
 
 @pytest.mark.parametrize("styled", [None, [], ["  "]])
-def test_without_styled_captions_the_draw_is_as_if_there_were_no_such_column(
-    processor: BDAMProcessor, styled: list[str] | None
-) -> None:
+def test_train_collator_ignores_empty_styled_captions(processor: BDAMProcessor, styled: list[str] | None) -> None:
     plain = drawn_captions(processor, 0.5, rows()[0], draws=20)
     assert drawn_captions(processor, 0.5, rows()[0] | {"styled_captions": styled}, draws=20) == plain
 
 
-def test_styled_captions_stand_in_for_captions_that_nobody_wrote(processor: BDAMProcessor) -> None:
-    row = rows()[0] | {"captions": [], "styled_captions": ["old man"]}
-    assert set(drawn_captions(processor, 0.0, row, draws=5)) == {"old man"}
+def test_train_collator_falls_back_to_other_texts(processor: BDAMProcessor) -> None:
+    row = rows()[0] | {"captions": []}
+    assert set(drawn_captions(processor, 0.0, row, draws=5)) == {"an old man red coat and jeans"}
+    assert set(drawn_captions(processor, 0.0, row | {"styled_captions": ["old man"]}, draws=5)) == {"old man"}
+    row |= {"captions": [" "], "identity_description": None, "clothing_description": None}
+    with pytest.raises(ValueError, match="person 10 has neither a caption nor a description"):
+        TrainCollator(processor, None)([row])
 
 
-def test_a_row_without_captions_uses_its_descriptions(processor: BDAMProcessor) -> None:
-    data = rows()
-    data[0]["captions"] = []
-    ids = TrainCollator(processor, None)(data)["input_ids"][0]
-    assert processor.tokenizer.decode(ids, skip_special_tokens=True) == "an old man red coat and jeans"
-
-
-def test_a_row_without_any_text_names_its_person(processor: BDAMProcessor) -> None:
-    data = rows()
-    data[3] |= {"captions": [" "], "identity_description": None, "clothing_description": None}
-    with pytest.raises(ValueError, match="person 13 has neither a caption nor a description"):
-        TrainCollator(processor, None)(data)
-
-
-def test_word_masking_without_a_mask_token_is_an_error(processor: BDAMProcessor) -> None:
+def test_train_collator_needs_a_mask_token_to_mask(processor: BDAMProcessor) -> None:
     tokenizer = pickle.loads(pickle.dumps(processor.tokenizer))
     tokenizer.mask_token = None
     without_mask = BDAMProcessor(processor.image_processor, tokenizer)
@@ -277,14 +247,14 @@ def test_word_masking_without_a_mask_token_is_an_error(processor: BDAMProcessor)
         TrainCollator(without_mask, AugmentationConfig())
 
 
-def test_an_image_processor_that_crops_is_an_error() -> None:
+def test_pixel_batcher_refuses_a_cropping_processor() -> None:
     with pytest.raises(ValueError, match="fixed height and width"):
         PixelBatcher(CLIPImageProcessorPil())
     with pytest.raises(ValueError, match="do_center_crop=False"):
         PixelBatcher(CLIPImageProcessorPil(size={"height": 48, "width": 16}))
 
 
-def test_retrieval_batches_hold_images_captions_and_integer_fields(processor: BDAMProcessor) -> None:
+def test_retrieval_collator_images_captions_integers(processor: BDAMProcessor) -> None:
     collate = pickle.loads(pickle.dumps(RetrievalCollator(processor)))
     images = [row["image"] for row in rows()]
     gallery = collate([{"image": image, "person_ids": 5, "index": i, "note": "x"} for i, image in enumerate(images)])
@@ -298,12 +268,12 @@ def test_retrieval_batches_hold_images_captions_and_integer_fields(processor: BD
     assert queries["outfit_ids"].tolist() == [3, -1]
 
 
-def test_a_field_that_only_some_rows_have_is_an_error(processor: BDAMProcessor) -> None:
+def test_retrieval_collator_refuses_partial_fields(processor: BDAMProcessor) -> None:
     with pytest.raises(ValueError, match="Only 1 of 2 rows of the batch have the field 'index'"):
         RetrievalCollator(processor)([{"caption": "a man", "index": 0}, {"caption": "a woman"}])
 
 
-def test_images_may_be_files_of_a_data_set(processor: BDAMProcessor, tmp_path: Path) -> None:
+def test_collators_accept_undecoded_files(processor: BDAMProcessor, tmp_path: Path) -> None:
     data = rows([1, 2, 3, 4])
     for position, row in enumerate(data):
         row["image"].save(tmp_path / f"{position}.png")
@@ -317,7 +287,7 @@ def test_images_may_be_files_of_a_data_set(processor: BDAMProcessor, tmp_path: P
         assert_same(retrieval([{"image": split[0]["image"]}]), retrieval([{"image": data[0]["image"]}]))
 
 
-def test_a_file_that_turns_unreadable_is_named(processor: BDAMProcessor, tmp_path: Path) -> None:
+def test_collators_name_an_unreadable_file(processor: BDAMProcessor, tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(b"")
     broken = {"path": str(tmp_path / "cut.jpg"), "bytes": None}
     data = [*rows()[:3], rows()[3] | {"image": broken}]

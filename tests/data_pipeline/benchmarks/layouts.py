@@ -1,4 +1,4 @@
-"""Writers of small sets in the exact layouts of the benchmarks, with the quirks of the real files."""
+"""Writes small sets in the exact layouts of the benchmarks, with the irregularities of the real files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ CUHK_PARTS = ("cam_a", "cam_b", "CUHK01", "CUHK03", "Market", "test_query", "tra
 
 
 def write_image(file: Path, seed: int = 0, size: tuple[int, int] = (16, 32)) -> None:
-    """A small picture; the same seed makes the same bytes."""
+    """Writes a small image; the same seed gives the same bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     colors = np.random.default_rng(seed).integers(0, 256, (4, 2, 3), dtype=np.uint8)
     Image.fromarray(colors).resize(size, Image.Resampling.NEAREST).save(file)
@@ -31,7 +31,7 @@ def write_json_lines(file: Path, lines: Sequence[Any]) -> Path:
 
 
 def write_annotated(folder: Path, annotation: str, entries: Sequence[Entry], image_folder: str = "imgs") -> Path:
-    """An annotation file and every image that it names."""
+    """Writes an annotation file and its images."""
     for number, entry in enumerate(entries):
         write_image(folder / image_folder / (entry["file_path"] if "file_path" in entry else entry["img_path"]), number)
     write_json(folder / annotation, list(entries))
@@ -46,21 +46,23 @@ def cuhk_entries(
         people = {"train": [1, 2, 5, 9, 10, 4000], "val": [13, 14], "test": [77, 13003]}
     entries: list[Entry] = []
     for split, numbers in people.items():
-        for number in numbers:
-            for shot in range(1 if number == 13 else images_each):
-                captions = [f"Person {number} walks in a grey coat, view {shot}.", f"Somebody ({number}) in grey."]
-                if number == 77:
-                    captions.append("A third sentence.")
-                entries.append(
-                    {
-                        "split": split,
-                        "captions": captions,
-                        "file_path": f"{parts[len(entries) % len(parts)]}/{number:05d}_{shot}.jpg",
-                        "processed_tokens": [caption.lower().split() for caption in captions],
-                        "id": number,
-                    }
-                )
+        for number, shot in ((n, shot) for n in numbers for shot in range(1 if n == 13 else images_each)):
+            captions = [f"Person {number} walks in a grey coat, view {shot}.", f"Somebody ({number}) in grey."]
+            captions += ["A third sentence."] * (number == 77)
+            path = f"{parts[len(entries) % len(parts)]}/{number:05d}_{shot}.jpg"
+            tokens = [caption.lower().split() for caption in captions]
+            entry = {"split": split, "captions": captions, "file_path": path, "processed_tokens": tokens, "id": number}
+            entries.append(entry)
     return entries
+
+
+PATHS = [entry["file_path"] for entry in cuhk_entries()]
+
+
+def write_descriptions(file: Path, paths: Sequence[str] = PATHS, **more: Any) -> Path:
+    """Writes a descriptions file with one line per path; `more` replaces or adds keys."""
+    line = {"identity_description": "A tall man.", "clothing_description": "A red coat.", **more}
+    return write_json_lines(file, [{"file_path": path, **line} for path in paths])
 
 
 def write_cuhk_pedes(folder: Path, **options: Any) -> Path:
@@ -68,22 +70,19 @@ def write_cuhk_pedes(folder: Path, **options: Any) -> Path:
 
 
 def icfg_entries(train: int = 5, test: int = 2) -> list[Entry]:
-    """Entries of `ICFG-PEDES.json`: the folder is MSMT17's and says nothing about the split; there is no val."""
-    entries: list[Entry] = []
-    for person in range(train + test):
-        for shot in range(2):
-            folder = ("test", "train")[(person + shot) % 2]
-            name = f"{person:04d}_{shot:03d}_{person % 15 + 1:02d}_0303morning_0015_{shot}.jpg"
-            entries.append(
-                {
-                    "split": "train" if person < train else "test",
-                    "captions": [f"The person {person} wears blue jeans. He holds bag {shot}."],
-                    "file_path": f"{folder}/{person:04d}/{name}",
-                    "processed_tokens": [["the", "person"]],
-                    "id": person,
-                }
-            )
-    return entries
+    """Entries of `ICFG-PEDES.json`: the folder is MSMT17's and independent of the split; there is no val."""
+    return [
+        {
+            "split": "train" if person < train else "test",
+            "captions": [f"The person {person} wears blue jeans. He holds bag {shot}."],
+            "file_path": f"{('test', 'train')[(person + shot) % 2]}/{person:04d}/"
+            f"{person:04d}_{shot:03d}_{person % 15 + 1:02d}_0303morning_0015_{shot}.jpg",
+            "processed_tokens": [["the", "person"]],
+            "id": person,
+        }
+        for person in range(train + test)
+        for shot in range(2)
+    ]
 
 
 def write_icfg_pedes(folder: Path, annotation: str = "ICFG-PEDES.json", **options: Any) -> Path:
@@ -125,14 +124,14 @@ def write_ufine6926(folder: Path, annotation: str = "UFine6926.json", train: int
 
 
 def write_names(folder: Path, names: Sequence[str]) -> Path:
-    """Images without an annotation file."""
+    """Writes images without an annotation file."""
     for number, name in enumerate(names):
         write_image(folder / name, number)
     return folder
 
 
 def write_prcc(folder: Path) -> Path:
-    """Validation images are of the people of train, and test people are numbered on their own."""
+    """Writes a PRCC with validation images of train people; test people are numbered separately."""
     names = [
         f"rgb/{split}/{person:03d}/{camera}_cropped_rgb{shot:03d}.jpg"
         for split, shots in (("train", (1, 2)), ("val", (3,)))
@@ -176,7 +175,7 @@ def write_market_1501(folder: Path) -> Path:
 
 
 def write_msmt17(folder: Path, train: str = "train", test: str = "test") -> Path:
-    """Train and test people are both numbered from 0."""
+    """Writes an MSMT17 with train and test people both numbered from 0."""
     names = [
         f"{part}/{person:04d}/{person:04d}_{shot:03d}_{camera:02d}_0303morning_0015_{shot}.jpg"
         for part, people in ((train, 4), (test, 3))

@@ -1,29 +1,16 @@
-"""Descriptions, outfits and splits that the user gives beside a data set."""
+"""Joins descriptions, outfits and splits that the user supplies beside a data set."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import DatasetDict, List, Value
 
-from data_pipeline import load_person_dataset
-
 from . import layouts
+from .layouts import PATHS, write_descriptions, write_json
 
-PATHS = [entry["file_path"] for entry in layouts.cuhk_entries()]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return layouts.write_cuhk_pedes(tmp_path / "CUHK-PEDES")
-
-
-def load(folder: Path, **options: Any) -> DatasetDict:
-    return load_person_dataset("cuhk-pedes", folder, cache_dir=folder.parent / "cache", **options)
-
-
-def described(path: str, **more: Any) -> dict[str, Any]:
-    return {"file_path": path, "identity_description": f"Who {path}", "clothing_description": f"What {path}", **more}
+Load = Callable[..., DatasetDict]
 
 
 def by_path(splits: DatasetDict, column: str) -> dict[str, Any]:
@@ -32,115 +19,95 @@ def by_path(splits: DatasetDict, column: str) -> dict[str, Any]:
     }
 
 
-def test_descriptions_join_by_path_and_their_captions_become_styled_captions(folder: Path, tmp_path: Path) -> None:
-    lines = [described(path, caption=f"Styled {path}", style="short") for path in reversed(PATHS)]
-    splits = load(folder, descriptions=layouts.write_json_lines(tmp_path / "d.jsonl", lines))
-    assert by_path(splits, "identity_description") == {path: f"Who {path}" for path in PATHS}
-    assert by_path(splits, "clothing_description") == {path: f"What {path}" for path in PATHS}
+def test_load_joins_descriptions_by_path(load: Load, cuhk: Path, tmp_path: Path) -> None:
+    keys = {"identity_description": "Identity", "clothing_description": "Clothes", "caption": "Styled"}
+    lines = [{"file_path": path, **{key: f"{text} {path}" for key, text in keys.items()}} for path in reversed(PATHS)]
+    splits = load("cuhk-pedes", cuhk, descriptions=layouts.write_json_lines(tmp_path / "d.jsonl", lines))
+    for key in ("identity_description", "clothing_description"):
+        assert by_path(splits, key) == {path: f"{keys[key]} {path}" for path in PATHS}
     assert by_path(splits, "styled_captions") == {path: [f"Styled {path}"] for path in PATHS}
     assert splits["train"].features["styled_captions"] == List(Value("string"))
-
-
-def test_there_are_no_styled_captions_without_captions_in_the_file(folder: Path, tmp_path: Path) -> None:
-    lines = [described(path) for path in PATHS]
-    splits = load(folder, descriptions=layouts.write_json_lines(tmp_path / "d.jsonl", lines))
+    splits = load("cuhk-pedes", cuhk, descriptions=write_descriptions(tmp_path / "without.jsonl"))
     assert "styled_captions" not in splits["train"].column_names
 
 
-def test_images_without_a_line_get_none_and_both_sides_of_a_mismatch_are_counted(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_load_counts_paths_without_a_partner(
+    load: Load, cuhk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lines = [described(path, caption="Styled") for path in PATHS[:15]] + [described("imgs/strange.jpg")]
-    splits = load(folder, descriptions=layouts.write_json_lines(tmp_path / "d.jsonl", lines))
+    descriptions = write_descriptions(tmp_path / "d.jsonl", [*PATHS[:15], "imgs/strange.jpg"], caption="Styled")
+    splits = load("cuhk-pedes", cuhk, descriptions=descriptions)
     assert by_path(splits, "identity_description")[PATHS[15]] is None
     assert by_path(splits, "styled_captions")[PATHS[15]] == []
     assert f"4 of {len(PATHS)} images have no descriptions in it" in caplog.text
     assert "1 of its file_paths are not in this data set: imgs/strange.jpg" in caplog.text
 
 
-def test_of_several_lines_the_last_descriptions_count_and_captions_add_up(folder: Path, tmp_path: Path) -> None:
-    lines = [described(path, caption="one") for path in PATHS]
-    lines += [{"file_path": PATHS[0], "identity_description": " ", "clothing_description": None, "caption": "two"}]
-    splits = load(folder, descriptions=layouts.write_json_lines(tmp_path / "d.jsonl", lines))
-    assert splits["train"][0]["styled_captions"] == ["one", "two"]
-    assert splits["train"][0]["identity_description"] is None
-    assert splits["train"][0]["clothing_description"] is None
+def test_load_uses_last_descriptions_and_all_captions(load: Load, cuhk: Path, tmp_path: Path) -> None:
+    file = write_descriptions(tmp_path / "d.jsonl", caption="one")
+    blank = {"identity_description": " ", "clothing_description": None}
+    more = write_descriptions(tmp_path / "more.jsonl", PATHS[:1], caption="two", **blank)
+    file.write_text(file.read_text() + more.read_text())
+    row = load("cuhk-pedes", cuhk, descriptions=file)["train"][0]
+    assert row["styled_captions"] == ["one", "two"]
+    assert row["identity_description"] is None and row["clothing_description"] is None
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"file_path": "a.jpg", ', r"d\.jsonl, line 2: no valid JSON"),
-        ('["a.jpg"]', r"d\.jsonl, line 2: a list where a JSON object is expected"),
-        ('{"file_path": "a.jpg"}', r"d\.jsonl, line 2: no key `identity_description`; it has file_path"),
+        ('{"file_path": "a.jpg", ', "no valid JSON"),
+        ('["a.jpg"]', "expected a JSON object, not a list"),
+        ('{"file_path": "a.jpg"}', "no key `identity_description`; the keys are file_path"),
         (
             '{"file_path": "a.jpg", "identity_description": 3, "clothing_description": ""}',
-            r"d\.jsonl, line 2: identity_description is 3, not a string",
+            "identity_description is 3, not a string",
         ),
         (
             '{"file_path": null, "identity_description": "", "clothing_description": ""}',
-            r"d\.jsonl, line 2: file_path is None, not a string",
+            "file_path is None, not a string",
         ),
     ],
 )
-def test_a_broken_line_of_descriptions_is_named(line: str, message: str, folder: Path, tmp_path: Path) -> None:
-    file = layouts.write_json_lines(tmp_path / "d.jsonl", [described(PATHS[0])])
+def test_load_names_an_invalid_descriptions_line(
+    line: str, message: str, load: Load, cuhk: Path, tmp_path: Path
+) -> None:
+    file = write_descriptions(tmp_path / "d.jsonl", PATHS[:1])
     file.write_text(file.read_text() + line + "\n")
+    with pytest.raises(ValueError, match=rf"d\.jsonl, line 2: {message}"):
+        load("cuhk-pedes", cuhk, descriptions=file)
+
+
+def test_load_refuses_descriptions_of_another_set(load: Load, cuhk: Path, tmp_path: Path) -> None:
+    file = write_descriptions(tmp_path / "d.jsonl", [f"imgs/{path}" for path in PATHS])
+    message = r"d\.jsonl: none of its 19 file_paths .* like 'cam_a/00001_0.jpg', not like 'imgs/cam_a"
     with pytest.raises(ValueError, match=message):
-        load(folder, descriptions=file)
+        load("cuhk-pedes", cuhk, descriptions=file)
 
 
-def test_descriptions_of_another_data_set_are_an_error(folder: Path, tmp_path: Path) -> None:
-    file = layouts.write_json_lines(tmp_path / "d.jsonl", [described("imgs/" + path) for path in PATHS])
-    with pytest.raises(
-        ValueError, match=r"d\.jsonl: none of its 19 file_paths .* like 'cam_a/00001_0.jpg', not like 'imgs/cam_a"
-    ):
-        load(folder, descriptions=file)
+@pytest.mark.parametrize("option", ["descriptions", "outfits", "split_file"])
+def test_load_names_a_missing_side_file(option: str, load: Load, cuhk: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json: there is no such file"):
+        load("cuhk-pedes", cuhk, **{option: tmp_path / "nowhere.json"})
 
 
-def test_missing_side_files_are_named(folder: Path, tmp_path: Path) -> None:
-    for option in ("descriptions", "outfits", "split_file"):
-        with pytest.raises(FileNotFoundError, match=r"nowhere\.json: there is no such file"):
-            load(folder, **{option: tmp_path / "nowhere.json"})
-
-
-def test_outfits_that_are_numbers_are_kept_and_absent_ones_are_unknown(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_load_keeps_outfit_numbers_and_orders_strings(
+    load: Load, cuhk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outfits: dict[str, Any] = {path: 10 * number for number, path in enumerate(PATHS)}
-    outfits[PATHS[1]] = "0007"
-    outfits[PATHS[2]] = None
+    outfits |= {PATHS[1]: "0007", PATHS[2]: None}
     del outfits[PATHS[3]]
-    splits = load(folder, outfits=layouts.write_json(tmp_path / "o.json", outfits))
+    splits = load("cuhk-pedes", cuhk, outfits=write_json(tmp_path / "o.json", outfits))
     assert list(splits["train"]["outfit_id"])[:5] == [0, 7, -1, -1, 40]
     assert "1 of 19 images have no outfit in it: their outfit_id is -1, and a split with such images has" in caplog.text
-
-
-def test_outfits_that_are_strings_are_numbered_alphabetically(folder: Path, tmp_path: Path) -> None:
-    outfits: dict[str, Any] = {path: ("red", "blue", "9")[number % 3] for number, path in enumerate(PATHS)}
-    splits = load(folder, outfits=layouts.write_json(tmp_path / "o.json", outfits))
+    outfits = {path: ("red", "blue", "9")[number % 3] for number, path in enumerate(PATHS)}
+    splits = load("cuhk-pedes", cuhk, outfits=write_json(tmp_path / "names.json", outfits))
     assert list(splits["train"]["outfit_id"])[:4] == [2, 1, 0, 2]
 
 
-@pytest.mark.parametrize(
-    ("outfits", "message"),
-    [
-        ([1, 2], r"o\.json: an object {file_path: outfit} is expected, not a list"),
-        ({PATHS[0]: 1.5}, r"o\.json, entry 'cam_a/00001_0.jpg': the outfit is 1.5; a number or a string"),
-        ({PATHS[0]: -3}, r"o\.json, an outfit is -3; numbers start at 0"),
-    ],
-)
-def test_outfits_of_another_form_are_an_error(outfits: Any, message: str, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        load(folder, outfits=layouts.write_json(tmp_path / "o.json", outfits))
-
-
-def test_a_split_file_takes_the_place_of_the_splits_of_the_annotation(folder: Path, tmp_path: Path) -> None:
-    split_file = layouts.write_json(
-        tmp_path / "s.json", {"train": [13, 14, "77", 13003], "val": [1, 2], "test": [5, 9, 10, 4000]}
-    )
-    (folder / "reid_raw.json").rename(folder / "caption_all.json")
-    splits = load(folder, split_file=split_file)
+def test_load_split_file_replaces_the_splits(load: Load, cuhk: Path, tmp_path: Path) -> None:
+    split_of = {"train": [13, 14, "77", 13003], "val": [1, 2], "test": [5, 9, 10, 4000]}
+    (cuhk / "reid_raw.json").rename(cuhk / "caption_all.json")
+    splits = load("cuhk-pedes", cuhk, split_file=write_json(tmp_path / "s.json", split_of))
     assert {name: set(split["person_id"]) for name, split in splits.items()} == {
         "train": {13, 14, 77, 13003},
         "validation": {1, 2},
@@ -149,15 +116,24 @@ def test_a_split_file_takes_the_place_of_the_splits_of_the_annotation(folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("option", "content", "message"),
     [
-        ({"train": [1, 2], "test": [5, 9, 10, 4000, 13, 14, 13003]}, r"s\.json: 1 people .* in no split of it: 77"),
-        ({"train": [1], "test": [1]}, r"s\.json: person 1 is in both train and test"),
-        ({"train": 1}, r"s\.json: a JSON object of that form is expected"),
-        ({"trian": [1]}, r"s\.json: the split is 'trian'; it must be one of train, val"),
-        ({"train": ["x"]}, r"s\.json, split train: an id is 'x', not a whole number"),
+        ("outfits", [1, 2], r"expected an object {file_path: outfit}, not a list"),
+        ("outfits", {PATHS[0]: 1.5}, r"entry 'cam_a/00001_0.jpg': the outfit is 1.5; expected a number or a string"),
+        ("outfits", {PATHS[0]: -3}, r"an outfit is -3; numbers start at 0"),
+        (
+            "split_file",
+            {"train": [1, 2], "test": [5, 9, 10, 4000, 13, 14, 13003]},
+            r"1 people .* in no split of it: 77",
+        ),
+        ("split_file", {"train": [1], "test": [1]}, r"person 1 is in both train and test"),
+        ("split_file", {"train": 1}, r"expected a JSON object {\"train\": \[ids\]"),
+        ("split_file", {"trian": [1]}, r"the split is 'trian'; it must be one of train, val"),
+        ("split_file", {"train": ["x"]}, r"split train: an id is 'x', not a whole number"),
     ],
 )
-def test_a_wrong_split_file_is_an_error(content: Any, message: str, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        load(folder, split_file=layouts.write_json(tmp_path / "s.json", content))
+def test_load_refuses_an_invalid_side_file(
+    option: str, content: Any, message: str, load: Load, cuhk: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=rf"side\.json[:,] {message}"):
+        load("cuhk-pedes", cuhk, **{option: write_json(tmp_path / "side.json", content)})

@@ -1,4 +1,4 @@
-"""`bdam experiment` as a user types it; the runs themselves are tested in tests/data_pipeline/experiments."""
+"""The command line of `bdam experiment`; training runs are tested in tests/data_pipeline/experiments."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from data_pipeline.experiments.definitions import NAMES
 CLI = CliRunner()
 
 
-def test_list_names_every_experiment_with_its_rows() -> None:
+def test_list_prints_experiments_and_rows() -> None:
     listed = json.loads(CLI.invoke(app, ["list", "--json"]).stdout)
     assert [entry["name"] for entry in listed] == list(NAMES)
     assert "Without cross-attention" in listed[0]["rows"]
@@ -24,20 +24,20 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     result = CLI.invoke(app, ["run", "table1_bdam", "beta", "--output-dir", str(tmp_path / "out"), "--dry-run"])
     assert result.exit_code == 0, result.output
     assert "table1_bdam: Full model | beta: Full model" in result.stdout
-    assert "6 rows and seeds, 5 cells, 0 of them finished" in result.stdout
+    assert "6 rows x seeds, 5 runs, 0 of them finished" in result.stdout
     assert not (tmp_path / "out").exists()
 
 
-def test_names_without_a_command_are_run_in_a_folder_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_is_the_default_command_with_a_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CLI.invoke(app, ["all", "--budget", "small", "--dry-run"])
     assert result.exit_code == 0, result.output
     assert "choices: 6 layers" in result.stdout
     monkeypatch.setattr(runner, "COMMAND", ("false",))
-    CLI.invoke(app, ["beta"])
-    assert (tmp_path / "outputs" / "experiments" / "report.md").is_file()
+    result = CLI.invoke(app, ["beta"])
+    assert isinstance(result.exception, SystemExit)
+    assert "failed (1): no output" in str(result.exception.code)
+    assert "(missing)" in (tmp_path / "outputs" / "experiments" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -46,24 +46,14 @@ def test_names_without_a_command_are_run_in_a_folder_of_their_own(
         (["table9"], "no experiment or budget table9"),
         (["run", "table9"], "no experiment or budget table9"),
         (["run", "beta", "--config", "tinny"], "no preset of that name"),
-        (["run", "beta", "--seeds", "0,one"], "--seeds 0,one: whole numbers are expected"),
-        (["report"], "holds no run"),
+        (["run", "beta", "--seeds", "0,one"], "--seeds 0,one: expected integers"),
+        (["report"], "holds no results.jsonl"),
     ],
 )
-def test_mistake_ends_with_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_mistake_ends_with_a_one_line_message(arguments: list[str], message: str, tmp_path: Path) -> None:
     result = CLI.invoke(app, [*arguments, "--output-dir", str(tmp_path)])
     assert isinstance(result.exception, SystemExit)
     line = str(result.exception.code)
     assert line.startswith("bdam experiment: ")
     assert message in line
     assert "\n" not in line
-
-
-def test_failed_cell_ends_the_command_with_its_line_after_the_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "COMMAND", ("false",))
-    result = CLI.invoke(app, ["run", "beta", "--output-dir", str(tmp_path)])
-    assert isinstance(result.exception, SystemExit)
-    assert "failed (1): no output" in str(result.exception.code)
-    assert "(missing)" in (tmp_path / "report.md").read_text()

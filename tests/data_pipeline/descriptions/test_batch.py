@@ -1,5 +1,6 @@
-"""The Batch API: submitted once, collected once, asked again where an answer was rejected."""
+"""The Batch API: each request is submitted once, collected once, and retried after a rejected answer."""
 
+import asyncio
 import json
 import os
 import signal
@@ -7,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ from data_pipeline.descriptions.batch import BatchRun
 from data_pipeline.descriptions.client import ChatClient
 from data_pipeline.descriptions.describer import Describer
 from data_pipeline.descriptions.images import ImageItem
-from data_pipeline.descriptions.pipeline import DescribeOptions
 from data_pipeline.descriptions.prompts import DescriptionPrompt
 from data_pipeline.descriptions.run import Outcome
 from data_pipeline.descriptions.store import DescriptionStore
 from data_pipeline.descriptions.validation import Requirements
 
+from .small_images import StartServer, WriteImages
+
 RUN = """
-import asyncio, sys
+import sys
 from pathlib import Path
 from tests.data_pipeline.descriptions.test_batch import run_batches
 print(run_batches(*map(Path, sys.argv[1:3]), sys.argv[3]))
@@ -32,8 +33,6 @@ print(run_batches(*map(Path, sys.argv[1:3]), sys.argv[3]))
 
 
 def run_batches(folder: Path, output: Path, base_url: str, model: str = "m", **options: Any) -> Outcome:
-    import asyncio
-
     async def run() -> Outcome:
         with DescriptionStore(output) as store:
             describer = Describer(store, DescriptionPrompt(Requirements()), model, batch=True)
@@ -51,101 +50,91 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def events(log: Path, kind: str) -> list[dict[str, Any]]:
-    return [event for event in lines(log) if event["event"] == kind]
+class Bench:
+    """A server with a log, and the output of runs against it."""
+
+    def __init__(self, start_server: StartServer, write_images: WriteImages, folder: Path) -> None:
+        self._start_server = start_server
+        self.write_images = write_images
+        self.log, self.output = folder / "log", folder / "d.jsonl"
+
+    def start(self, images: int, **flags: object) -> None:
+        self.folder = self.write_images(images)
+        self.server = self._start_server(log=self.log, **flags)
+
+    def run(self, **options: Any) -> Outcome:
+        return run_batches(self.folder, self.output, self.server, **options)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in lines(self.log) if event["event"] == kind]
 
 
-def test_batches_describe_every_image_in_rounds(
-    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
-) -> None:
-    log, output = tmp_path / "log", tmp_path / "d.jsonl"
-    server = start_server("--faults", "0.3", "--fault_kinds", "500,half json,schema", "--log", str(log))
-    outcome = run_batches(write_images(50), output, server, max_requests=20)
+@pytest.fixture
+def bench(start_server: StartServer, write_images: WriteImages, tmp_path: Path) -> Bench:
+    return Bench(start_server, write_images, tmp_path)
+
+
+def test_run_describes_all_images_in_rounds(bench: Bench) -> None:
+    bench.start(50, faults=0.3, fault_kinds="500,half json,schema")
+    outcome = bench.run(max_requests=20)
     assert outcome.described + outcome.failed == 50 and outcome.stopped is None
-    assert {line["batch"] for line in lines(output)} == {True}
-    first_round = Counter(event["id"] for event in events(log, "batched"))
-    assert max(first_round.values()) == 20 and len(first_round) > 3
-    assert lines(output.with_suffix(".rejected.jsonl"))
-    assert not (tmp_path / "d.batch").exists()
+    assert {line["batch"] for line in lines(bench.output)} == {True}
+    batches = Counter(event["id"] for event in bench.events("batched"))
+    assert max(batches.values()) == 20 and len(batches) > 3
+    assert lines(bench.output.with_suffix(".rejected.jsonl"))
+    assert not bench.output.with_suffix(".batch").exists()
 
 
-def test_a_file_of_requests_stays_below_its_bound_in_bytes(
-    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    outcome = run_batches(write_images(20), tmp_path / "d.jsonl", start_server("--log", str(log)), max_bytes=20_000)
-    assert outcome.described == 20 and len(events(log, "uploaded")) > 3
+def test_run_bounds_the_bytes_of_a_request_file(bench: Bench) -> None:
+    bench.start(20)
+    assert bench.run(max_bytes=20_000).described == 20 and len(bench.events("uploaded")) > 3
 
 
-def test_identical_images_are_batched_once(
-    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    folder = write_images(3)
-    (folder / "same.jpg").write_bytes((folder / "00000.jpg").read_bytes())
-    assert run_batches(folder, tmp_path / "d.jsonl", start_server("--log", str(log))).described == 4
-    assert len(events(log, "batched")) == 3
+def test_run_submits_identical_images_once(bench: Bench) -> None:
+    bench.start(3)
+    (bench.folder / "same.jpg").write_bytes((bench.folder / "00000.jpg").read_bytes())
+    assert bench.run().described == 4
+    assert len(bench.events("batched")) == 3
 
 
-def test_a_batch_whose_confirmation_was_lost_is_found_again(
-    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
-) -> None:
-    log, output = tmp_path / "log", tmp_path / "d.jsonl"
-    server = start_server("--drop_batch_reply", "--log", str(log))
-    folder = write_images(10)
+def test_run_finds_a_batch_with_a_lost_confirmation(bench: Bench) -> None:
+    bench.start(10, first_batch_reply="drop")
     root = Path(__file__).parents[3]
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(folder), str(output), server],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    while not log.exists() or not events(log, "dropped reply"):
+    command = [sys.executable, "-c", RUN, str(bench.folder), str(bench.output), bench.server]
+    process = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    while not bench.events("dropped reply"):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert run_batches(folder, output, server) == Outcome(10, 0)
-    assert len(events(log, "batched")) == 10
+    assert bench.run() == Outcome(10, 0)
+    assert len(bench.events("batched")) == 10
 
 
-def test_a_batch_whose_connection_broke_is_not_submitted_again(
-    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    server = start_server("--reset_batch_reply", "--log", str(log))
-    assert run_batches(write_images(10), tmp_path / "d.jsonl", server) == Outcome(10, 0)
-    assert len(events(log, "batched")) == 10
+def test_run_does_not_resubmit_after_a_broken_connection(bench: Bench) -> None:
+    bench.start(10, first_batch_reply="reset")
+    assert bench.run() == Outcome(10, 0)
+    assert len(bench.events("batched")) == 10
 
 
-def test_batches_wait_until_the_queue_has_room(
-    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    server = start_server("--batch_queue", "8", "--batch_seconds", "0.5", "--log", str(log))
-    assert run_batches(write_images(20), tmp_path / "d.jsonl", server, max_requests=4) == Outcome(20, 0)
-    assert len(events(log, "batched")) == 20 and len(events(log, "uploaded")) == 5
-    assert events(log, "no room")
+def test_run_waits_for_room_in_the_queue(bench: Bench) -> None:
+    bench.start(20, batch_queue=8, batch_seconds=0.5)
+    assert bench.run(max_requests=4) == Outcome(20, 0)
+    assert len(bench.events("batched")) == 20 and len(bench.events("uploaded")) == 5
+    assert bench.events("no room")
 
 
-def test_batches_beyond_the_queue_can_be_written_smaller(
-    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
-) -> None:
-    folder, output, server = write_images(9), tmp_path / "d.jsonl", start_server("--batch_queue", "4")
-    outcome = run_batches(folder, output, server)
+def test_run_stops_if_the_queue_accepts_no_batch(bench: Bench) -> None:
+    bench.start(9, batch_queue=4)
+    outcome = bench.run()
     assert outcome.refused and outcome.stopped is not None and "(--batch-requests)" in outcome.stopped
-    assert run_batches(folder, output, server, max_requests=3) == Outcome(9, 0)
+    assert bench.run(max_requests=3) == Outcome(9, 0)
 
 
-def test_answers_that_were_recorded_before_a_kill_are_not_recorded_twice(
-    start_server: Callable[..., str],
-    write_images: Callable[[int], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    output = tmp_path / "d.jsonl"
-    server = start_server("--faults", "0.3", "--fault_kinds", "half json", "--seed", "1")
-    folder = write_images(12)
+def test_run_records_no_answer_twice_after_a_kill(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.start(12, faults=0.3, fault_kinds="half json", seed=1)
     recorded = []
+    original = BatchRun._record
 
     def record_then_die(run: BatchRun, job: Any, attempt: int, line: dict[str, Any]) -> None:
         recorded.append(job)
@@ -153,49 +142,40 @@ def test_answers_that_were_recorded_before_a_kill_are_not_recorded_twice(
         if len(recorded) == 7:
             raise KeyboardInterrupt
 
-    original = BatchRun._record
     monkeypatch.setattr(BatchRun, "_record", record_then_die)
     with pytest.raises(KeyboardInterrupt):
-        run_batches(folder, output, server)
+        bench.run()
     monkeypatch.undo()
-    run_batches(folder, output, server)
-    assert Counter(line["file_path"] for line in lines(output)).most_common(1)[0][1] == 1
-    attempts = Counter((line["key"], line["attempt"]) for line in lines(output.with_suffix(".rejected.jsonl")))
+    bench.run()
+    assert Counter(line["file_path"] for line in lines(bench.output)).most_common(1)[0][1] == 1
+    attempts = Counter((line["key"], line["attempt"]) for line in lines(bench.output.with_suffix(".rejected.jsonl")))
     assert set(attempts.values()) <= {1}
 
 
-def test_other_settings_wait_until_what_is_under_way_is_collected(
-    start_server: Callable[..., str],
-    write_images: Callable[[int], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    output, folder, server = tmp_path / "d.jsonl", write_images(2), start_server()
+def test_run_refuses_other_settings_with_unfinished_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.start(2)
 
     async def dies(run: BatchRun) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(BatchRun, "_submit_and_collect", dies)
     with pytest.raises(KeyboardInterrupt):
-        run_batches(folder, output, server)
+        bench.run()
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"batches of model 'm' and prompt .* are under way"):
-        run_batches(folder, output, server, model="n")
-    assert run_batches(folder, output, server) == Outcome(2, 0)
+    with pytest.raises(ValueError, match=r"batches with model 'm' and prompt .* are unfinished"):
+        bench.run(model="n")
+    assert bench.run() == Outcome(2, 0)
 
 
-def test_a_limit_bounds_what_is_submitted(
-    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    outcome = run_batches(write_images(9), tmp_path / "d.jsonl", start_server("--log", str(log)), limit=4)
+def test_run_respects_the_limit(bench: Bench) -> None:
+    bench.start(9)
+    outcome = bench.run(limit=4)
     assert outcome.described == 4 and outcome.stopped == "the limit of 4 images is reached"
-    assert len(events(log, "batched")) == 4
+    assert len(bench.events("batched")) == 4
 
 
-def test_a_server_without_batches_is_refused_in_one_line(
-    start_server: Callable[..., str], write_images: Callable[[int], Path], tmp_path: Path
-) -> None:
-    outcome = run_batches(write_images(2), tmp_path / "d.jsonl", start_server().replace("/v1", "/nothing"))
+def test_run_stops_on_a_server_without_batches(bench: Bench) -> None:
+    bench.start(2)
+    bench.server = bench.server.replace("/v1", "/nothing")
+    outcome = bench.run()
     assert outcome.refused and outcome.stopped is not None and outcome.stopped.startswith("the Batch API: ")
-    assert DescribeOptions(Path("x"), "m", batch=True).poll_seconds == 30.0

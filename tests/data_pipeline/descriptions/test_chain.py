@@ -1,21 +1,22 @@
-"""The whole way with the commands that a user types: annotate, style, describe, train."""
+"""End to end: find styles, describe with them, train on the descriptions."""
 
 import io
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+from datasets import config as datasets_config
 from PIL import Image
+from typer.testing import CliRunner
 
 import run_t2i_reid
 from data_pipeline import load_person_dataset
+from data_pipeline.commands.main import app
 from data_pipeline.synthetic.dataset import synthetic_row
 
 from ..styles.tiny_text_encoders import save_clip
+from .small_images import StartServer
 
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -36,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def annotate(folder: Path) -> list[str]:
-    """Photos of 16 synthetic people with their captions, as a folder of a user's own."""
+    """Writes photos of 16 synthetic people with their captions as a user's folder; returns the captions."""
     folder.mkdir()
     entries, captions = [], []
     for person_id in range(16):
@@ -51,35 +52,32 @@ def annotate(folder: Path) -> list[str]:
     return captions
 
 
-def test_annotate_style_describe_train(start_server: Callable[..., str], tmp_path: Path) -> None:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "OPENAI_API_KEY": "sk-test"}
-    environment["HF_DATASETS_CACHE"] = str(tmp_path / "cache")
+def test_styles_descriptions_and_training_run_in_sequence(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setattr(datasets_config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
-    def command(*arguments: object) -> str:
-        run = subprocess.run(list(map(str, arguments)), env=environment, cwd=tmp_path, capture_output=True, text=True)
-        assert run.returncode == 0, run.stdout + run.stderr
-        return run.stdout
+    def bdam(*arguments: object) -> str:
+        result = CliRunner().invoke(app, ["describe", *map(str, arguments)])
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
-    bdam = Path(sys.executable).with_name("bdam")
-    server = start_server()
     encoder = save_clip(tmp_path / "clip", annotate(tmp_path / "people"))
-    asked = ("--model", "m", "--base-url", server)
-    source = ("folder", "--data-dir", "people")
-    command(bdam, "describe", "styles", *source, "--output", "styles.json", "--neutralize", "mllm", *asked,
-            "--style-encoder", encoder, "--method", "kmeans", "--clusters", 3, "--min-cluster", 2)  # fmt: skip
-    styles = {style["name"] for style in json.loads((tmp_path / "styles.json").read_text())["styles"]}
-    report = json.loads(
-        command(bdam, "describe", "run", *source, *asked, "--styles", "styles.json", "--output", "d.jsonl", "--json")
-    )
+    source = ("folder", "--data-dir", "people", "--model", "m", "--base-url", start_server())
+    bdam("styles", *source, "--output", "styles.json", "--neutralize", "mllm", "--style-encoder", encoder,
+         "--method", "kmeans", "--clusters", 3, "--min-cluster", 2)  # fmt: skip
+    styles = {style["name"] for style in json.loads(Path("styles.json").read_text())["styles"]}
+    report = json.loads(bdam("run", *source, "--styles", "styles.json", "--output", "d.jsonl", "--json"))
     assert report["images"] == report["captions"] == 32
     assert len(styles) > 1 and set(report["styles"]) <= styles
 
-    splits = load_person_dataset("folder", tmp_path / "people", descriptions=tmp_path / "d.jsonl")
-    rows = splits["train"].select_columns(["identity_description", "clothing_description", "styled_captions"])
-    assert len(rows) == 24 and all(row["identity_description"] and row["styled_captions"] for row in rows)
+    train = load_person_dataset("folder", tmp_path / "people", descriptions=tmp_path / "d.jsonl")["train"]
+    assert len(train) == 24 and all(train["identity_description"]) and all(train["styled_captions"])
 
-    (tmp_path / "settings.json").write_text(json.dumps(SETTINGS))
-    command(sys.executable, run_t2i_reid.__file__, "--config", "settings.json", "--dataset_name", "folder",
-            "--data_dir", "people", "--descriptions", "d.jsonl", "--output_dir", "model")  # fmt: skip
-    assert (tmp_path / "model" / "model.safetensors").is_file()
-    assert json.loads((tmp_path / "model" / "eval_results.json").read_text())
+    Path("settings.json").write_text(json.dumps(SETTINGS))
+    run_t2i_reid.main(["--config=settings.json", "--dataset_name=folder", "--data_dir=people",
+                       "--descriptions=d.jsonl", "--output_dir=model"])  # fmt: skip
+    assert Path("model/model.safetensors").is_file()
+    assert json.loads(Path("model/eval_results.json").read_text())

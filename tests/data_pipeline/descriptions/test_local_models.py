@@ -1,15 +1,16 @@
-"""Models of other projects, here with random weights: their garbage is found out, whichever way it comes."""
+"""Third-party models with random weights: their garbage is rejected, from a server and in this process."""
 
 import asyncio
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from data_pipeline.descriptions.local import TransformersBackend
 from data_pipeline.descriptions.prompts import DescriptionPrompt
 from data_pipeline.descriptions.validation import Requirements
 
-from .small_images import jpeg
+from .small_images import WriteImages, jpeg
 from .tiny_llava import save_tiny_llava
 
 HERE = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -33,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def transformers_server(model: Path, tmp_path: Path) -> Iterator[str]:
-    """`transformers serve`, as its users run it."""
+    """Address of a `transformers serve` process."""
     if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
         pytest.skip("transformers serve needs fastapi and uvicorn")
     with socket.socket() as free:
@@ -68,7 +69,7 @@ def describe(folder: Path, output: Path, *flags: str) -> subprocess.CompletedPro
 
 
 def assert_all_failed(run: subprocess.CompletedProcess[str], output: Path, images: int) -> None:
-    """Garbage is reported as failures: nothing kept, every answer recorded, no traceback, exit status 1."""
+    """Nothing is kept, all answers are recorded, no traceback, exit status 1."""
     assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr
     assert output.read_text() == ""
     failed = [json.loads(line) for line in output.with_suffix(".failed.jsonl").read_text().splitlines()]
@@ -81,25 +82,18 @@ def assert_all_failed(run: subprocess.CompletedProcess[str], output: Path, image
     assert (report["images"], report["failed"], report["answers"]) == (0, images, 2 * images)
 
 
-def test_garbage_of_a_real_server_is_reported_as_failures(
-    transformers_server: str, model: Path, write_images: Callable[[int], Path], tmp_path: Path
+@pytest.mark.parametrize("backend", ["server", "transformers"])
+def test_run_reports_garbage_as_failures(
+    backend: str, model: Path, write_images: WriteImages, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    flags = ["--backend", "transformers", "--device", "cpu"]
+    if backend == "server":
+        flags = ["--base-url", request.getfixturevalue("transformers_server"), "--in-flight", "2"]
     output = tmp_path / "d.jsonl"
-    run = describe(
-        write_images(3), output, "--model", str(model), "--base-url", transformers_server, "--in-flight", "2"
-    )
-    assert_all_failed(run, output, 3)
+    assert_all_failed(describe(write_images(3), output, "--model", str(model), *flags), output, 3)
 
 
-def test_garbage_of_a_local_model_is_reported_as_failures(
-    model: Path, write_images: Callable[[int], Path], tmp_path: Path
-) -> None:
-    output = tmp_path / "d.jsonl"
-    run = describe(write_images(3), output, "--model", str(model), "--backend", "transformers", "--device", "cpu")
-    assert_all_failed(run, output, 3)
-
-
-def test_a_batch_gives_what_single_requests_give(model: Path) -> None:
+def test_backend_batches_equal_single_requests(model: Path) -> None:
     prompt = DescriptionPrompt(Requirements())
     conversations = [
         prompt.messages(data_uri(jpeg(1))),
@@ -120,9 +114,7 @@ def test_a_batch_gives_what_single_requests_give(model: Path) -> None:
     assert together[1][1] > together[0][1] > 100
 
 
-def test_a_model_without_a_chat_template_is_refused(model: Path, tmp_path: Path) -> None:
-    import shutil
-
+def test_backend_rejects_a_model_without_chat_template(model: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(model, copy)
     for path in copy.glob("chat_template*"):

@@ -1,4 +1,4 @@
-"""What was appended stays, whatever happens to the process."""
+"""Appended lines survive a killed process, a full disk and concurrent readers."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def output(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("tail", [b'{"a": 3', b'{"a": "\xc3', b'{"a": 3}'])
-def test_a_last_line_without_its_end_is_cut_or_ended(tmp_path: Path, tail: bytes) -> None:
+def test_file_repairs_an_unfinished_last_line(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": 2}\n' + tail)
     with JsonLinesFile(path) as file:
@@ -38,15 +38,15 @@ def test_a_last_line_without_its_end_is_cut_or_ended(tmp_path: Path, tail: bytes
     assert [json.loads(line)["a"] for line in path.read_bytes().splitlines()] == expected
 
 
-def test_another_kind_of_file_is_left_alone(tmp_path: Path) -> None:
+def test_file_refuses_other_kinds_of_files(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"my diary")
-    with pytest.raises(ValueError, match="no file of JSON lines"):
+    with pytest.raises(ValueError, match="not a JSON Lines file"):
         JsonLinesFile(path)
     assert path.read_bytes() == b"my diary"
 
 
-def test_readers_meet_whole_lines_while_a_writer_appends(tmp_path: Path) -> None:
+def test_readers_see_complete_lines_during_appends(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     with JsonLinesFile(path) as file:
         writer = threading.Thread(target=lambda: [file.append({"n": n, "text": "ä" * (n % 3000)}) for n in range(2000)])
@@ -60,27 +60,27 @@ def test_readers_meet_whole_lines_while_a_writer_appends(tmp_path: Path) -> None
     assert len(list(read_json_lines(path))) == 2000 and seen > 0
 
 
-def test_a_line_the_disk_did_not_take_whole_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_append_truncates_a_partial_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.jsonl"
     write = os.write
     with JsonLinesFile(path) as file:
         file.append({"a": 1})
         monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
-        with pytest.raises(OSError, match="the disk took 5 of"):
+        with pytest.raises(OSError, match="only 5 of"):
             file.append({"a": 2})
         monkeypatch.undo()
         file.append({"a": 3})
     assert path.read_text() == '{"a": 1}\n{"a": 3}\n'
 
 
-def test_a_broken_line_is_named(output: Path) -> None:
+def test_store_names_a_malformed_line(output: Path) -> None:
     output.parent.mkdir()
     output.write_text('{"file_path": "a"}\nnot json\n')
-    with pytest.raises(ValueError, match=r"descriptions.jsonl, line 2: no valid JSON"):
+    with pytest.raises(ValueError, match=r"descriptions.jsonl, line 2: invalid JSON"):
         DescriptionStore(output)
 
 
-def test_a_store_remembers_everything(output: Path) -> None:
+def test_store_reads_back_all_records(output: Path) -> None:
     with DescriptionStore(output) as store:
         store.add_rejected(rejected("k1", "first"))
         store.add_rejected(rejected("k1", "second"))
@@ -97,17 +97,17 @@ def test_a_store_remembers_everything(output: Path) -> None:
         assert store.same_texts(description("a", "")) == 1
 
 
-def test_failures_that_are_reopened_get_all_attempts_again(output: Path) -> None:
+def test_reopen_failures_resets_their_attempts(output: Path) -> None:
     with DescriptionStore(output) as store:
         store.add_rejected(rejected("k"))
         store.add_failure({"file_path": "a", "key": "k", "reason": "why"})
-        assert store.reopen_failures() == 1
+        store.reopen_failures()
     with DescriptionStore(output) as store:
         assert not store.failures and store.rejected("k") == (0, None)
-        assert store.answers == 1  # it was paid all the same
+        assert store.answers == 1  # the answer still counts as paid
 
 
-def test_superseded_descriptions_can_be_put_back(output: Path) -> None:
+def test_supersede_keeps_descriptions_under_their_key(output: Path) -> None:
     with DescriptionStore(output) as store:
         for name in "abc":
             store.add_description(description(name, f"key {name}"))
@@ -123,7 +123,7 @@ def test_superseded_descriptions_can_be_put_back(output: Path) -> None:
         assert store.answers == 4
 
 
-def test_there_is_one_writer_at_a_time(output: Path) -> None:
-    with DescriptionStore(output), pytest.raises(BlockingIOError, match="another process is writing there"):
+def test_store_refuses_a_second_writer(output: Path) -> None:
+    with DescriptionStore(output), pytest.raises(BlockingIOError, match="locked by another process"):
         DescriptionStore(output)
     DescriptionStore(output).close()

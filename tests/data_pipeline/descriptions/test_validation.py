@@ -1,4 +1,4 @@
-"""Only answers that are whole, clean and complete are kept."""
+"""Only parsable answers without leaks and with all attributes are kept."""
 
 import json
 
@@ -18,20 +18,22 @@ def problems(identity: str = IDENTITY, clothing: str = CLOTHING, **changes: obje
     return [problem.kind for problem in check_answer(content, requirements)[1]]
 
 
-def test_a_good_answer_has_no_problem() -> None:
-    texts, found = check_answer(GOOD, Requirements())
-    assert found == []
-    assert texts == {"identity_description": IDENTITY, "clothing_description": CLOTHING}
+def test_check_answer_accepts_a_valid_answer() -> None:
+    texts = {"identity_description": IDENTITY, "clothing_description": CLOTHING}
+    assert check_answer(GOOD, Requirements()) == (texts, [])
 
 
-@pytest.mark.parametrize("around", ["{}", "Sure!\n```json\n{}\n```", "Think {{hard}}: {} Anything else?"])
-def test_prose_around_the_object_does_no_harm(around: str) -> None:
+@pytest.mark.parametrize(
+    "around",
+    [
+        "{}",
+        "Sure!\n```json\n{}\n```",
+        "Think {{hard}}: {} Anything else?",
+        f"<think>Perhaps {GOOD.replace('young', 'old')}? No.</think> {{}}",  # the last object counts
+    ],
+)
+def test_parse_answer_ignores_prose_around_the_object(around: str) -> None:
     assert parse_answer(around.replace("{}", GOOD), KEYS)["identity_description"] == IDENTITY
-
-
-def test_the_answer_of_a_model_that_thinks_aloud_is_the_last() -> None:
-    draft = GOOD.replace("young", "old")
-    assert parse_answer(f"<think>Perhaps {draft}? No.</think> {GOOD}", KEYS)["identity_description"] == IDENTITY
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_the_answer_of_a_model_that_thinks_aloud_is_the_last() -> None:
         ('{"a":' * 4_000, "unparsable"),
     ],
 )
-def test_unusable_answers_are_named_by_kind(content: str, kind: str) -> None:
+def test_parse_answer_rejects_unusable_answers(content: str, kind: str) -> None:
     with pytest.raises(UnusableAnswer) as error:
         parse_answer(content, KEYS)
     assert error.value.problem.kind == kind
@@ -73,23 +75,23 @@ def test_unusable_answers_are_named_by_kind(content: str, kind: str) -> None:
         ({"identity": IDENTITY * 10}, ["length"]),
     ],
 )
-def test_texts_with_a_problem_are_named_by_kind(texts: dict[str, str], kinds: list[str]) -> None:
+def test_check_answer_names_the_problems(texts: dict[str, str], kinds: list[str]) -> None:
     assert problems(**texts) == kinds
 
 
-def test_what_was_not_asked_must_not_be_named() -> None:
+def test_check_answer_rejects_attributes_not_asked() -> None:
     attributes = ("build", "height", "hair")
     assert problems("Of average build and medium height, with short black hair.", identity_attributes=attributes) == []
     assert problems(identity_attributes=attributes) == ["unasked"]
 
 
-def test_reasons_tell_the_model_what_to_do() -> None:
+def test_check_answer_explains_a_leak() -> None:
     content = json.dumps({"identity_description": IDENTITY + " He wears a coat.", "clothing_description": CLOTHING})
     (problem,) = check_answer(content, Requirements())[1]
     assert problem.detail == 'identity_description must not name clothing: "wears", "coat"'
 
 
-def test_a_caption_is_asked_for_only_with_styles() -> None:
+def test_requirements_include_a_caption_only_on_request() -> None:
     assert "caption" not in Requirements().schema["properties"]
     requirements = Requirements(caption=True)
     assert check_answer(GOOD, requirements)[1][0].kind == "schema"
@@ -100,12 +102,12 @@ def test_a_caption_is_asked_for_only_with_styles() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"identity_attributes": ("gender", "mood")}, "'mood' is none of gender, age"),
-        ({"identity_attributes": ()}, "name at least one of gender"),
-        ({"min_words": 9, "max_words": 8}, "9 <= 8"),
+        ({"identity_attributes": ("gender", "mood")}, "unknown attribute 'mood'; choose from gender, age"),
+        ({"identity_attributes": ()}, "no attribute given; choose from gender"),
+        ({"min_words": 9, "max_words": 8}, "got 9 and 8"),
         ({"min_coverage": 1.5}, "between 0 and 1, got 1.5"),
     ],
 )
-def test_requirements_out_of_range_are_refused(changes: dict[str, object], message: str) -> None:
+def test_requirements_out_of_range_raise(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Requirements(**changes)  # type: ignore[arg-type]

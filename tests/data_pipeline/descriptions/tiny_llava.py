@@ -1,4 +1,4 @@
-"""A very small vision-language model with random weights, saved to a folder."""
+"""A tiny vision-language model (LLaVA) with random weights, saved to a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,9 @@ TEMPLATE = (
 
 
 def save_tiny_llava(folder: Path) -> Path:
-    """Saves the model, and returns its folder."""
+    """Saves model and processor; returns the folder."""
     torch.manual_seed(0)
-    size: dict[str, Any] = {
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
+    size: dict[str, Any] = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,4 +1,4 @@
-"""The meters of figure 5 on operations whose cost is known."""
+"""The cost measures of figure 5 on operations of known cost."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficiency, "BATCH", 4)
 
 
-def test_flops_of_a_product_a_sum_and_attention_are_those_of_the_textbook() -> None:
+def test_count_flops_of_products_sums_and_attention() -> None:
     x = torch.randn(3, 5)
     assert count_flops(lambda: x @ x.T) == 2 * 3 * 5 * 3
     assert count_flops(lambda: x + x) == 15
@@ -24,10 +24,10 @@ def test_flops_of_a_product_a_sum_and_attention_are_those_of_the_textbook() -> N
     q = torch.randn(1, 2, 7, 4)
     products = 2 * (2 * 2 * 7 * 7 * 4)
     counted = count_flops(lambda: nn.functional.scaled_dot_product_attention(q, q, q))
-    assert products < counted < 1.5 * products  # and the softmax
+    assert products < counted < 1.5 * products  # the rest is the softmax
 
 
-def test_saved_bytes_are_what_the_backward_pass_needs_each_storage_once() -> None:
+def test_saved_bytes_counts_each_storage_once() -> None:
     x = torch.randn(10, 10, requires_grad=True)
     assert saved_bytes(lambda: x.exp()) == 400  # its own result
     assert saved_bytes(lambda: x * x) == 400  # one tensor, saved twice
@@ -35,7 +35,7 @@ def test_saved_bytes_are_what_the_backward_pass_needs_each_storage_once() -> Non
 
 
 @pytest.mark.parametrize("block", ["mamba", "transformer", "attention", "mlp"])
-def test_costs_of_every_fusion_are_measured_for_both_sequences(block: str) -> None:
+def test_measure_fusion_covers_both_sequences(block: str) -> None:
     found = measure_fusion("row", {**FIELDS, "fusion_block": block, "vision_config": {"model_type": "vit"}}, (64, 32))
     assert [(entry["sequence"], entry["length"]) for entry in found] == [("global", 1), ("token", 8 + 32)]
     for entry in found:
@@ -46,11 +46,10 @@ def test_costs_of_every_fusion_are_measured_for_both_sequences(block: str) -> No
     assert found[1]["parameters"] == found[0]["parameters"]
 
 
-def test_flops_of_a_state_space_grow_with_the_length_and_those_of_attention_faster() -> None:
+def test_flops_grow_linearly_for_mamba_and_faster_for_attention() -> None:
     def growth(block: str) -> float:
-        short, long = (
-            measure_fusion("", {**FIELDS, "fusion_block": block}, size)[1]["flops"] for size in ((64, 32), (256, 128))
-        )
+        fields = {**FIELDS, "fusion_block": block}
+        short, long = (measure_fusion("", fields, size)[1]["flops"] for size in ((64, 32), (256, 128)))
         return long / short
 
     lengths = (128 + 32) / (8 + 32)

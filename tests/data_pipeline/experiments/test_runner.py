@@ -1,6 +1,5 @@
-"""Running cells: each once, side by side, whatever is killed. A stand-in trains; test_train_cell.py trains really."""
+"""Training all runs of a study in subprocesses that train nothing; test_train_run.py trains."""
 
-import functools
 import json
 import os
 import random
@@ -8,168 +7,144 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from data_pipeline.experiments import runner
-from data_pipeline.experiments.cells import Cell
-from data_pipeline.experiments.runner import CellError, run_cells
+from data_pipeline.experiments.runner import FailedRunsError, train_all
+from data_pipeline.experiments.runs import TrainingRun
 
-# Notes that it began, "trains" for a while, writes the result.
-STAND_IN = """
+# Appends to the file `begun`, sleeps, and writes the result.
+FAKE_TRAINING = """
 import json, os, sys, time
 from pathlib import Path
 from filelock import FileLock
 folder = Path(sys.argv[1])
-cell = json.loads((folder / "cell.json").read_text())
-kind = cell["settings"]["training"]
+kind = json.loads((folder / "run.json").read_text())["settings"]["training"]
 with FileLock(folder / ".lock"):
     if not (folder / "result.json").exists():
         with (folder / "begun").open("a") as file:
-            file.write(f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {sys.argv[2:]} {time.time()}\\n")
+            file.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {time.time()}\\n")
         if kind.get("fails"):
-            sys.exit("this cell cannot be trained")
+            sys.exit("this run cannot be trained")
         time.sleep(kind.get("sleeps", 0.0))
-        (folder / "part").write_text(json.dumps({"pid": os.getpid(), "end": time.time()}))
+        (folder / "part").write_text(json.dumps({"end": time.time()}))
         os.replace(folder / "part", folder / "result.json")
 """
-RUN = """
+STUDY = """
 import sys
 from pathlib import Path
 from data_pipeline.experiments import runner
-from data_pipeline.experiments.cells import Cell
+from data_pipeline.experiments.runs import TrainingRun
 runner.COMMAND = (sys.executable, sys.argv[2])
-cells = [Cell({"training": {"sleeps": 0.4, "number": number}}, 0, (), 0) for number in range(4)]
-runner.run_cells(cells, Path(sys.argv[1]), jobs=int(sys.argv[3]), show_progress=False)
+runs = [TrainingRun({"training": {"number": number, "sleeps": 0.4}}, 0, (), 0) for number in range(4)]
+runner.train_all(runs, Path(sys.argv[1]), jobs=int(sys.argv[3]), show_progress=False)
 """
 
 
-def cells_of(*trainings: dict[str, float]) -> list[Cell]:
-    return [Cell({"training": {"number": number, **kind}}, 0, (), 0) for number, kind in enumerate(trainings)]
+def runs_of(*trainings: dict[str, float]) -> list[TrainingRun]:
+    return [TrainingRun({"training": {"number": number, **kind}}, 0, (), 0) for number, kind in enumerate(trainings)]
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "stand_in.py"
-    path.write_text(STAND_IN)
+def fake_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "fake_training.py"
+    path.write_text(FAKE_TRAINING)
     monkeypatch.setattr(runner, "COMMAND", (sys.executable, str(path)))
     return path
 
 
-def begun(cell: Cell, output_dir: Path) -> int:
-    """How often its training began."""
-    file = cell.folder(output_dir) / "begun"
-    return len(file.read_text().splitlines()) if file.exists() else 0
+def begun(runs: list[TrainingRun], output_dir: Path) -> list[int]:
+    """The number of times that the training of each run began."""
+    files = [run.folder(output_dir) / "begun" for run in runs]
+    return [len(file.read_text().splitlines()) if file.exists() else 0 for file in files]
 
 
-def test_every_cell_is_run_once_and_finished_ones_never_again(stand_in: Path, tmp_path: Path) -> None:
-    cells = cells_of({}, {}, {})
-    run_cells(cells[:2], tmp_path, show_progress=False)
-    before = [(cell.folder(tmp_path) / "result.json").stat().st_mtime_ns for cell in cells[:2]]
-    run_cells(cells, tmp_path, show_progress=False)
-    assert [begun(cell, tmp_path) for cell in cells] == [1, 1, 1]
-    assert [(cell.folder(tmp_path) / "result.json").stat().st_mtime_ns for cell in cells[:2]] == before
+def written(runs: list[TrainingRun], output_dir: Path) -> dict[str, int]:
+    """The time of each result; also checks that each file is complete."""
+    files = {run.key: run.folder(output_dir) / "result.json" for run in runs}
+    return {
+        key: file.stat().st_mtime_ns for key, file in files.items() if file.exists() and json.loads(file.read_text())
+    }
 
 
-def test_cells_run_side_by_side_each_on_a_gpu_of_its_own(
-    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_train_all_skips_finished_runs(fake_training: Path, tmp_path: Path) -> None:
+    runs = runs_of({}, {}, {})
+    train_all(runs[:2], tmp_path, show_progress=False)
+    before = written(runs, tmp_path)
+    train_all(runs, tmp_path, show_progress=False)
+    assert begun(runs, tmp_path) == [1, 1, 1]
+    assert before.items() < written(runs, tmp_path).items()
+
+
+def test_train_all_uses_all_gpus_in_parallel(
+    fake_training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner.torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    cells = cells_of({"sleeps": 0.8}, {"sleeps": 0.8})
+    runs = runs_of({"sleeps": 0.8}, {"sleeps": 0.8})
     assert runner.default_jobs() == 2
-    run_cells(cells, tmp_path, show_progress=False)
-    notes = [(cell.folder(tmp_path) / "begun").read_text().split() for cell in cells]
-    assert {note[1] for note in notes} == {"3", "5"}
-    ends = [json.loads((cell.folder(tmp_path) / "result.json").read_text())["end"] for cell in cells]
+    train_all(runs, tmp_path, show_progress=False)
+    notes = [(run.folder(tmp_path) / "begun").read_text().split() for run in runs]
+    assert {note[0] for note in notes} == {"3", "5"}
+    ends = [json.loads((run.folder(tmp_path) / "result.json").read_text())["end"] for run in runs]
     assert max(float(note[-1]) for note in notes) < min(ends)  # the last began before the first ended
 
 
-def test_two_cells_share_the_cores_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("cores", "jobs"), [(16, 2), (1, 1)])
+def test_default_jobs_on_a_cpu(cores: int, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(runner, "_cores", lambda: 16)
-    assert runner.default_jobs() == 2
-    monkeypatch.setattr(runner, "_cores", lambda: 1)
-    assert runner.default_jobs() == 1
+    monkeypatch.setattr(runner, "usable_cores", lambda: cores)
+    assert runner.default_jobs() == jobs
 
 
-def test_failed_cell_is_named_with_its_last_line_and_the_others_are_finished(stand_in: Path, tmp_path: Path) -> None:
-    cells = cells_of({}, {"fails": 1}, {})
-    with pytest.raises(
-        CellError, match=rf"cell {cells[1].key} failed \(1\): this cell cannot be trained; see .*log.txt"
-    ):
-        run_cells(cells, tmp_path, show_progress=False)
-    assert [cell.is_finished(tmp_path) for cell in cells] == [True, False, True]
+def test_train_all_reports_failures_and_finishes_the_rest(fake_training: Path, tmp_path: Path) -> None:
+    runs = runs_of({}, {"fails": 1}, {})
+    message = rf"run {runs[1].key} failed \(1\): this run cannot be trained; see .*log.txt"
+    with pytest.raises(FailedRunsError, match=message):
+        train_all(runs, tmp_path, show_progress=False)
+    assert [run.is_finished(tmp_path) for run in runs] == [True, False, True]
 
 
-def test_where_the_first_cell_fails_the_others_are_not_tried(stand_in: Path, tmp_path: Path) -> None:
-    cells = cells_of({"fails": 1}, {}, {})
-    with pytest.raises(CellError):
-        run_cells(cells, tmp_path, jobs=1, show_progress=False)
-    assert [begun(cell, tmp_path) for cell in cells] == [1, 0, 0]
+@pytest.mark.parametrize("some_finished", [True, False])
+def test_train_all_stops_only_if_all_runs_failed(some_finished: bool, fake_training: Path, tmp_path: Path) -> None:
+    runs = runs_of({"fails": 1}, {}, {})
+    if some_finished:
+        train_all(runs[1:2], tmp_path, show_progress=False)
+    with pytest.raises(FailedRunsError):
+        train_all(runs, tmp_path, jobs=1, show_progress=False)
+    assert [run.is_finished(tmp_path) for run in runs] == [False, some_finished, some_finished]
+    assert begun(runs, tmp_path) == [1, some_finished, some_finished]
 
 
-def test_what_failed_before_does_not_keep_a_run_from_going_on(stand_in: Path, tmp_path: Path) -> None:
-    cells = cells_of({"fails": 1}, {}, {})
-    run_cells(cells[1:2], tmp_path, show_progress=False)
-    with pytest.raises(CellError):
-        run_cells(cells, tmp_path, jobs=1, show_progress=False)
-    assert [cell.is_finished(tmp_path) for cell in cells] == [False, True, True]
+@pytest.mark.parametrize(("kill_runs", "kills"), [(True, 2), (False, 1)], ids=["with_its_runs", "only_the_parent"])
+def test_study_resumes_after_sigkill(kill_runs: bool, kills: int, fake_training: Path, tmp_path: Path) -> None:
+    """Kills the study at random times; if only the parent is killed, the current run finishes by itself."""
 
+    def start(jobs: int) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-c", STUDY, str(tmp_path), str(fake_training), str(jobs)]
+        return subprocess.Popen(command, start_new_session=True)
 
-def start(stand_in: Path, output_dir: Path, jobs: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(output_dir), str(stand_in), str(jobs)], start_new_session=True
-    )
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.time() + seconds
-    while not condition():
-        assert time.time() < end, "it did not come to pass"
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("everything", [True, False], ids=["with_its_cells", "alone"])
-def test_run_killed_at_any_moment_loses_at_most_the_cells_under_way(
-    everything: bool, stand_in: Path, tmp_path: Path
-) -> None:
-    """Four kills, each at a random moment after a cell began; killed alone, the cells under way end by themselves."""
     rng = random.Random(0)
-    cells = [Cell({"training": {"sleeps": 0.4, "number": number}}, 0, (), 0) for number in range(4)]
+    runs = runs_of(*[{"sleeps": 0.4}] * 4)
     finished: dict[str, int] = {}
-    for _ in range(4):
-        before = sum(begun(cell, tmp_path) for cell in cells)
-        process = start(stand_in, tmp_path, jobs=1)
-        wait_for(functools.partial(has_gone_on, cells, tmp_path, before))
+    for _ in range(kills):
+        before, end = begun(runs, tmp_path), time.time() + 60
+        process = start(jobs=1)
+        while begun(runs, tmp_path) == before and len(written(runs, tmp_path)) < 4:
+            assert time.time() < end, "no run began"
+            time.sleep(0.01)
         time.sleep(rng.uniform(0.0, 0.6))
-        if everything:
+        if kill_runs:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
         process.wait()
-        for cell in cells:
-            result = cell.folder(tmp_path) / "result.json"
-            if result.exists():
-                json.loads(result.read_text())  # whole, whenever the kill came
-                finished.setdefault(cell.key, result.stat().st_mtime_ns)
-                assert result.stat().st_mtime_ns == finished[cell.key]
-    process = start(stand_in, tmp_path, jobs=2)
-    assert process.wait(timeout=120) == 0
-    assert done(cells, tmp_path)
-    for cell in cells:
-        if cell.key in finished:
-            assert (cell.folder(tmp_path) / "result.json").stat().st_mtime_ns == finished[cell.key]
-    # Each kill loses one training; killed alone, a run loses none, as its cell goes on and the next run waits for it.
-    assert sum(begun(cell, tmp_path) for cell in cells) <= len(cells) + (4 if everything else 0)
-
-
-def has_gone_on(cells: list[Cell], output_dir: Path, before: int) -> bool:
-    """Whether another training began, or there is nothing left to train."""
-    return sum(begun(cell, output_dir) for cell in cells) > before or done(cells, output_dir)
-
-
-def done(cells: list[Cell], output_dir: Path) -> bool:
-    return all(cell.is_finished(output_dir) for cell in cells)
+        assert finished.items() <= written(runs, tmp_path).items()
+        finished = written(runs, tmp_path)
+    assert start(jobs=2).wait(timeout=120) == 0
+    assert len(written(runs, tmp_path)) == 4
+    assert finished.items() <= written(runs, tmp_path).items()
+    # Each kill loses at most one run; none if only the parent is killed, because the next study waits for its lock.
+    assert sum(begun(runs, tmp_path)) <= 4 + (kills if kill_runs else 0)

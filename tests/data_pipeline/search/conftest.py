@@ -1,4 +1,4 @@
-"""A tiny model, a folder of synthetic people and the two kinds of store, for the tests of the search."""
+"""A tiny model, photos of synthetic people, an index of them, both vector stores and a served demo."""
 
 import importlib.util
 import json
@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from data_pipeline.batches.tokenizer import train_tokenizer
-from data_pipeline.search import build_index
+from data_pipeline.search import PersonGallery, build_index
 from data_pipeline.search.embedder import Embedder
 from data_pipeline.synthetic.dataset import synthetic_row
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
@@ -31,19 +31,13 @@ WORDS = [caption for person in range(8) for caption in synthetic_row(0, person, 
 
 
 def make_model(folder: Path, seed: int) -> Path:
-    """Saves a tiny model with new weights, large ones, so that different images score differently."""
+    """Saves a tiny model with large random weights, so that different images have different scores."""
     tokenizer = train_tokenizer(WORDS, vocab_size=600, max_length=32)
     torch.manual_seed(seed)
+    text_config = {"vocab_size": len(tokenizer), "max_position_embeddings": 32, "pad_token_id": tokenizer.pad_token_id}
     config = BDAMConfig(
         vision_config={"model_type": "vit", "image_size": 32, "patch_size": 16, "initializer_range": 0.3, **WIDTH},
-        text_config={
-            "model_type": "bert",
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 32,
-            "pad_token_id": tokenizer.pad_token_id,
-            "initializer_range": 0.3,
-            **WIDTH,
-        },
+        text_config={"model_type": "bert", "initializer_range": 0.3, **text_config, **WIDTH},
         hidden_size=32,
         projection_dim=16,
         num_bdam_layers=1,
@@ -60,36 +54,32 @@ def make_model(folder: Path, seed: int) -> Path:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model on disk."""
     return make_model(tmp_path_factory.mktemp("model"), seed=0)
 
 
 @pytest.fixture(scope="session")
 def other_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model with other weights."""
     return make_model(tmp_path_factory.mktemp("other_model"), seed=1)
 
 
 @pytest.fixture(scope="session")
 def embedder(model_folder: Path) -> Embedder:
-    """The tiny model, loaded, on the CPU."""
     return Embedder.load(model_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")
 def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos of a few people in two outfits, `camera_N/PERSON_OUTFIT_SHOT.jpg`, and metadata.csv; not to be changed."""
+    """Read-only photos `camera_N/PERSON_OUTFIT_SHOT.jpg` of a few people in two outfits, with metadata.csv."""
     folder = tmp_path_factory.mktemp("photos")
     lines = ["file_name,person_id,camera,time"]
-    for person in range(PEOPLE):
-        for outfit in range(OUTFITS):
-            for shot in range(SHOTS):
-                row = synthetic_row(0, person, outfit, shot, image_size=(64, 32))
-                name = f"camera_{row['camera_id']}/{person}_{outfit}_{shot}.jpg"
-                file = folder / name
-                file.parent.mkdir(exist_ok=True)
-                file.write_bytes(row["image"]["bytes"])
-                lines.append(f"{name},{person},{row['camera_id']},2026-05-{1 + len(lines):02d}T10:00:00")
+    for number in range(PEOPLE * OUTFITS * SHOTS):
+        person, outfit, shot = number // (OUTFITS * SHOTS), number // SHOTS % OUTFITS, number % SHOTS
+        row = synthetic_row(0, person, outfit, shot, image_size=(64, 32))
+        file = folder / f"camera_{row['camera_id']}" / f"{person}_{outfit}_{shot}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(row["image"]["bytes"])
+        name = file.relative_to(folder)
+        lines.append(f"{name},{person},{row['camera_id']},2026-05-{2 + number:02d}T10:00:00")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -98,6 +88,14 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def photos(drawn_photos: Path, tmp_path: Path) -> Path:
     """A copy of the photos that a test may change."""
     return Path(shutil.copytree(drawn_photos, tmp_path / "photos"))
+
+
+@pytest.fixture(scope="session")
+def exact(drawn_photos: Path, embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PersonGallery]:
+    """A read-only exact index of the photos."""
+    index = tmp_path_factory.mktemp("exact")
+    with PersonGallery.build(index, drawn_photos, embedder, show_progress=False) as gallery:
+        yield gallery
 
 
 @pytest.fixture
@@ -140,8 +138,7 @@ def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 MilvusClient(address, timeout=2).close()
                 break
             except MilvusException:
-                assert server.poll() is None, "milvus-lite server has ended"
-                assert time.monotonic() < deadline, "milvus-lite server does not answer"
+                assert server.poll() is None and time.monotonic() < deadline, "milvus-lite server does not respond"
                 time.sleep(0.3)
         yield address
     finally:
@@ -151,20 +148,13 @@ def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["faiss", "milvus"])
 def store(request: pytest.FixtureRequest) -> str | None:
-    """Where the vectors lie: in the index folder, or at the address of a Milvus server."""
+    """None for vectors in the index folder, or the address of a Milvus server."""
     return None if request.param == "faiss" else request.getfixturevalue("milvus_address")
 
 
 @dataclass
 class ServedDemo:
-    """A demo that serves, as a process of its own.
-
-    Attributes:
-        address: of its page.
-        index: the index it shows.
-        photos: the folder of images that was indexed.
-        folder: where gradio keeps what it gives out.
-    """
+    """A demo in its own process: its address, index, indexed images, and the folder of uploads and exports."""
 
     address: str
     index: Path
@@ -174,7 +164,7 @@ class ServedDemo:
 
 @contextmanager
 def serve(index: Path, photos: Path, folder: Path, *options: str) -> Iterator[ServedDemo]:
-    """`bdam demo`, until the context ends; what it prints otherwise than its address lies in `folder`/demo.log."""
+    """Runs `bdam demo` until the context ends; its output is in `folder`/demo.log."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "data_pipeline.commands.main", "demo", "--index", str(index), "--device", "cpu"]
     log = folder / "demo.log"
@@ -184,10 +174,10 @@ def serve(index: Path, photos: Path, folder: Path, *options: str) -> Iterator[Se
         )
     try:
         deadline = time.monotonic() + 120
-        while not (told := re.search(r"at (http://\S+:\d+)", log.read_text())):
+        while not (printed := re.search(r"at (http://\S+:\d+)", log.read_text())):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        yield ServedDemo(told[1], index, photos, folder)
+        yield ServedDemo(printed[1], index, photos, folder)
     finally:
         process.terminate()
         process.wait(timeout=30)
@@ -195,7 +185,7 @@ def serve(index: Path, photos: Path, folder: Path, *options: str) -> Iterator[Se
 
 @pytest.fixture(scope="session")
 def demo(drawn_photos: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedDemo]:
-    """A demo over the photos, and one with a hostile name among them."""
+    """A demo of the photos, with one malicious file name; at the end, all uploads must be deleted."""
     pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'bdam-reid[demo]'")
     folder = tmp_path_factory.mktemp("demo")
     photos = Path(shutil.copytree(drawn_photos, folder / "photos"))
@@ -203,7 +193,7 @@ def demo(drawn_photos: Path, model_folder: Path, tmp_path_factory: pytest.TempPa
     build_index(folder / "index", photos, model_folder, device="cpu", show_progress=False)
     with serve(folder / "index", photos, folder) as served:
         yield served
-    assert not list(folder.glob("bdam-demo-*")), "what was sent is left on the disk"
+    assert not list(folder.glob("bdam-demo-*")), "uploads are left on the disk"
 
 
 @pytest.fixture

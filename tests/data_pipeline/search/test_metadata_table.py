@@ -1,4 +1,4 @@
-"""Filters: one expression over the metadata, whoever typed it."""
+"""SQL filters over the metadata, from untrusted users."""
 
 from datetime import datetime
 
@@ -9,20 +9,18 @@ import pytest
 from data_pipeline.search import metadata_table
 from data_pipeline.search.metadata_table import MetadataTable
 
+COLUMNS = {
+    "path": ["a.jpg", "b.jpg", "it's.jpg", "d.jpg"],
+    "_size": [1, 2, 3, 4],
+    "camera": [1, 3, None, 3],
+    "time": [datetime(2026, 4, 1), datetime(2026, 5, 2), None, datetime(2026, 4, 30, 23, 59)],
+    "my column": ["x", "y", None, 'quo"te'],
+}
+
 
 @pytest.fixture
 def table() -> MetadataTable:
-    return MetadataTable(
-        pa.table(
-            {
-                "path": ["a.jpg", "b.jpg", "it's.jpg", "d.jpg"],
-                "_size": [1, 2, 3, 4],
-                "camera": [1, 3, None, 3],
-                "time": [datetime(2026, 4, 1), datetime(2026, 5, 2), None, datetime(2026, 4, 30, 23, 59)],
-                "my column": ["x", "y", None, 'quo"te'],
-            }
-        )
-    )
+    return MetadataTable(pa.table(COLUMNS))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +38,7 @@ def table() -> MetadataTable:
         ("false", []),
     ],
 )
-def test_an_expression_selects_rows(table: MetadataTable, where: str, rows: list[int]) -> None:
+def test_select_returns_matching_rows(table: MetadataTable, where: str, rows: list[int]) -> None:
     selected = table.select(where)
     assert selected.dtype == np.int64
     assert selected.tolist() == rows
@@ -49,7 +47,7 @@ def test_an_expression_selects_rows(table: MetadataTable, where: str, rows: list
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("camra == 3", "no column 'camra': did you mean camera? The index has path, camera, time, my column"),
+        ("camra == 3", "no column 'camra'; the columns are path, camera, time, my column; did you mean camera?"),
         ("camera ==", "syntax error"),
         ("time > 'yesterday'", "yesterday"),
         ("camera == 'three'", "three"),
@@ -61,7 +59,7 @@ def test_an_expression_selects_rows(table: MetadataTable, where: str, rows: list
         ("max(camera) = 3", "aggregate"),
     ],
 )
-def test_what_is_no_filter_is_refused_in_one_line(table: MetadataTable, where: str, message: str) -> None:
+def test_select_refuses_sql_injection_in_one_line(table: MetadataTable, where: str, message: str) -> None:
     with pytest.raises(ValueError, match="the filter") as caught:
         table.select(where)
     assert message.lower() in str(caught.value).lower()
@@ -69,19 +67,19 @@ def test_what_is_no_filter_is_refused_in_one_line(table: MetadataTable, where: s
     assert table.select("true").tolist() == [0, 1, 2, 3]
 
 
-def test_an_expression_that_never_ends_is_stopped(table: MetadataTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_select_interrupts_a_slow_expression(table: MetadataTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata_table, "_TIME_LIMIT", 0.3)
     with pytest.raises(ValueError, match="it took longer than"):
         table.select("(select count(*) from range(1000000000000) as numbers(n) where n % 7 = 3) > camera")
 
 
-def test_rows_come_in_the_order_asked_for_without_the_indexs_own_columns(table: MetadataTable) -> None:
+def test_rows_keeps_order_and_hides_internal_columns(table: MetadataTable) -> None:
     rows = table.rows(np.array([2, 0]))
     assert rows[0] == {"path": "it's.jpg", "camera": None, "time": None, "my column": None}
     assert rows[1]["path"] == "a.jpg"
 
 
-def test_values_of_a_column_are_sorted_and_the_frequent_ones_come_first_in(table: MetadataTable) -> None:
+def test_values_are_the_most_frequent_ones_sorted(table: MetadataTable) -> None:
     assert table.values("camera", 10) == [1, 3]
     assert table.values("camera", 1) == [3]
     assert table.values("my column", 10) == ['quo"te', "x", "y"]

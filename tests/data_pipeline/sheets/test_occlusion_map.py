@@ -1,4 +1,4 @@
-"""Where a model looks is found, for a model of which that is known."""
+"""Occlusion maps of a model with known sensitive regions."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,7 @@ from data_pipeline.sheets.retrieval_sheet import spread
 
 
 class Model:
-    """Its identity is the brightness of the upper left quarter, its clothing that of the lower half."""
+    """Identity is the mean brightness of the upper left quarter, clothing that of the lower half."""
 
     def get_image_features(self, pixel_values: Tensor) -> Any:
         height, width = pixel_values.shape[-2:]
@@ -20,11 +20,11 @@ class Model:
         return SimpleNamespace(pooler_output=torch.stack([upper, lower], dim=1))
 
 
-def test_maps_are_bright_where_covering_costs_likeness() -> None:
+def test_occlusion_maps_are_bright_at_sensitive_patches() -> None:
     torch.manual_seed(0)
     pixels = torch.rand(1, 3, 64, 32)
-    pixels[:, :, 10:14, 4:8] += 5  # what identity sees
-    pixels[:, :, 50:54, 20:24] += 5  # what clothing sees
+    pixels[:, :, 10:14, 4:8] += 5  # identity
+    pixels[:, :, 50:54, 20:24] += 5  # clothing
     identity, clothing = occlusion_maps(Model(), pixels, torch.ones(1, 2))  # type: ignore[arg-type]
     assert identity.shape == clothing.shape == MAP_GRID
     assert identity.max() == clothing.max() == 1
@@ -37,12 +37,11 @@ def test_maps_are_bright_where_covering_costs_likeness() -> None:
     assert not clothing[: rows // 2 - 1].any()
 
 
-def test_an_image_with_nothing_to_lose_has_empty_maps() -> None:
-    identity, clothing = occlusion_maps(Model(), torch.zeros(1, 3, 64, 32), torch.ones(1, 2))  # type: ignore[arg-type]
-    assert not identity.any()
-    assert not clothing.any()
+def test_occlusion_maps_of_a_black_image_are_zero() -> None:
+    maps = occlusion_maps(Model(), torch.zeros(1, 3, 64, 32), torch.ones(1, 2))  # type: ignore[arg-type]
+    assert not maps[0].any() and not maps[1].any()
 
 
-def test_spread_takes_the_first_and_the_last_and_never_more_than_there_are() -> None:
+def test_spread_includes_both_ends() -> None:
     assert spread(3, 11) == [0, 5, 10]
     assert spread(8, 2) == [0, 1]

@@ -1,4 +1,4 @@
-"""Captions of any script fit their lines and are drawn with a font that has their letters."""
+"""Line wrapping and font selection for any script."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ CHINESE = "一个穿着红色外套的男人"
 
 
 def write_font(file: Path, letters: str) -> Path:
-    """A font in which every one of the letters is a full square."""
+    """Writes a font with a square for each letter."""
     pen = TTGlyphPen(None)
     pen.moveTo((0, 0))
     for corner in ((0, 1000), (1000, 1000), (1000, 0)):
@@ -37,7 +37,7 @@ def write_font(file: Path, letters: str) -> Path:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """The fonts of a system: one that knows the Chinese caption, one that knows a part of it, one that is broken."""
+    """Installed fonts: one with all letters of the Chinese caption, one with some, and a damaged file."""
     fonts = {
         "part": write_font(tmp_path / "a.ttf", CHINESE[:3]),
         "whole": write_font(tmp_path / "b.ttf", "".join(dict.fromkeys(CHINESE))),
@@ -48,21 +48,16 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path
     return fonts
 
 
-def test_the_font_with_most_of_the_letters_is_taken(installed: dict[str, Path]) -> None:
+def test_font_for_returns_the_font_with_most_letters(installed: dict[str, Path]) -> None:
     assert font_for(CHINESE) == installed["whole"]
     assert font_for(CHINESE[:2]) == installed["part"]
     assert font_for("a man in a “red” coat, 2 × ✓") == DEFAULT_FONT
     assert font_for("") == DEFAULT_FONT
-
-
-def test_letters_that_no_font_has_leave_the_default(installed: dict[str, Path]) -> None:
-    assert font_for("แดง") == DEFAULT_FONT
+    assert font_for("แดง") == DEFAULT_FONT  # in no font
     assert font_families_for("แดง") == ["DejaVu Sans"]
 
 
-def test_matplotlib_draws_each_letter_with_a_font_that_has_it(
-    installed: dict[str, Path], recwarn: pytest.WarningsRecorder
-) -> None:
+def test_font_families_for_have_all_letters(installed: dict[str, Path], recwarn: pytest.WarningsRecorder) -> None:
     assert font_families_for("red coat") == ["DejaVu Sans"]
     families = font_families_for(f"red {CHINESE}")
     assert families == ["DejaVu Sans", "Squares b"]
@@ -72,12 +67,9 @@ def test_matplotlib_draws_each_letter_with_a_font_that_has_it(
     assert not [warning for warning in recwarn if "missing from font" in str(warning.message)]
 
 
-def test_wide_letters_count_twice_and_break_anywhere() -> None:
+def test_wrap_text_counts_wide_letters_twice() -> None:
     assert wrap_text(CHINESE, 8) == [CHINESE[:4], CHINESE[4:8], CHINESE[8:]]
     assert wrap_text("a red coat and a hat", 10) == ["a red coat", "and a hat"]
     assert wrap_text("赤い coat", 20) == ["赤い coat"]
-
-
-def test_what_does_not_fit_is_cut_with_an_ellipsis() -> None:
     lines = wrap_text("long " * 50, 20, max_lines=3)
     assert len(lines) == 3 and lines[-1].endswith(" …") and all(len(line) <= 20 for line in lines)

@@ -1,4 +1,4 @@
-"""Captions in known styles: the synthetic ones without their pictures, and some in the manner of a benchmark."""
+"""Captions in known styles: the synthetic ones without their images, and some like those of a benchmark."""
 
 import random
 
@@ -19,11 +19,11 @@ LIKE_CUHK_PEDES = (
     "A tall, thin man with a bald head is wearing a pair of khaki cargo pants, flip flops, and an orange tank top.",
     "Her hair is brown and shoulder length. She is wearing a knee-length black skirt and high heels.",
 )
-"""By nobody: sentences as annotators write them."""
+"""Invented sentences, in the style of the annotators of CUHK-PEDES."""
 
 
 def synthetic_captions(people: int, seed: int = 0, first: int = 0) -> tuple[list[str], list[str]]:
-    """Captions as `load_synthetic` has them, twelve a person, and the style of each."""
+    """Captions of `load_synthetic`, twelve per person, and the style of each."""
     captions, styles = [], []
     for number in range(first, first + people):
         person = describe_person(seed, number)
@@ -45,7 +45,7 @@ OTHER_STYLES = {
     "participle": "Wearing a {upper} with {lower}, the {person} is walking while holding a {bag} in {his} left hand.",
     "doubting": "i think it's a {person}, not sure, wears a {upper} and possibly {lower}, with what could be {shoes}",
 }
-"""Styles and words that are not those of the synthetic set."""
+"""Styles and words that the synthetic set does not use."""
 
 _OTHER_WORDS = {
     "upper": "burgundy corduroy blazer|teal cardigan|mustard tunic|quilted lilac parka|sleeveless red blouse|anorak",
@@ -57,7 +57,7 @@ _OTHER_WORDS = {
 
 
 def captions_in_other_styles(count: int, seed: int) -> tuple[list[str], list[str]]:
-    """So many captions, and the style of each."""
+    """`count` captions, and the style of each."""
     rng = random.Random(seed)
     captions, styles = [], []
     for _ in range(count):

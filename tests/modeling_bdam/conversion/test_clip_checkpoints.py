@@ -141,7 +141,7 @@ def test_what_is_no_such_checkpoint_is_refused() -> None:
         ValueError, match=r"^the checkpoint has positions for 12 patches, and images of 384x128 have 24x8"
     ):
         convert_clip_baseline(weights)
-    with pytest.raises(ValueError, match=r"^the checkpoint holds no CLIP with a vision transformer"):
+    with pytest.raises(ValueError, match=r"^the checkpoint holds no CLIP vision transformer"):
         convert_clip_baseline({"visual.layer1.0.conv1.weight": torch.ones(1)})
     del weights["base_model.ln_final.weight"]
     with pytest.raises(ValueError, match=r"^the checkpoint lacks final_layer_norm.weight of the text tower"):
@@ -168,11 +168,11 @@ def test_files_are_read_without_running_what_is_in_them(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "a.safetensors")
     assert read_checkpoint(tmp_path / "a.safetensors")["a"].equal(weights["a"])
     torch.save({"model": weights, "args": Evil(tmp_path / "ran")}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match=r"evil\.pth is no file of plain tensors, and nothing else is read: "):
+    with pytest.raises(ValueError, match=r"evil\.pth is no file of plain tensors: "):
         read_checkpoint(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
     torch.save([1], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match=r"list\.pth holds no weights by name"):
+    with pytest.raises(ValueError, match=r"list\.pth holds no state dict"):
         read_checkpoint(tmp_path / "list.pth")
 
 

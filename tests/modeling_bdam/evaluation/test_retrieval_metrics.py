@@ -1,5 +1,7 @@
 """`retrieval_metrics` against a double loop in float64, and through `evaluate`."""
 
+import doctest
+import importlib
 from pathlib import Path
 
 import evaluate
@@ -164,8 +166,8 @@ def test_a_value_that_cannot_be_scored_is_an_error_that_names_its_first_row(side
         ({"query_embeds": torch.ones(3)}, r"query_embeds must have shape .*, got \[3\]"),
         ({"gallery_embeds": torch.ones(0, 3)}, r"gallery_embeds must have shape .*, got \[0, 3\]"),
         ({"gallery_embeds": torch.ones(3, 4)}, "query_embeds have 3 dimensions and gallery_embeds 4"),
-        ({"query_ids": torch.arange(2)}, r"query_ids must be 3 integers, one an embedding, got shape \[2\]"),
-        ({"gallery_ids": torch.rand(3)}, "gallery_ids must be 3 integers, one an embedding, .* float32"),
+        ({"query_ids": torch.arange(2)}, r"query_ids must be 3 integers, one per embedding, got shape \[2\]"),
+        ({"gallery_ids": torch.rand(3)}, "gallery_ids must be 3 integers, one per embedding, .* float32"),
         ({"query_outfits": torch.arange(3)}, "only query_outfits was given"),
         ({"gallery_outfits": torch.arange(3)}, "only gallery_outfits was given"),
         ({"query_outfits": torch.arange(3), "gallery_outfits": torch.arange(4)}, "gallery_outfits must be 3 integers"),
@@ -213,3 +215,8 @@ def test_evaluate_takes_queries_in_batches(metric: evaluate.Metric) -> None:
         metric.add_batch(query_embeds=queries[rows], query_ids=query_ids[rows])
     ours = metric.compute(gallery_embeds=gallery, gallery_ids=gallery_ids)
     assert ours == retrieval_metrics(queries, gallery, query_ids, gallery_ids)
+
+
+def test_retrieval_metrics_examples_run() -> None:
+    result = doctest.testmod(importlib.import_module("modeling_bdam.evaluation.retrieval_metrics"))
+    assert result.attempted > 0 and result.failed == 0

@@ -37,7 +37,7 @@ def test_file_output_has_one_line_per_log_and_row(tmp_path: Any, capsys: pytest.
         [f"step {step}/4", f"loss {8 / step:.4g}", "lr 0.001"] for step in (1, 2, 3, 4)
     ]
     rows = lines[lines.index("validation split, per cent") + 1 :]
-    assert rows[0].split() == "step loss rank-1 mAP clothes-changing mAP best mAP".split()
+    assert rows[0].split() == ["step", "loss", "rank-1", "mAP", "clothes-changing", "mAP", "best", "mAP"]
     assert rows[1].split() == ["2", "4", "20.00", "20.00", "-", "20.00"]
     assert rows[-1].split() == ["4", "2", "40.00", "10.00", "-", "20.00"]  # the best value stays
     assert len({len(row) for row in (rows[0], rows[1], rows[-1])}) == 1

@@ -1,5 +1,7 @@
 """The sampler's blocks: P people x K images, a function of seed and epoch, the same for any number of processes."""
 
+import doctest
+import importlib
 from collections import Counter
 from typing import Any, cast
 
@@ -134,5 +136,10 @@ def test_rows_with_texts_fill_an_epoch_of_the_same_length(images_per_person: int
 
 
 def test_no_rows_at_all_are_refused() -> None:
-    with pytest.raises(ValueError, match="no row is left"):
+    with pytest.raises(ValueError, match="leaves out every row"):
         IdentityBalancedSampler(PERSON_IDS, 1, 4, seed=0).use_texts(np.full(len(PERSON_IDS), -1))
+
+
+def test_sampler_examples_run() -> None:
+    result = doctest.testmod(importlib.import_module("modeling_bdam.training.sampler"))
+    assert result.attempted > 0 and result.failed == 0

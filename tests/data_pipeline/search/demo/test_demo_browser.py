@@ -1,4 +1,4 @@
-"""`bdam demo` in a headless Chromium, as a person at work uses it, on a desk and on a phone."""
+"""`bdam demo` in a headless Chromium, in desktop and phone size."""
 
 import shutil
 import time
@@ -59,7 +59,7 @@ class Page:
         return " ".join(element.text for element in self.all(selector))
 
     def until(self, holds: Callable[[], Any]) -> Any:
-        """What `holds` returns, once that is true; the page draws anew in between."""
+        """Waits until `holds` returns a true value, and returns it; elements may be replaced meanwhile."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             try:
@@ -68,7 +68,7 @@ class Page:
             except StaleElementReferenceException:
                 pass
             time.sleep(0.05)
-        raise AssertionError(f"waited in vain; the page says {self.text('#status')!r}")
+        raise AssertionError(f"timeout; the status is {self.text('#status')!r}")
 
     def press(self, *keys: str) -> None:
         webdriver.ActionChains(self.driver).send_keys(*keys).perform()
@@ -88,9 +88,9 @@ class Page:
 
 @pytest.fixture(scope="module")
 def open_page(demo: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Page]]:
-    """Opens a window on the demo, and closes it when the tests are done."""
+    """Opens browser windows, which are closed after the tests."""
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        pytest.skip("no browser is here: apt-get install chromium chromium-driver")
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
     pages: list[Page] = []
 
     def open_one(width: int = 1280, height: int = 900) -> Page:
@@ -109,17 +109,22 @@ def desk(open_page: Callable[..., Page]) -> Page:
 
 @pytest.fixture
 def page(desk: Page) -> Page:
-    """The desk's window, as if newly opened."""
+    """The desktop window, reloaded."""
     desk.driver.refresh()
     desk.until(lambda: desk.all("#sentence textarea") and desk.all("#hits .empty"))
     return desk
+
+
+def filter_box(page: Page) -> Any:
+    page.one("#filters button").click()
+    return page.until(lambda: [box for box in page.all("#where textarea, #where input") if box.is_displayed()])[0]
 
 
 def scores(page: Page) -> list[float]:
     return [float(element.text) for element in page.all("#hits .card .top span:last-child")]
 
 
-def test_a_sentence_is_typed_and_ranked_images_are_seen(page: Page) -> None:
+def test_sentence_shows_ranked_images(page: Page) -> None:
     assert len(page.search(SENTENCE)) == 24
     assert scores(page) == sorted(scores(page), reverse=True)
     widths = page.driver.execute_script(
@@ -129,7 +134,7 @@ def test_a_sentence_is_typed_and_ranked_images_are_seen(page: Page) -> None:
     assert "body" in page.text("#hits .numbers") and "clothes" in page.text("#hits .numbers")
 
 
-def test_the_slider_changes_the_order_and_back(page: Page) -> None:
+def test_slider_changes_the_order_and_back(page: Page) -> None:
     first = page.search(SENTENCE)
     slider = page.one("#clothes input[type=range]")
     slider.send_keys(Keys.END)
@@ -141,9 +146,9 @@ def test_the_slider_changes_the_order_and_back(page: Page) -> None:
     assert changed != first
 
 
-def test_an_image_is_opened_large_with_maps_and_closed_by_the_keyboard_alone(page: Page) -> None:
+def test_keyboard_opens_and_closes_an_image_with_maps(page: Page) -> None:
     page.search(SENTENCE)
-    page.one("#search").send_keys("")  # somewhere else
+    page.one("#search").send_keys("")  # moves the focus
     page.press("/")
     assert page.driver.switch_to.active_element == page.one("#sentence textarea")
     page.one("#hits .card").send_keys(Keys.ARROW_RIGHT)
@@ -160,7 +165,7 @@ def test_an_image_is_opened_large_with_maps_and_closed_by_the_keyboard_alone(pag
     page.until(lambda: page.driver.switch_to.active_element.get_attribute("data-row") == page.order()[2])
 
 
-def test_more_like_this_puts_the_image_first(page: Page) -> None:
+def test_more_like_this_ranks_the_image_first(page: Page) -> None:
     page.search(SENTENCE)
     chosen = page.order()[4]
     page.all("#hits .card")[4].click()
@@ -170,20 +175,19 @@ def test_more_like_this_puts_the_image_first(page: Page) -> None:
     assert not page.all("#detail")
 
 
-def test_a_filter_leaves_what_it_says_and_an_impossible_one_is_told(page: Page) -> None:
+def test_filter_selects_images_and_shows_errors(page: Page) -> None:
     page.search(SENTENCE)
-    page.one("#filters button").click()
-    where = page.until(lambda: [box for box in page.all("#where textarea, #where input") if box.is_displayed()])[0]
+    where = filter_box(page)
     where.send_keys("person_id == 2", Keys.ENTER)
     page.until(lambda: len(page.order()) == 6)
-    assert all("person 2" in card.text for card in page.all("#hits .told"))
+    assert all("person 2" in card.text for card in page.all("#hits .caption"))
     where.send_keys(" and camera == 99", Keys.ENTER)
-    page.until(lambda: "No image fits the filter" in page.text("#hits"))
+    page.until(lambda: "No image matches the filter" in page.text("#hits"))
     where.send_keys(" and camra == 1", Keys.ENTER)
     page.until(lambda: "did you mean camera" in page.text("#status .error"))
 
 
-def test_the_hits_are_exported(page: Page) -> None:
+def test_export_downloads_a_zip_file(page: Page) -> None:
     page.search(SENTENCE)
     page.one("#export").click()
     downloads = Path(page.driver.capabilities["chrome"]["userDataDir"]).parent
@@ -196,14 +200,14 @@ def send(page: Page, file: Path) -> None:
     page.one("input[type=file]").send_keys(str(file))
 
 
-def test_a_picture_is_sent_and_the_person_found(page: Page, demo: Any) -> None:
+def test_uploaded_picture_finds_its_person(page: Page, demo: Any) -> None:
     send(page, sorted(demo.photos.rglob("*.jpg"))[0])
     page.until(lambda: "like this picture" in page.text("#status") and page.order())
     assert page.all("#status img")
     assert scores(page)[0] > 0.99
 
 
-def test_a_picture_of_50_mb_is_refused_in_words_and_the_page_goes_on(page: Page, tmp_path: Path) -> None:
+def test_upload_of_50_mb_is_refused_with_a_message(page: Page, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (4100, 4100, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "big.bmp")
     assert (tmp_path / "big.bmp").stat().st_size > 50_000_000
@@ -212,35 +216,33 @@ def test_a_picture_of_50_mb_is_refused_in_words_and_the_page_goes_on(page: Page,
     assert page.search(SENTENCE)
 
 
-def test_mistakes_are_told_where_they_are_made(page: Page) -> None:
+def test_errors_and_notes_are_shown_in_the_status(page: Page) -> None:
     page.one("#search").click()
     page.until(lambda: "the sentence is empty" in page.text("#status .error"))
     page.one("#sentence textarea").send_keys("穿红色外套的女人", Keys.ENTER)
-    page.until(lambda: "the model knows no word of" in page.text("#status .error"))
+    page.until(lambda: "the model's vocabulary has no word of" in page.text("#status .error"))
     page.search("word " * 1000)
     assert "the model reads the first 32" in page.text("#status .note")
 
 
-def test_names_are_text_and_no_script_of_theirs_runs(page: Page) -> None:
+def test_names_are_escaped_and_run_no_script(page: Page) -> None:
     page.search(SENTENCE)
-    page.one("#filters button").click()
-    where = page.until(lambda: [box for box in page.all("#where textarea, #where input") if box.is_displayed()])[0]
-    where.send_keys("path like '%onerror%'", Keys.ENTER)
+    filter_box(page).send_keys("path like '%onerror%'", Keys.ENTER)
     page.until(lambda: len(page.order()) == 1)
-    assert "${window.hit=1}" in page.text("#hits .told")
+    assert "${window.hit=1}" in page.text("#hits .caption")
     page.one("#hits .card").click()
     page.until(lambda: "onerror='window.hit=1'>{{7*7}}.jpg" in page.text("#detail dd"))
     assert page.driver.execute_script("return window.hit === undefined")
 
 
-def test_nothing_is_fetched_from_elsewhere_and_no_error_is_logged(page: Page, demo: Any) -> None:
+def test_page_loads_no_external_resource_and_logs_no_error(page: Page, demo: Any) -> None:
     page.search(SENTENCE)
     loaded = page.driver.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert {name for name in loaded if not name.startswith((demo.address, "data:", "blob:"))} == set()
     assert [entry for entry in page.driver.get_log("browser") if "Uncaught" in entry["message"]] == []
 
 
-def test_on_a_phone_nothing_sticks_out_and_all_can_be_reached(open_page: Callable[..., Page]) -> None:
+def test_phone_layout_fits_the_screen_width(open_page: Callable[..., Page]) -> None:
     phone = open_page(360, 780)
     phone.search(SENTENCE)
 

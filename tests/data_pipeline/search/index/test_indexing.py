@@ -1,4 +1,4 @@
-"""Building an index and keeping it up to date: incremental, resumable, shared by processes."""
+"""Building and updating an index: incremental, resumable, distributed."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from data_pipeline.search.embedder import Embedder
 from data_pipeline.search.index import indexing
 from data_pipeline.synthetic.dataset import synthetic_row
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SENTENCE = "a young woman in a red coat and blue jeans"
 
 
@@ -33,7 +33,7 @@ def build(index: Path, images: Any, model: Any, **options: Any) -> indexing.Inde
 
 
 def contents(index: Path) -> dict[str, bytes]:
-    """Every file of an index that a search reads."""
+    """Returns all files of an index without its lock file."""
     return {
         path.relative_to(index).as_posix(): path.read_bytes()
         for path in sorted(index.rglob("*"))
@@ -47,20 +47,18 @@ def vectors_by_name(index: Path, embedder: Embedder) -> dict[str, np.ndarray]:
         return {name: gallery.vector(row) for row, name in enumerate(names)}
 
 
-def test_vectors_are_those_of_the_model(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+def test_build_index_stores_the_vectors_of_the_model(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     build(tmp_path / "index", photos, embedder)
     for name, vector in vectors_by_name(tmp_path / "index", embedder).items():
         pixels = embedder.processor(images=open_image(photos / name), return_tensors="pt")["pixel_values"]
         with torch.no_grad():
             expected = embedder.model.get_image_features(pixel_values=pixels).pooler_output[0].numpy()
-        # Halves are of length 1 whatever the precision; bfloat16 turns them a little.
+        # Halves have unit length in any precision; bfloat16 changes their direction a little
         np.testing.assert_allclose(np.linalg.norm(vector.reshape(2, -1), axis=1), 1, atol=1e-6)
         assert vector @ expected > 2 * (0.999 if embedder.in_bfloat16 else 0.999999)
 
 
-def test_only_new_and_changed_images_are_embedded_and_gone_ones_leave(
-    photos: Path, embedder: Embedder, tmp_path: Path
-) -> None:
+def test_build_index_embeds_only_changed_images(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     index = tmp_path / "index"
     assert build(index, photos, embedder).embedded == 24
     unchanged = contents(index)
@@ -85,7 +83,7 @@ def test_only_new_and_changed_images_are_embedded_and_gone_ones_leave(
         np.testing.assert_allclose(after[name], vector, atol=2e-2 if embedder.in_bfloat16 else 1e-5)
 
 
-def test_new_metadata_are_taken_over_without_embedding(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+def test_build_index_reuses_vectors_for_new_metadata_and_root(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     index = tmp_path / "index"
     build(index, photos, embedder)
     file = photos / "metadata.csv"
@@ -93,19 +91,14 @@ def test_new_metadata_are_taken_over_without_embedding(photos: Path, embedder: E
     assert build(index, photos, embedder).embedded == 0
     with PersonGallery.open(index, embedder) as gallery:
         assert len(gallery.search_text(SENTENCE, 100, where="time > '2027-01-01'")) == 24
-
-
-def test_moved_images_keep_their_vectors(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
-    index = tmp_path / "index"
-    build(index, photos, embedder)
-    elsewhere = photos.rename(tmp_path / "elsewhere")
-    assert build(index, elsewhere, embedder).embedded == 0
+    moved = photos.rename(tmp_path / "moved")
+    assert build(index, moved, embedder).embedded == 0
     with PersonGallery.open(index, embedder) as gallery:
-        assert gallery.path(0).is_relative_to(elsewhere)
+        assert gallery.path(0).is_relative_to(moved)
 
 
 def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the next runs stop, as on Ctrl-C, when they have written some shards."""
+    """Interrupts later runs, as by Ctrl-C, after some shards."""
     write = indexing.Shards.write
     left = [shards]
 
@@ -119,19 +112,19 @@ def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def count_embedded(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that will hold how many images each later call of the model embeds."""
-    asked: list[int] = []
+    """Returns a list to which each later forward pass appends its number of images."""
+    counts: list[int] = []
     embed_images = embedder.embed_images
 
     def count(pixels: Any, descriptions: Any) -> np.ndarray:
-        asked.append(len(pixels))
+        counts.append(len(pixels))
         return embed_images(pixels, descriptions)
 
     monkeypatch.setattr(embedder, "embed_images", count)
-    return asked
+    return counts
 
 
-def test_a_stopped_run_embeds_the_rest_and_ends_with_the_same_bits(
+def test_interrupted_run_resumes_to_a_bitwise_equal_index(
     photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexing, "SHARD_SIZE", 5)
@@ -141,13 +134,13 @@ def test_a_stopped_run_embeds_the_rest_and_ends_with_the_same_bits(
             stop_after(shards, patched)
             with pytest.raises(KeyboardInterrupt):
                 build(tmp_path / "stopped", photos, embedder, batch_size=2)
-    asked = count_embedded(embedder, monkeypatch)
+    counts = count_embedded(embedder, monkeypatch)
     build(tmp_path / "stopped", photos, embedder, batch_size=2)
-    assert sum(asked) == 24 - 3 * 5
+    assert sum(counts) == 24 - 3 * 5
     assert contents(tmp_path / "stopped") == contents(tmp_path / "unbroken")
 
 
-def test_images_may_change_while_a_run_is_stopped(
+def test_interrupted_run_resumes_with_changed_images(
     photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexing, "SHARD_SIZE", 5)
@@ -157,10 +150,10 @@ def test_images_may_change_while_a_run_is_stopped(
             build(tmp_path / "index", photos, embedder)
     (photos / "a_new_first.png").write_bytes(synthetic_row(0, 7, 0, 0)["image"]["bytes"])
     sorted(photos.rglob("*.jpg"))[0].unlink()
-    asked = count_embedded(embedder, monkeypatch)
+    counts = count_embedded(embedder, monkeypatch)
     report = build(tmp_path / "index", photos, embedder)
     assert report.images == 24
-    assert sum(asked) == 24 - 9  # nine of the ten embedded before are still there
+    assert sum(counts) == 24 - 9  # nine of the ten embedded before are still there
     build(tmp_path / "fresh", photos, embedder)
     fresh = vectors_by_name(tmp_path / "fresh", embedder)
     for name, vector in vectors_by_name(tmp_path / "index", embedder).items():
@@ -170,7 +163,8 @@ def test_images_may_change_while_a_run_is_stopped(
 PROGRAM = """
 import sys
 from accelerate import PartialState
-from data_pipeline.search import build_index, indexing
+from data_pipeline.search import build_index
+from data_pipeline.search.index import indexing
 indexing.SHARD_SIZE = 5
 index, images, model = sys.argv[1:]
 report = build_index(index, images, model, device="cpu", batch_size=2, workers=1, show_progress=False)
@@ -192,10 +186,8 @@ def start(launcher: list[str], tmp_path: Path, *arguments: Path) -> subprocess.P
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bits(
-    photos: Path, model_folder: Path, tmp_path: Path
-) -> None:
-    for number in range(40):  # copies, for a run that is long enough to be killed
+def test_killed_run_resumes_to_a_bitwise_equal_index(photos: Path, model_folder: Path, tmp_path: Path) -> None:
+    for number in range(40):  # copies, so that the run is long enough to be killed
         shutil.copytree(photos / "camera_1", photos / f"copy_{number:02d}", copy_function=shutil.copy2)
     index = tmp_path / "killed"
     run = start([sys.executable], tmp_path, index, photos, model_folder)
@@ -212,7 +204,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bits(
 
 
 @pytest.mark.slow
-def test_two_processes_build_the_same_index_as_one(photos: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_build_an_equal_index(photos: Path, model_folder: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     runs = [
         start([sys.executable], tmp_path, tmp_path / "one", photos, model_folder),
@@ -225,9 +217,9 @@ def test_two_processes_build_the_same_index_as_one(photos: Path, model_folder: P
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
-def test_metadata_may_be_json_lines_or_parquet(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
-    reference = tmp_path / "csv"
-    build(reference, photos, embedder)
+def test_build_index_reads_json_lines_and_parquet(
+    photos: Path, exact: PersonGallery, embedder: Embedder, tmp_path: Path
+) -> None:
     rows = Dataset.from_csv(str(photos / "metadata.csv"), cache_dir=str(tmp_path / "cache"))
     (photos / "metadata.csv").unlink()
     for suffix, write in (("jsonl", rows.to_json), ("parquet", rows.to_parquet)):
@@ -235,28 +227,26 @@ def test_metadata_may_be_json_lines_or_parquet(photos: Path, embedder: Embedder,
         write(str(file))
         build(tmp_path / suffix, photos, embedder)
         file.unlink()
-        with PersonGallery.open(tmp_path / suffix, embedder) as one, PersonGallery.open(reference, embedder) as other:
+        with PersonGallery.open(tmp_path / suffix, embedder) as gallery:
             for where in ("camera > 3", "person_id == 2 and time > '2026-05-14'"):
-                hits = [gallery.search_text(SENTENCE, 100, where=where) for gallery in (one, other)]
-                assert [hit.name for hit in hits[0]] == [hit.name for hit in hits[1]]
-                assert 0 < len(hits[0]) < 24
+                hits, expected = (each.search_text(SENTENCE, 100, where=where) for each in (gallery, exact))
+                assert [hit.name for hit in hits] == [hit.name for hit in expected]
+                assert 0 < len(hits) < 24
 
 
-def test_images_without_metadata_and_metadata_without_images_are_counted(
-    photos: Path, embedder: Embedder, tmp_path: Path
-) -> None:
+def test_build_index_notes_incomplete_metadata(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     file = photos / "metadata.csv"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines[:-2], "camera_9/gone.jpg,8,9,2026-05-01"]))
     notes = build(tmp_path / "index", photos, embedder).notes
     assert len(notes) == 2
-    assert "1 of the images it names are not there: camera_9/gone.jpg" in notes[0]
+    assert "1 of the images in it do not exist: camera_9/gone.jpg" in notes[0]
     assert "2 of 24 images have no row in it" in notes[1]
     with PersonGallery.open(tmp_path / "index", embedder) as gallery:
         assert len(gallery.search_text(SENTENCE, 100, where="person_id is null")) == 2
 
 
-def test_a_description_is_fused_into_the_vector_of_its_image(
+def test_build_index_fuses_descriptions(
     photos: Path, embedder: Embedder, tmp_path: Path, write_descriptions: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedder, "in_bfloat16", False)
@@ -279,7 +269,7 @@ def test_a_description_is_fused_into_the_vector_of_its_image(
 
 
 def dataset_of(files: list[Path] | None) -> Dataset:
-    """Six rows of the common schema, the images as bytes or as files."""
+    """Returns six rows of the common schema, with images as bytes or as files."""
     rows = [synthetic_row(0, person, 0, shot, image_size=(64, 32)) for person in range(3) for shot in range(2)]
     for row, file in zip(rows, files or [], strict=False):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -291,21 +281,21 @@ def dataset_of(files: list[Path] | None) -> Dataset:
     return dataset
 
 
-def test_images_of_a_data_set_that_are_no_files_are_written_into_the_index(embedder: Embedder, tmp_path: Path) -> None:
+def test_build_index_exports_dataset_images_without_files(embedder: Embedder, tmp_path: Path) -> None:
     index, rows = tmp_path / "index", dataset_of(None)
     assert build(index, rows, embedder).images == 6
-    index = index.rename(tmp_path / "moved")  # it takes its images along
+    index = index.rename(tmp_path / "moved")  # with its images
     with PersonGallery.open(index, embedder) as gallery:
         for row, image in enumerate(rows["image"]):
             assert np.array_equal(np.asarray(gallery.image(row)), np.asarray(image.convert("RGB")))
         hit = gallery.search_row(5, top_k=1)[0]
         assert (hit.metadata["person_id"], hit.metadata["captions"]) == (2, rows[5]["captions"])
     report = build(index, rows.select([1, 4]), embedder)
-    assert (report.images, report.removed) == (2, 6)  # rows 1 and 4 have other numbers now
+    assert (report.images, report.removed) == (2, 6)  # the row numbers of 1 and 4 changed
     assert len(list((index / "exported-images").iterdir())) == 2
 
 
-def test_images_of_a_data_set_that_are_files_stay_where_they_are(embedder: Embedder, tmp_path: Path) -> None:
+def test_build_index_refers_to_dataset_image_files(embedder: Embedder, tmp_path: Path) -> None:
     files = [tmp_path / "set" / "imgs" / f"cam_{number % 2}" / f"{number}.png" for number in range(6)]
     rows = dataset_of(files)
     build(tmp_path / "index", rows, embedder)
@@ -315,22 +305,17 @@ def test_images_of_a_data_set_that_are_files_stay_where_they_are(embedder: Embed
         assert not (tmp_path / "index" / "exported-images").exists()
 
 
-def test_a_data_sets_own_descriptions_are_fused_when_asked(embedder: Embedder, tmp_path: Path) -> None:
+def test_build_index_fuses_descriptions_of_a_dataset(embedder: Embedder, tmp_path: Path) -> None:
     rows = dataset_of(None)
     build(tmp_path / "plain", rows, embedder)
     build(tmp_path / "fused", rows, embedder, fuse_descriptions=True)
     plain, fused = (vectors_by_name(tmp_path / name, embedder) for name in ("plain", "fused"))
     for name in plain:
-        assert plain[name][:16] @ fused[name][:16] < 0.999  # the identity half is another
+        assert plain[name][:16] @ fused[name][:16] < 0.999  # the identity half differs
         np.testing.assert_allclose(plain[name][16:], fused[name][16:], atol=2e-2)
 
 
-def test_whole_frames_are_counted(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
-    Image.new("RGB", (64, 36)).save(photos / "frame.png")
-    assert build(tmp_path / "index", photos, embedder).wide == 1
-
-
-def test_the_table_says_what_could_not_be_read(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+def test_build_index_reports_unreadable_and_wide_images(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     (photos / "empty.jpg").touch()
     (photos / "text.png").write_text("no picture")
     whole = sorted(photos.rglob("*.jpg"))[0].read_bytes()
@@ -338,8 +323,9 @@ def test_the_table_says_what_could_not_be_read(photos: Path, embedder: Embedder,
     (tmp_path / "outside.jpg").write_bytes(whole)
     (photos / "link.jpg").symlink_to(tmp_path / "outside.jpg")
     index = tmp_path / "index"
+    Image.new("RGB", (64, 36)).save(photos / "frame.png")
     report = build(index, photos, embedder)
-    assert report.images == 24
+    assert (report.images, report.wide) == (25, 1)
     assert [path for path, _ in report.unreadable] == ["empty.jpg", "half.jpg", "link.jpg", "text.png"]
     assert dict(report.unreadable)["empty.jpg"] == "zero bytes"
     assert "leads out of the folder" in dict(report.unreadable)["link.jpg"]

@@ -1,0 +1,158 @@
+"""Trains one run and writes its result: `python -m data_pipeline.experiments.train_run FOLDER --threads N`."""
+
+import argparse
+import datetime
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from datasets import Dataset
+from filelock import FileLock
+from transformers import set_seed
+from transformers.utils import logging
+
+from modeling_bdam.files import write_json, write_text
+from modeling_bdam.training.build import build_model
+from modeling_bdam.training.checkpoints import find_checkpoint
+from modeling_bdam.training.trainer import BDAMTrainer
+
+from ..benchmarks.loading import load_person_dataset
+from ..sheets.occlusion_map import draw_attention
+from ..sheets.retrieval_sheet import draw_retrieval
+from ..styles.style_captions import with_styled_captions
+from ..training import load_splits, new_trainer, synthetic_size, tokenizer_of, train_and_save
+from .corruption import corrupt_texts
+from .features import branch_features, save_features
+from .plan import parse_settings
+from .provenance import provenance
+from .runs import FAILURE_FILE, TrainingRun
+
+_RUNTIME = ("runtime", "samples_per_second", "steps_per_second")
+
+
+def train_run(folder: Path, threads: int | None = None) -> None:
+    """Trains the run in a folder, resuming from its last checkpoint; does nothing if the run is finished.
+
+    Writes `result.json` and the outputs in `keep`, or `failure.txt` with the error that is raised. A file lock makes
+    other processes that train the same run wait.
+
+    Args:
+        folder: OUTPUT_DIR/runs/KEY, with the `run.json` that `TrainingRun.save` wrote.
+        threads: number of CPU threads; by default that of torch.
+    """
+    started = time.time()
+    run = TrainingRun.load(folder)
+    with FileLock(folder / ".lock"):
+        if not run.is_finished(folder.parents[1]):
+            (folder / FAILURE_FILE).unlink(missing_ok=True)
+            try:
+                _train(run, folder, threads, started)
+            except Exception as error:
+                reason = str(error).replace(str(folder), f"runs/{run.key}")  # the report must not show local paths
+                write_text(folder / FAILURE_FILE, f"{type(error).__name__}: {reason}\n")
+                raise
+        shutil.rmtree(folder / "trainer", ignore_errors=True)
+
+
+def _train(run: TrainingRun, folder: Path, threads: int | None, started: float) -> None:
+    # Settings, data and model.
+    model_args, data_args, args, model_fields = parse_settings(run, folder)
+    checkpoint = find_checkpoint(args)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    set_seed(run.seed)
+    splits = load_splits(data_args, args)
+    splits["train"] = prepare_texts(splits["train"], run.settings.get("texts", {}), run.seed)
+    model, processor = build_model(model_args, data_args, model_fields, tokenizer_of(splits))
+    trainer = new_trainer(model, args, processor, data_args, splits)
+
+    # Training, and encoding of the test split by the best checkpoint.
+    trained = train_and_save(trainer, checkpoint)
+    test = trainer.encode(splits["test"])
+    beta = model.config.clothing_weight
+
+    # Outputs to keep.
+    if "features" in run.keep:
+        encoded = {"test": test, "validation": trainer.encode(splits["validation"])}
+        branches = {"test": branch_features(trainer, splits["test"])}
+        if data_args.dataset_name == ["synthetic"]:
+            branches["probe"] = branch_features(trainer, probe_rows(data_args, run.probe_people))
+        save_features(folder / "features.npz", encoded, branches, beta)
+    if "model" in run.keep:
+        trainer.save_model(str(folder / "model"))
+    if "examples" in run.keep:
+        draw_retrieval(test, splits["test"], beta, folder / "examples" / "retrieval.png")
+        draw_attention(model, processor, splits["test"], folder / "examples" / "attention.png")
+    evaluation = sum(entry.get("eval_runtime", 0.0) for entry in trainer.state.log_history)
+    write_json(
+        folder / "result.json",
+        {
+            "run": run.key,
+            "seed": run.seed,
+            "settings": run.settings,
+            "clothing_weight": beta,
+            "test": without_prefix(trainer.score(test)),
+            "queries": len(test.queries),
+            "gallery": len(test.gallery),
+            "people": len(test.gallery_ids.unique()),
+            **best_checkpoint(trainer),
+            "steps": trainer.state.global_step,
+            # For a resumed run, only the time of the last part is known.
+            "train_seconds": None if checkpoint else round(trained["train_runtime"] - evaluation, 1),
+            "seconds": round(time.time() - started, 1),
+            "resumed": checkpoint is not None,
+            "threads": torch.get_num_threads(),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            **provenance(),
+        },
+    )
+
+
+def prepare_texts(rows: Dataset, texts: dict[str, Any], seed: int) -> Dataset:
+    """Applies the section `texts` of `Row.overrides` to the training rows."""
+    if "style_clustering" in texts and "styled_captions" not in rows.column_names:
+        rows = with_styled_captions(rows, texts["style_clustering"], seed)
+    if texts.get("noise"):
+        rows = corrupt_texts(rows, texts["noise"], seed, clean_only=texts.get("clean_only", False))
+    return rows
+
+
+def probe_rows(data_args: Any, people: int) -> Dataset:
+    """Images of additional synthetic people who are in no split."""
+    test_people = data_args.synthetic_test_people
+    size = synthetic_size(data_args) | {"num_test_people": test_people + people}
+    rows = load_person_dataset("synthetic", synthetic=size, cache_dir=data_args.cache_dir)["test"]
+    images_per_person = len(rows) // (test_people + people)
+    return rows.select(range(test_people * images_per_person, len(rows)))
+
+
+def best_checkpoint(trainer: BDAMTrainer) -> dict[str, Any]:
+    """The validation metrics of the selected checkpoint, and its step."""
+    evaluations = [entry for entry in trainer.state.log_history if "eval_mAP" in entry]
+    best = max(evaluations, key=lambda entry: entry["eval_mAP"])
+    return {"best_step": best["step"], "validation": without_prefix(best)}
+
+
+def without_prefix(metrics: dict[str, float]) -> dict[str, float]:
+    """Renames `eval_rank1` to `rank1`, and drops other entries and timings."""
+    found = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
+    return {name: value for name, value in found.items() if name not in _RUNTIME}
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    train_run(arguments.folder, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
