@@ -155,7 +155,10 @@ class BDAMModel(BDAMPreTrainedModel):
             ValueError: an unknown config field.
         """
         vision_model, text_model = load_tower(vision, "vision_config"), load_tower(text, "text_config")
-        towers = {"vision_config": vision_model.config.to_dict(), "text_config": text_model.config.to_dict()}
+        towers: dict[str, Any] = {
+            "vision_config": vision_model.config.to_dict(),
+            "text_config": text_model.config.to_dict(),
+        }
         return cls(BDAMConfig(**towers, **config_fields), vision_model=vision_model, text_model=text_model)
 
     def get_input_embeddings(self) -> nn.Module:

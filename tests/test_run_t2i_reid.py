@@ -91,7 +91,11 @@ def test_do_eval_of_the_saved_model_gives_equal_metrics(
 
 # Killed and resumed
 
-EIGHT_STEPS = {"max_steps": 8, "save_steps": 3, "per_device_train_batch_size": 18}  # two epochs, with augmentation
+EIGHT_STEPS: dict[str, Any] = {
+    "max_steps": 8,
+    "save_steps": 3,
+    "per_device_train_batch_size": 18,
+}  # two epochs, with augmentation
 
 
 @pytest.fixture(scope="module")

@@ -143,9 +143,9 @@ class _Figure:
         flare = {"dress": 0.045, "coat": 0.014, "jacket": 0.008, "hoodie": 0.008}.get(kind, 0.0)
         cloth(pen, [("polygon", self._outline(_HEM[kind], flare), [])], self.upper, outfit.upper_pattern, self.accent)
         dark = contrast(outfit.upper_color)
-        edge = max(body.hip, body.waist) if not self.side else body.hip * 0.8
+        side = max(body.hip, body.waist) if not self.side else body.hip * 0.8
         if kind in ("sweater", "jacket"):
-            pen.line([(-edge, _HEM[kind] - 0.008), (edge, _HEM[kind] - 0.008)], 0.018, mix(self.upper, dark, 0.35))
+            pen.line([(-side, _HEM[kind] - 0.008), (side, _HEM[kind] - 0.008)], 0.018, mix(self.upper, dark, 0.35))
         if kind == "dress":
             pen.line([(-body.waist, 0.40), (body.waist, 0.40)], 0.014, mix(self.upper, dark, 0.4))
         if self.side:

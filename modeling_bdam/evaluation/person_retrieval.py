@@ -30,13 +30,12 @@ class PersonRetrieval(evaluate.Metric):
     """`evaluate.Metric` around `retrieval_metrics`, with the same errors."""
 
     def _info(self) -> evaluate.MetricInfo:
+        columns = {"query_embeds": datasets.List(datasets.Value("float32")), "query_ids": datasets.Value("int64")}
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
             inputs_description=_INPUTS,
-            features=datasets.Features(
-                {"query_embeds": datasets.List(datasets.Value("float32")), "query_ids": datasets.Value("int64")}
-            ),
+            features=datasets.Features(columns),
         )
 
     def _compute(  # type: ignore[override]

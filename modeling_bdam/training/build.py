@@ -29,7 +29,7 @@ def build_model(
         new_tokenizer: called as `new_tokenizer(vocab_size, max_text_length)` if the text tower is new.
 
     Raises:
-        ValueError: unknown or inconsistent fields of the config, or an image size that the vision tower does not support.
+        ValueError: unknown or inconsistent fields of the config, or an image size that does not fit the vision tower.
         OSError: a checkpoint or tower cannot be read.
     """
     if model_args.model_name_or_path is not None:

@@ -21,7 +21,7 @@ def find_checkpoint(args: BDAMTrainingArguments) -> str | None:
     if args.resume_from_checkpoint is not None:
         if not Path(args.resume_from_checkpoint, "trainer_state.json").is_file():
             raise ValueError(
-                f"--resume_from_checkpoint {args.resume_from_checkpoint}: no checkpoint is there; name a folder checkpoint-STEP"
+                f"--resume_from_checkpoint {args.resume_from_checkpoint}: no checkpoint; name a folder checkpoint-STEP"
             )
         return args.resume_from_checkpoint
     # The trainer state is written last, so a checkpoint without it is incomplete.

@@ -41,7 +41,8 @@ def gather_outputs(output: BDAMOutput, accelerator: Accelerator) -> BDAMOutput:
     if accelerator.num_processes == 1:
         return output
     fields = [name for name in GATHERED_FIELDS if output.get(name) is not None]
-    return BDAMOutput(**{name: gather_with_gradient(output[name]) for name in fields})
+    gathered: dict[str, Any] = {name: gather_with_gradient(output[name]) for name in fields}
+    return BDAMOutput(**gathered)
 
 
 def gather_labels(person_ids: Tensor, inputs: dict[str, Tensor], accelerator: Accelerator) -> PairLabels:

@@ -60,14 +60,8 @@ class RunFacts:
     """Everything a card reports about a run.
 
     Attributes:
-        args: the training arguments.
-        state: step count and best metric of the trainer.
-        data: names of the data.
-        config: of the model.
-        parameters: number of parameters, without LoRA.
-        trained_parameters: number of parameters with a gradient.
-        train_size: size of the training split, if there is one.
-        test_sizes: size of each test split, by the prefix of its metrics.
+        parameters, trained_parameters: number of parameters, without LoRA, and of those with a gradient.
+        train_size, test_sizes: size of the training split, and of each test split by the prefix of its metrics.
     """
 
     args: BDAMTrainingArguments
@@ -97,9 +91,8 @@ def write_model_card(
     args, data = run.args, run.data
     folder = Path(args.output_dir)
     repository = args.hub_model_id or folder.absolute().name
-    results = eval_results(
-        _read(folder / "eval_results.json"), data.evaluated_on, run.config.clothing_weight, args.seed
-    )
+    metrics = _read(folder / "eval_results.json")
+    results = eval_results(metrics, data.evaluated_on, run.config.clothing_weight, args.seed)
     if license is None and list(data.trained_on) == ["synthetic"] and not data.base_models:
         license = "apache-2.0"
     name = name or repository.rpartition("/")[2]
@@ -161,22 +154,20 @@ def eval_results(
         start = key.removesuffix(f"_{figure}")
         short = next((short for short in PROTOCOLS if short and f"{start}_".endswith(f"_{short}")), "")
         prefix, protocol = f"{start}_".removesuffix(short).removesuffix("_"), PROTOCOLS[short]
-        name = evaluated_on.get(prefix, prefix.removeprefix("eval_"))
+        name = evaluated_on.get(prefix, prefix.removeprefix("eval_")).removeprefix("hub:")
+        beta = 0.0 if protocol == "clothes-changing" else clothing_weight
         results.append(
             EvalResult(
                 task_type="zero-shot-image-classification",
                 task_name="Text-to-image person re-identification",
-                dataset_type=name.removeprefix("hub:"),
-                dataset_name=name.removeprefix("hub:"),
+                dataset_type=name,
+                dataset_name=name,
                 dataset_config=protocol,
                 dataset_split="test",
                 metric_type=figure,
                 metric_name=f"{METRICS.get(figure, 'Queries without a match')}, {protocol}",
                 metric_value=value,
-                metric_args={
-                    "clothing_weight": 0.0 if protocol == "clothes-changing" else clothing_weight,
-                    "seed": seed,
-                },
+                metric_args={"clothing_weight": beta, "seed": seed},
             )
         )
     return results

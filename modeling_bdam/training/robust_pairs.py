@@ -55,12 +55,9 @@ def choose_texts(
     The rows are divided over all processes; the result does not depend on the number of processes.
 
     Args:
-        model: on its device; runs in evaluation mode without gradients, its mode is restored.
+        model, batch_size, accelerator, num_workers: see `encode_split`.
         rows: training rows of the common schema.
         collator: rows to a training batch, without augmentation where a row has no seed.
-        batch_size: rows per process and forward pass.
-        accelerator: prepares the loader and gathers the embeddings.
-        num_workers: loader processes.
         borrow: see `texts_of_rows`.
 
     Returns:
@@ -181,12 +178,15 @@ class Chunk:
         embeds, scale = self.embeds, self.logit_scale
         given = same_label_mask(text_rows, self.own)  # [n, n]
         others = self.same_person & ~given
+        # Image against texts
         pairs = [(embeds[image], embeds[text]) for image, text in _PAIRS if text in embeds]
-        losses = [info_nce_of_rows(image, text, scale, given, others) for image, text in pairs]
-        relatives = others & ~same_label_mask(self.own, self.own)
+        losses = [info_nce_of_rows(image, text, scale, given, others) for image, text in pairs]  # [n] each
+
+        # Texts against the other texts of the person
+        relatives = others & ~same_label_mask(self.own, self.own)  # [n, n]
         for texts in self._texts():
             similarity = scale * texts[text_rows] @ texts.T  # [n, n]
-            strangers = masked_logsumexp(similarity, ~(self.same_person | given))
+            strangers = masked_logsumexp(similarity, ~(self.same_person | given))  # [n]
             # logsumexp, dominated by the nearest text of the person, since people change clothes
             deficit = strangers - masked_logsumexp(similarity, relatives)
             losses.append(torch.where(relatives.any(dim=1), F.softplus(deficit), 0.0))
@@ -212,7 +212,7 @@ class Chunk:
         Returns:
             its index in the chunk, -1 where there is none, and the cosine similarity of the two images, [n] each.
         """
-        images = self.embeds["image_clothing_embeds"]
+        images = self.embeds["image_clothing_embeds"]  # [n, projection_dim]
         possible = self.same_person & candidates & ~same_label_mask(self.own, self.own)
         similarity, nearest = (images @ images.T).masked_fill(~possible, -torch.inf).max(dim=1)
         return torch.where(possible.any(dim=1), nearest, -1), similarity
@@ -249,9 +249,8 @@ class Mixture:
         """
         losses, strangers = losses.double(), strangers.double()
         lower = losses[losses <= losses.median()]
-        found = cls(
-            Normal(lower.mean(), losses.std()), Normal(strangers.mean(), strangers.std()), losses.new_tensor(0.5)
-        )
+        right, wrong = Normal(lower.mean(), losses.std()), Normal(strangers.mean(), strangers.std())
+        found = cls(right, wrong, share=losses.new_tensor(0.5))
         for _ in range(_FIT_STEPS):
             belongs = found.log_odds(losses).sigmoid()  # [N]
             mean = (belongs * losses).sum() / belongs.sum()
@@ -270,23 +269,14 @@ class Mixture:
         return (self.log_odds(losses.double()) > math.log(certainty / (1 - certainty))) | (losses <= self.right.mean)
 
 
+@dataclass
 class TextChoice:
-    """State of the choice of texts in a run.
+    """State of the choice of texts in a run, which an exact resume needs.
 
     Attributes:
         epoch: the last epoch that has begun, -1 before the first.
         text_rows: see `choose_texts`; None if each row has its own texts.
     """
 
-    def __init__(self) -> None:
-        self.epoch = -1
-        self.text_rows: Tensor | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything an exact resume needs."""
-        return {"epoch": self.epoch, "text_rows": self.text_rows}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from `state_dict`."""
-        self.epoch = state["epoch"]
-        self.text_rows = None if state["text_rows"] is None else state["text_rows"].cpu()
+    epoch: int = -1
+    text_rows: Tensor | None = None

@@ -69,7 +69,7 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         if self.num_blocks == 0:
             raise ValueError(
                 f"{len(people)} training images of {len(self.rows_of_person)} people make {groups} groups of "
-                f"{images_per_person}, one batch over all processes takes {self.groups_per_block}: lower the batch size."
+                f"{images_per_person}, one batch of all processes takes {self.groups_per_block}: lower the batch size"
             )
 
     def use_texts(self, text_rows: np.ndarray | None) -> None:

@@ -198,7 +198,8 @@ class BDAMTrainer(Trainer):
 
         # Weighted sum over the tasks, plus the gate regularization with its fixed weight
         weights = self._current_task_weights(losses, output)  # [K]
-        total = torch.dot(weights, torch.stack(list(losses.values())))
+        weighted = (weight * loss for weight, loss in zip(weights, losses.values(), strict=True))
+        total = sum(weighted, start=weights.new_zeros(()))
         if self.args.gate_regularization_weight > 0 and (gathered.gate is not None or gathered.fusion_gate is not None):
             gates = gate_regularization(gathered.gate, gathered.fusion_gate)
             total = total + self.args.gate_regularization_weight * gates
@@ -366,7 +367,7 @@ class BDAMTrainer(Trainer):
         if self.task_weighting is not None:
             torch.save(self.task_weighting.state_dict(), Path(output_dir, TASK_WEIGHTING_FILE))
         if self.args.robust_pairs:
-            torch.save(self.text_choice.state_dict(), Path(output_dir, TEXT_CHOICE_FILE))
+            torch.save(vars(self.text_choice), Path(output_dir, TEXT_CHOICE_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -381,7 +382,7 @@ class BDAMTrainer(Trainer):
             self.task_weighting = self._new_task_weighting(state["tasks"])
             self.task_weighting.load_state_dict(state)
         if self.args.robust_pairs and (state := saved(TEXT_CHOICE_FILE)) is not None:
-            self.text_choice.load_state_dict(state)
+            self.text_choice = TextChoice(state["epoch"], None if (rows := state["text_rows"]) is None else rows.cpu())
 
     # Hub
 
@@ -409,6 +410,7 @@ class BDAMTrainer(Trainer):
         if not self.is_world_process_zero():
             return
         model = self.accelerator.unwrap_model(self.model)
+        rows = self.train_dataset.rows if isinstance(self.train_dataset, KeyedDataset) else None
         facts = RunFacts(
             args=self.args,
             state=self.state,
@@ -416,7 +418,7 @@ class BDAMTrainer(Trainer):
             config=model.config,
             parameters=sum(value.numel() for name, value in model.named_parameters() if ".lora_" not in name),
             trained_parameters=self.get_num_trainable_parameters(),
-            train_size=SplitSize.of_rows(self.train_dataset.rows) if self.train_dataset is not None else None,
+            train_size=SplitSize.of_rows(rows) if rows is not None else None,
             test_sizes=self.scored,
         )
         write_model_card(facts, model_name, license, [tags] if isinstance(tags, str) else tags)

@@ -1,6 +1,8 @@
-"""Each loss against a slow oracle in float64, written from its definition with plain loops."""
+"""Tests of each loss against a naive oracle in float64, written from its definition with plain loops."""
 
+import doctest
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from modeling_bdam import losses_bdam as losses
 
 DOUBLE = torch.float64
+EACH_CONTRASTIVE_LOSS = pytest.mark.parametrize("name", ["info_nce", "adversarial"])
+pytestmark = pytest.mark.usefixtures("seed")
+
+
+def test_doctests_of_the_losses() -> None:
+    results = doctest.testmod(losses)
+    assert results.attempted > 0
+    assert results.failed == 0
 
 
 def unit_rows(*shape: int) -> Tensor:
@@ -51,14 +61,9 @@ def slow_adversarial(clothing: Tensor, text: Tensor, scale: float, positives: Te
     return total / len(clothing)
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def awkward_positives() -> Tensor:
-    """[6, 8]: several positives, one, none (row 2), and no negatives (row 3)."""
+    """[6, 8]: one positive, several, none (row 2), and no negatives (row 3)."""
     positives = torch.rand(6, 8) < 0.3
     positives[0] = torch.tensor([1, 0, 0, 0, 0, 0, 0, 0]).bool()
     positives[1] = torch.tensor([1, 1, 1, 0, 0, 0, 0, 0]).bool()
@@ -67,44 +72,42 @@ def awkward_positives() -> Tensor:
     return positives
 
 
-# --- masks
-
-
 def test_same_label_mask_marks_equal_labels() -> None:
     mask = losses.same_label_mask(torch.tensor([3, 5]), torch.tensor([5, 3, 3]))
     assert mask.tolist() == [[False, True, True], [True, False, False]]
 
 
-@pytest.mark.parametrize("padding_side", ["left", "right"])
-def test_same_text_mask_compares_tokens_whatever_the_padding(padding_side: str) -> None:
+def padded(texts: list[list[int]], width: int, pad_id: int, left: bool) -> tuple[Tensor, Tensor]:
+    """Ids and mask [N, width] of texts."""
+    ids, mask = [], []
+    for text in texts:
+        padding, ones = (width - len(text)) * [pad_id], len(text) * [1]
+        zeros = len(padding) * [0]
+        ids.append(padding + text if left else text + padding)
+        mask.append(zeros + ones if left else ones + zeros)
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_same_text_mask_compares_tokens_without_padding(left: bool) -> None:
     # Prefixes of each other, other orders, a real token 0 (also a padding id), and an empty text.
     texts = [[7, 8], [7, 8, 0], [7, 8, 0, 0], [8, 7], [7], [0], [], [7, 8], [1, 2, 3, 4]]
-    row_texts, column_texts = [*texts[:6], []], texts
-
-    def padded(batch: list[list[int]], width: int, pad_id: int, side: str) -> tuple[Tensor, Tensor]:
-        ids, mask = [], []
-        for text in batch:
-            pad = width - len(text)
-            before, after = (pad, 0) if side == "left" else (0, pad)
-            ids.append([pad_id] * before + text + [pad_id] * after)
-            mask.append([0] * before + [1] * len(text) + [0] * after)
-        return torch.tensor(ids), torch.tensor(mask)
-
-    mask = losses.same_text_mask(*padded(row_texts, 4, 0, "right"), *padded(column_texts, 7, 9, padding_side))
-    assert mask.tolist() == [[row == column for column in column_texts] for row in row_texts]
+    mask = losses.same_text_mask(*padded(texts[:7], 4, 0, left=False), *padded(texts, 7, 9, left))
+    assert mask.tolist() == [[row == column for column in texts] for row in texts[:7]]
 
 
-def test_same_text_mask_agrees_with_list_comparison_on_random_texts() -> None:
+def test_same_text_mask_equals_list_comparison() -> None:
     ids, lengths = torch.randint(0, 2, (40, 5)), torch.randint(1, 6, (40,))
-    mask = (torch.arange(5) < lengths[:, None]).long()
-    lists = [row[:length].tolist() for row, length in zip(ids, lengths.tolist(), strict=True)]
-    expected = [[row == column for column in lists[10:]] for row in lists[:10]]
-    assert losses.same_text_mask(ids[:10], mask[:10], ids[10:], mask[10:]).tolist() == expected
+    texts = [row[:length].tolist() for row, length in zip(ids, lengths.tolist(), strict=True)]
+    expected = [[row == column for column in texts[10:]] for row in texts[:10]]
+    assert (
+        losses.same_text_mask(*padded(texts[:10], 5, 0, False), *padded(texts[10:], 5, 0, False)).tolist() == expected
+    )
 
 
-def test_same_text_mask_keeps_the_order_of_the_tokens_of_long_texts() -> None:
+def test_same_text_mask_keeps_the_order_of_long_texts() -> None:
     ids = torch.randint(0, 30000, (4, 200))
-    mask = (torch.rand(4, 200) < 0.7).long()  # padding strewn in, which a sort that is not stable would scramble
+    mask = (torch.rand(4, 200) < 0.7).long()  # with padding inside, which an unstable sort would shuffle
     width = int(mask.sum(dim=1).max())
     packed, packed_mask = torch.zeros(4, width, dtype=torch.long), torch.zeros(4, width, dtype=torch.long)
     for row in range(4):
@@ -113,28 +116,23 @@ def test_same_text_mask_keeps_the_order_of_the_tokens_of_long_texts() -> None:
     assert torch.equal(losses.same_text_mask(ids, mask, packed, packed_mask), torch.eye(4).bool())
 
 
-# --- InfoNCE
-
-
+@pytest.mark.parametrize("share", [0.0, 0.2])
 @pytest.mark.parametrize("scale", [1.0, 14.0])
-def test_info_nce_equals_the_loop(awkward_positives: Tensor, scale: float) -> None:
+def test_info_nce_equals_the_oracle(awkward_positives: Tensor, scale: float, share: float) -> None:
     queries, keys = unit_rows(6, 5), unit_rows(8, 5)
-    ignored = torch.rand(6, 8) < 0.2
-    for skip in (None, ignored):
-        expected = slow_info_nce(
-            queries, keys, scale, awkward_positives, torch.zeros(6, 8).bool() if skip is None else skip
-        )
-        got = losses.info_nce(queries, keys, scale, awkward_positives, skip)
-        assert got.item() == pytest.approx(expected, rel=1e-10)
+    ignored = torch.rand(6, 8) < share
+    expected = slow_info_nce(queries, keys, scale, awkward_positives, ignored)
+    got = losses.info_nce(queries, keys, scale, awkward_positives, ignored if share else None)
+    assert got.item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_info_nce_with_one_positive_a_row_is_cross_entropy() -> None:
+def test_info_nce_with_one_positive_per_row_is_cross_entropy() -> None:
     queries, keys = unit_rows(5, 4), unit_rows(5, 4)
     expected = torch.nn.functional.cross_entropy(7 * queries @ keys.T, torch.arange(5))
     torch.testing.assert_close(losses.info_nce(queries, keys, 7.0, torch.eye(5).bool()), expected)
 
 
-def test_info_nce_gives_no_gradient_between_a_query_and_an_ignored_key() -> None:
+def test_info_nce_has_no_gradient_for_ignored_pairs() -> None:
     queries, keys = unit_rows(1, 4), unit_rows(3, 4).requires_grad_()
     positives, ignored = torch.tensor([[True, False, False]]), torch.tensor([[False, False, True]])
     losses.info_nce(queries, keys, 5.0, positives, ignored).backward()
@@ -143,20 +141,17 @@ def test_info_nce_gives_no_gradient_between_a_query_and_an_ignored_key() -> None
     assert (keys.grad[2] == 0).all()
 
 
-def test_info_nce_gradient_is_right(awkward_positives: Tensor) -> None:
-    queries, keys = unit_rows(6, 3).requires_grad_(), unit_rows(8, 3).requires_grad_()
+@EACH_CONTRASTIVE_LOSS
+def test_contrastive_losses_pass_gradcheck(awkward_positives: Tensor, name: str) -> None:
+    rows, columns = unit_rows(6, 3).requires_grad_(), unit_rows(8, 3).requires_grad_()
     scale = torch.tensor(3.0, dtype=DOUBLE, requires_grad=True)
-    ignored = torch.rand(6, 8) < 0.2
-    assert torch.autograd.gradcheck(
-        lambda q, k, s: losses.info_nce(q, k, s, awkward_positives, ignored), (queries, keys, scale)
-    )
+    masks = [awkward_positives, torch.rand(6, 8) < 0.2][: 2 if name == "info_nce" else 1]
+    assert torch.autograd.gradcheck(lambda *inputs: getattr(losses, name)(*inputs, *masks), (rows, columns, scale))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["info_nce", "adversarial"])
-def test_contrastive_losses_stay_finite_at_scale_10000(
-    awkward_positives: Tensor, name: str, dtype: torch.dtype
-) -> None:
+@EACH_CONTRASTIVE_LOSS
+def test_contrastive_losses_are_finite_at_scale_10000(awkward_positives: Tensor, name: str, dtype: torch.dtype) -> None:
     rows = unit_rows(6, 5).to(dtype).requires_grad_()
     columns = unit_rows(8, 5).to(dtype).requires_grad_()
     scale = torch.tensor(1e4, requires_grad=True)
@@ -164,15 +159,15 @@ def test_contrastive_losses_stay_finite_at_scale_10000(
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.isfinite()
-    assert loss > 100  # the worst rows are far off at this scale, so a loss that lost them would be small
+    assert loss > 100  # the worst rows dominate at this scale
     for tensor in (rows, columns, scale):
         assert tensor.grad is not None
         assert tensor.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("fill", [True, False])
-@pytest.mark.parametrize("name", ["info_nce", "adversarial"])
-def test_contrastive_losses_are_zero_without_negatives_or_without_positives(name: str, fill: bool) -> None:
+@EACH_CONTRASTIVE_LOSS
+def test_contrastive_losses_are_zero_without_pairs(name: str, fill: bool) -> None:
     rows, columns = unit_rows(3, 4).float().requires_grad_(), unit_rows(3, 4).float()
     loss = getattr(losses, name)(rows, columns, 100.0, torch.full((3, 3), fill))
     loss.backward()
@@ -181,7 +176,7 @@ def test_contrastive_losses_are_zero_without_negatives_or_without_positives(name
     assert (rows.grad == 0).all()
 
 
-@pytest.mark.parametrize("name", ["info_nce", "adversarial"])
+@EACH_CONTRASTIVE_LOSS
 def test_contrastive_losses_ignore_autocast(awkward_positives: Tensor, name: str) -> None:
     rows, columns = unit_rows(6, 64).float(), unit_rows(8, 64).float()
     expected = getattr(losses, name)(rows, columns, 100.0, awkward_positives)
@@ -189,8 +184,8 @@ def test_contrastive_losses_ignore_autocast(awkward_positives: Tensor, name: str
         assert getattr(losses, name)(rows, columns, 100.0, awkward_positives).item() == expected.item()
 
 
-@pytest.mark.parametrize("name", ["info_nce", "adversarial"])
-def test_mean_over_processes_is_the_one_process_contrastive_loss(awkward_positives: Tensor, name: str) -> None:
+@EACH_CONTRASTIVE_LOSS
+def test_mean_over_ranks_equals_single_process_contrastive(awkward_positives: Tensor, name: str) -> None:
     loss = getattr(losses, name)
     rows, columns = unit_rows(6, 5).requires_grad_(), unit_rows(8, 5).requires_grad_()
     whole = loss(rows, columns, 9.0, awkward_positives)
@@ -202,25 +197,22 @@ def test_mean_over_processes_is_the_one_process_contrastive_loss(awkward_positiv
     )
 
 
-# --- triplet
-
-
 @pytest.mark.parametrize("margin", [0.0, 0.3, 5.0])
-def test_triplet_equals_the_loop(margin: float) -> None:
-    ids = [4, 4, 7, 7, 7, 4, 1, 9]  # 1 and 9 have no positive
+def test_triplet_equals_the_oracle(margin: float) -> None:
+    ids = [4, 4, 7, 7, 7, 4, 1, 9]  # 1 and 9 have no positives
     features = torch.randn(8, 5, dtype=DOUBLE)
     labels = torch.tensor(ids)
     got = losses.triplet(features, features, labels, labels, margin)
     assert got.item() == pytest.approx(slow_triplet(features, ids, margin), rel=1e-12)
 
 
-def test_triplet_gradient_is_right() -> None:
+def test_triplet_passes_gradcheck() -> None:
     features, labels = torch.randn(6, 3, dtype=DOUBLE, requires_grad=True), torch.tensor([0, 0, 1, 1, 2, 2])
     assert torch.autograd.gradcheck(lambda f: losses.triplet(f, f, labels, labels, 2.0), (features,))
 
 
 @pytest.mark.parametrize("ids", [[1, 2, 3, 4], [5, 5, 5, 5]], ids=["no positives", "no negatives"])
-def test_triplet_without_any_triplet_is_zero_with_zero_gradient(ids: list[int]) -> None:
+def test_triplet_without_triplets_is_zero(ids: list[int]) -> None:
     features, labels = torch.randn(4, 3, requires_grad=True), torch.tensor(ids)
     loss = losses.triplet(features, features, labels, labels, 0.3)
     loss.backward()
@@ -229,7 +221,7 @@ def test_triplet_without_any_triplet_is_zero_with_zero_gradient(ids: list[int]) 
     assert (features.grad == 0).all()
 
 
-def test_triplet_of_coinciding_features_is_the_margin_with_a_finite_gradient() -> None:
+def test_triplet_of_equal_features_is_the_margin() -> None:
     features, labels = torch.ones(4, 3, requires_grad=True), torch.tensor([0, 0, 1, 1])
     loss = losses.triplet(features, features, labels, labels, 0.25)
     loss.backward()
@@ -238,7 +230,7 @@ def test_triplet_of_coinciding_features_is_the_margin_with_a_finite_gradient() -
     assert features.grad.isfinite().all()
 
 
-def test_mean_over_processes_is_the_one_process_triplet() -> None:
+def test_mean_over_ranks_equals_single_process_triplet() -> None:
     labels = torch.tensor([0, 0, 1, 1, 0, 2, 1, 2])
     features = torch.randn(8, 5, dtype=DOUBLE, requires_grad=True)
     whole = losses.triplet(features, features, labels, labels, 1.0)
@@ -250,31 +242,20 @@ def test_mean_over_processes_is_the_one_process_triplet() -> None:
     )
 
 
-# --- adversarial
-
-
-def test_adversarial_equals_the_loop(awkward_positives: Tensor) -> None:
+def test_adversarial_equals_the_oracle(awkward_positives: Tensor) -> None:
     clothing, text = unit_rows(6, 5), unit_rows(8, 5)
     expected = slow_adversarial(clothing, text, 5.0, awkward_positives)
     assert losses.adversarial(clothing, text, 5.0, awkward_positives).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_adversarial_gradient_is_right(awkward_positives: Tensor) -> None:
-    clothing, text = unit_rows(6, 3).requires_grad_(), unit_rows(8, 3).requires_grad_()
-    scale = torch.tensor(3.0, dtype=DOUBLE, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda c, t, s: losses.adversarial(c, t, s, awkward_positives), (clothing, text, scale)
-    )
-
-
-def test_descending_the_adversarial_loss_lowers_similarity_to_the_positive() -> None:
+def test_adversarial_descent_lowers_similarity_to_positives() -> None:
     clothing, text = unit_rows(3, 4).requires_grad_(), unit_rows(3, 4)
     losses.adversarial(clothing, text, 2.0, torch.eye(3).bool()).backward()
     assert clothing.grad is not None
     assert ((-clothing.grad * text).sum(dim=1) < 0).all()
 
 
-def test_gradient_reversal_keeps_the_value_and_turns_the_gradient() -> None:
+def test_gradient_reversal_negates_only_the_gradient() -> None:
     x = torch.randn(3, 2, requires_grad=True)
     y = losses.gradient_reversal(x, 0.5)
     (y * torch.arange(6.0).view(3, 2)).sum().backward()
@@ -283,15 +264,12 @@ def test_gradient_reversal_keeps_the_value_and_turns_the_gradient() -> None:
     assert torch.equal(x.grad, -0.5 * torch.arange(6.0).view(3, 2))
 
 
-# --- decoupling and gates
-
-
 @pytest.mark.parametrize(("batch", "width"), [(5, 9), (9, 5), (6, 6), (2, 3)])
-def test_hsic_equals_the_trace_with_the_centring_matrix(batch: int, width: int) -> None:
+def test_hsic_equals_the_trace_with_the_centering_matrix(batch: int, width: int) -> None:
     identity = torch.randn(batch, width, dtype=DOUBLE, requires_grad=True)
     clothing = torch.randn(batch, width, dtype=DOUBLE, requires_grad=True) + 3
-    centring = torch.eye(batch, dtype=DOUBLE) - torch.ones(batch, batch, dtype=DOUBLE) / batch
-    product = (identity @ identity.T) @ centring @ (clothing @ clothing.T) @ centring
+    centering = torch.eye(batch, dtype=DOUBLE) - torch.ones(batch, batch, dtype=DOUBLE) / batch
+    product = (identity @ identity.T) @ centering @ (clothing @ clothing.T) @ centering
     expected = torch.trace(product) / (batch - 1) ** 2
     got = losses.hsic(identity, clothing)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=0)
@@ -301,13 +279,13 @@ def test_hsic_equals_the_trace_with_the_centring_matrix(batch: int, width: int) 
 
 
 @pytest.mark.parametrize(("batch", "width"), [(4, 64), (64, 4)])
-def test_hsic_costs_the_smaller_of_batch_and_width_squared(batch: int, width: int) -> None:
+def test_hsic_computes_the_smaller_of_two_products(batch: int, width: int) -> None:
     with FlopCounterMode(display=False) as counter:
         losses.hsic(torch.randn(batch, width), torch.randn(batch, width))
     assert 0 < counter.get_total_flops() <= 4 * min(batch**2 * width, batch * width**2)
 
 
-def test_hsic_of_one_sample_is_zero_with_zero_gradient() -> None:
+def test_hsic_of_one_sample_is_zero() -> None:
     identity = torch.randn(1, 4, requires_grad=True)
     loss = losses.hsic(identity, torch.randn(1, 4))
     loss.backward()
@@ -316,15 +294,15 @@ def test_hsic_of_one_sample_is_zero_with_zero_gradient() -> None:
     assert (identity.grad == 0).all()
 
 
-def test_hsic_of_half_precision_features_is_computed_in_float32() -> None:
-    # tr(K H K H) is about 1e8 here: more than float16 holds.
+def test_hsic_of_half_precision_uses_float32() -> None:
+    # tr(K H K H) is about 1e8, which overflows float16.
     identity = (100 * torch.randn(8, 16)).half()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = losses.hsic(identity, identity)
     torch.testing.assert_close(loss.double(), losses.hsic(identity.double(), identity.double()), rtol=1e-5, atol=0)
 
 
-def test_gate_regularization_is_the_distance_of_the_means_from_one_half() -> None:
+def test_gate_regularization_is_squared_distance_from_half() -> None:
     bdam_gate, image_weight = torch.rand(7, 4, dtype=DOUBLE), torch.rand(7, dtype=DOUBLE)
     fusion_gate = torch.stack([image_weight, 1 - image_weight], dim=1)
     mean_gate = sum(bdam_gate.flatten().tolist()) / 28
@@ -335,50 +313,32 @@ def test_gate_regularization_is_the_distance_of_the_means_from_one_half() -> Non
     assert losses.gate_regularization(bdam_gate, fusion_gate).item() == pytest.approx(bdam_term + fusion_term)
 
 
-def test_gate_regularization_leaves_a_single_sample_free_to_choose() -> None:
+def test_gate_regularization_ignores_single_samples() -> None:
     assert losses.gate_regularization(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), None).item() == 0
 
 
-# --- bad input
+ones, eye = torch.ones, torch.eye(2).bool()
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("name", "arguments", "message"),
     [
-        (lambda: losses.same_label_mask(torch.zeros(2, 1), torch.zeros(2)), "labels must be"),
-        (lambda: losses.same_text_mask(*(torch.ones(s) for s in ((2, 3), (2, 4), (2, 3), (2, 3)))), "row ids and mask"),
-        (
-            lambda: losses.info_nce(torch.ones(2, 3), torch.ones(2, 4), 1.0, torch.eye(2).bool()),
-            r"\[2, 3\] and \[2, 4\]",
-        ),
-        (lambda: losses.info_nce(torch.ones(0, 3), torch.ones(2, 3), 1.0, torch.ones(0, 2).bool()), "at least one row"),
-        (
-            lambda: losses.info_nce(torch.ones(2, 3), torch.ones(4, 3), 1.0, torch.eye(2).bool()),
-            "positives must be bool",
-        ),
-        (lambda: losses.info_nce(torch.ones(2, 3), torch.ones(2, 3), 1.0, torch.eye(2)), "positives must be bool"),
-        (
-            lambda: losses.info_nce(torch.ones(2, 3), torch.ones(2, 3), 1.0, torch.eye(2).bool(), torch.eye(3).bool()),
-            "ignored must be bool",
-        ),
-        (
-            lambda: losses.adversarial(torch.ones(2, 3), torch.ones(2, 3), torch.ones(2), torch.eye(2).bool()),
-            "logit_scale must be one number",
-        ),
-        (
-            lambda: losses.triplet(torch.ones(2, 3), torch.ones(2, 3), torch.ones(2), torch.ones(3), 0.1),
-            "one identity each",
-        ),
-        (
-            lambda: losses.triplet(torch.ones(2, 3), torch.ones(4, 3), torch.ones(2), torch.ones(4), 0.1, 3),
-            "offset must be",
-        ),
-        (lambda: losses.hsic(torch.ones(3, 2), torch.ones(2, 2)), "one shape"),
-        (lambda: losses.gate_regularization(None, None), "at least one gate"),
-        (lambda: losses.gate_regularization(None, torch.ones(2, 3)), r"fusion_gate must be \[B, 2\]"),
-        (lambda: losses.gate_regularization(torch.ones(3), None), r"bdam_gate must be \[B, D\]"),
+        ("same_label_mask", (ones(2, 1), ones(2)), "labels must be"),
+        ("same_text_mask", (ones(2, 3), ones(2, 4), ones(2, 3), ones(2, 3)), "row ids and mask"),
+        ("info_nce", (ones(2, 3), ones(2, 4), 1.0, eye), r"\[2, 3\] and \[2, 4\]"),
+        ("info_nce", (ones(0, 3), ones(2, 3), 1.0, ones(0, 2).bool()), "at least one row"),
+        ("info_nce", (ones(2, 3), ones(4, 3), 1.0, eye), "positives must be bool"),
+        ("info_nce", (ones(2, 3), ones(2, 3), 1.0, torch.eye(2)), "positives must be bool"),
+        ("info_nce", (ones(2, 3), ones(2, 3), 1.0, eye, torch.eye(3).bool()), "ignored must be bool"),
+        ("adversarial", (ones(2, 3), ones(2, 3), ones(2), eye), "logit_scale must be one number"),
+        ("triplet", (ones(2, 3), ones(2, 3), ones(2), ones(3), 0.1), "one identity each"),
+        ("triplet", (ones(2, 3), ones(4, 3), ones(2), ones(4), 0.1, 3), "offset must be"),
+        ("hsic", (ones(3, 2), ones(2, 2)), "one shape"),
+        ("gate_regularization", (None, None), "at least one gate"),
+        ("gate_regularization", (None, ones(2, 3)), r"fusion_gate must be \[B, 2\]"),
+        ("gate_regularization", (ones(3), None), r"bdam_gate must be \[B, D\]"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(call, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_losses_refuse_inconsistent_shapes(name: str, arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        call()
+        getattr(losses, name)(*arguments)

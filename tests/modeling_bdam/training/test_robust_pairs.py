@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modeling_bdam import BDAMConfig, BDAMModel
 from modeling_bdam.training import robust_pairs as noisy_pairs
-from modeling_bdam.training.robust_pairs import Chunk, Mixture, TextChoice, choose_texts, texts_of_rows
+from modeling_bdam.training.robust_pairs import Chunk, Mixture, choose_texts, texts_of_rows
 
 from ..tensor_rows import TensorRows, collate
 
@@ -196,12 +196,3 @@ def test_losses_like_those_of_strangers_are_implausible_whatever_their_share(sha
     assert (mixture.is_plausible(losses, 0.99) <= found).all()
     assert mixture.is_plausible(losses, 0.99).sum() < found.sum() or share == 0
     assert mixture.is_plausible(torch.tensor([-8.0]))[0]  # nearer to the wider group, in its own deviations
-
-
-def test_a_state_continues() -> None:
-    first, second = TextChoice(), TextChoice()
-    first.epoch, first.text_rows = 3, torch.tensor([0, -1])
-    second.load_state_dict(first.state_dict())
-    assert second.epoch == 3
-    assert second.text_rows is not None
-    assert second.text_rows.tolist() == [0, -1]

@@ -88,9 +88,7 @@ def test_freezing_stops_where_it_is_told(towers: str, tiny_config: MakeConfig, m
 @pytest.mark.parametrize("layers", [3, -2])
 def test_more_layers_than_there_are_cannot_be_frozen(layers: int, tiny_config: MakeConfig) -> None:
     model = BDAMModel(tiny_config())
-    with pytest.raises(
-        ValueError, match=f"^cannot freeze {layers} layers of a bert tower with 2; -1 freezes all$"
-    ):
+    with pytest.raises(ValueError, match=f"^cannot freeze {layers} layers of a bert tower with 2; -1 freezes all$"):
         freeze_layers(model.text_model, layers)
 
 
