@@ -98,11 +98,10 @@ def test_same_text_mask_compares_tokens_without_padding(left: bool) -> None:
 
 def test_same_text_mask_equals_list_comparison() -> None:
     ids, lengths = torch.randint(0, 2, (40, 5)), torch.randint(1, 6, (40,))
-    texts = [row[:length].tolist() for row, length in zip(ids, lengths.tolist(), strict=True)]
-    expected = [[row == column for column in texts[10:]] for row in texts[:10]]
-    assert (
-        losses.same_text_mask(*padded(texts[:10], 5, 0, False), *padded(texts[10:], 5, 0, False)).tolist() == expected
-    )
+    mask = (torch.arange(5) < lengths[:, None]).long()
+    lists = [row[:length].tolist() for row, length in zip(ids, lengths.tolist(), strict=True)]
+    expected = [[row == column for column in lists[10:]] for row in lists[:10]]
+    assert losses.same_text_mask(ids[:10], mask[:10], ids[10:], mask[10:]).tolist() == expected
 
 
 def test_same_text_mask_keeps_the_order_of_long_texts() -> None:

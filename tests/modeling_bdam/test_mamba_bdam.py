@@ -1,4 +1,4 @@
-"""The state space block against mamba_ssm's reference and transformers' MambaMixer, in float64."""
+"""Tests of the Mamba layer against mamba_ssm's reference and transformers' MambaMixer, in float64."""
 
 import importlib.util
 import math
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import MambaConfig
 from transformers.dynamic_module_utils import get_imports
-from transformers.models.mamba.modeling_mamba import MambaMixer  # before any stub: it looks for kernels when imported
+from transformers.models.mamba.modeling_mamba import MambaMixer  # before the stubs: its import looks for kernels
 
 from modeling_bdam import mamba_bdam
 from modeling_bdam.mamba_bdam import MambaBlock
@@ -32,13 +32,13 @@ def block() -> MambaBlock:
 
 @pytest.fixture
 def double_references(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both references cast to float32 by `Tensor.float`; a float64 comparison needs them to cast to float64."""
+    """Makes both references compute in float64: they cast by `Tensor.float`."""
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
 
 
 @pytest.fixture
 def mamba_simple() -> Iterator[ModuleType]:
-    """The file of `mamba_ssm.Mamba`, on its reference scan; its compiled extension, if absent, is an empty stub."""
+    """The module of `mamba_ssm.Mamba` with its reference scan; a missing compiled extension is an empty stub."""
     if importlib.util.find_spec("mamba_ssm") is None:
         pytest.skip("mamba_ssm is not installed: MAMBA_SKIP_CUDA_BUILD=TRUE pip install --no-deps mamba-ssm")
     if importlib.util.find_spec("triton") is None or importlib.util.find_spec("einops") is None:
@@ -55,20 +55,20 @@ def mamba_simple() -> Iterator[ModuleType]:
         patch.setattr(ops, "selective_scan_fn", ops.selective_scan_ref)
         patch.setattr(ops, "causal_conv1d_fn", reference_conv)
         yield mamba_simple
-    for name in set(sys.modules) - before:  # no other test may meet the stub
+    for name in set(sys.modules) - before:  # other tests must not import the stub
         if name.split(".")[0] == "mamba_ssm":
             del sys.modules[name]
 
 
 def reference_conv(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
-    """What `causal_conv1d_fn` computes, [B, E, L] to [B, E, L]."""
+    """Computes `causal_conv1d_fn`, [B, E, L] to [B, E, L]."""
     assert activation == "silu"
     padding = weight.shape[-1] - 1
     return F.silu(F.conv1d(x, weight[:, None], bias, padding=padding, groups=len(weight))[..., : x.shape[-1]])
 
 
 def output_and_gradients(module: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
-    """The output and the gradients of the input and of every parameter, under one fixed random cotangent."""
+    """Returns the output and the gradients of input and parameters for a fixed random cotangent."""
     inputs = inputs.clone().requires_grad_()
     output = module(inputs)
     cotangent = torch.randn(output.shape, dtype=output.dtype, generator=torch.Generator().manual_seed(1))
@@ -87,7 +87,7 @@ def sequence(length: int, batch: int = 3) -> Tensor:
 
 @LENGTHS
 @pytest.mark.usefixtures("double_references")
-def test_block_equals_transformers_mixer_forward_and_backward(block: MambaBlock, length: int) -> None:
+def test_block_equals_transformers_mixer(block: MambaBlock, length: int) -> None:
     mixer = MambaMixer(MambaConfig(hidden_size=WIDTH, state_size=16, num_hidden_layers=1), layer_idx=0).double()
     mixer.load_state_dict(block.state_dict())
     assert_same(output_and_gradients(block, sequence(length)), output_and_gradients(mixer, sequence(length)))
@@ -95,7 +95,7 @@ def test_block_equals_transformers_mixer_forward_and_backward(block: MambaBlock,
 
 @LENGTHS
 @pytest.mark.usefixtures("double_references")
-def test_block_equals_mamba_ssm_forward_and_backward(block: MambaBlock, mamba_simple: ModuleType, length: int) -> None:
+def test_block_equals_mamba_ssm(block: MambaBlock, mamba_simple: ModuleType, length: int) -> None:
     reference = mamba_simple.Mamba(WIDTH, use_fast_path=False).double()
     reference.load_state_dict(block.state_dict())
     assert_same(output_and_gradients(block, sequence(length)), output_and_gradients(reference, sequence(length)))
@@ -103,13 +103,13 @@ def test_block_equals_mamba_ssm_forward_and_backward(block: MambaBlock, mamba_si
 
 @pytest.mark.parametrize("sizes", [{"d_state": 5}, {"d_conv": 2}, {"d_conv": 6}, {"expand": 3}], ids=str)
 @pytest.mark.usefixtures("double_references")
-def test_other_sizes_equal_mamba_ssm_too(mamba_simple: ModuleType, sizes: dict[str, int]) -> None:
+def test_block_of_other_sizes_equals_mamba_ssm(mamba_simple: ModuleType, sizes: dict[str, int]) -> None:
     ours, reference = MambaBlock(WIDTH, **sizes).double(), mamba_simple.Mamba(WIDTH, **sizes).double()
     ours.load_state_dict(reference.state_dict())
     assert_same(output_and_gradients(ours, sequence(9)), output_and_gradients(reference, sequence(9)))
 
 
-def test_same_seed_gives_the_initial_weights_of_mamba_ssm(mamba_simple: ModuleType) -> None:
+def test_initial_weights_equal_mamba_ssm(mamba_simple: ModuleType) -> None:
     torch.manual_seed(7)
     ours = MambaBlock(WIDTH).state_dict()
     torch.manual_seed(7)
@@ -118,10 +118,10 @@ def test_same_seed_gives_the_initial_weights_of_mamba_ssm(mamba_simple: ModuleTy
 
 
 @pytest.mark.usefixtures("double_references")
-def test_kernel_is_given_the_arguments_of_mamba_inner_fn(
+def test_kernel_gets_the_arguments_of_mamba_inner_fn(
     block: MambaBlock, mamba_simple: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel's own reference stands in for it: a wrong order or layout gives other numbers."""
+    """Replaces the kernel by its reference: a wrong order or layout of arguments gives other numbers."""
     from mamba_ssm.ops import selective_scan_interface as ops
 
     plain = output_and_gradients(block, sequence(17))
@@ -149,22 +149,19 @@ def test_cuda_kernel_agrees_with_the_scan(monkeypatch: pytest.MonkeyPatch) -> No
     torch.testing.assert_close(fused, on_cuda(inputs), rtol=1e-3, atol=1e-4)
 
 
-def test_cpu_tensor_never_looks_for_the_kernel(block: MambaBlock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with kernels still runs CPU tensors on the scan."""
-
-    def refuse() -> None:
-        raise AssertionError("a CPU tensor asked for the CUDA kernel")
-
-    monkeypatch.setattr(mamba_bdam, "_import_fused_kernel", refuse)
-    assert block.float()(sequence(3).float()).shape == (3, 3, WIDTH)  # float32, which the kernel would take
+def test_cpu_tensor_does_not_use_the_kernel(block: MambaBlock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        mamba_bdam, "_import_fused_kernel", lambda: pytest.fail("a CPU tensor asked for the CUDA kernel")
+    )
+    assert block.float()(sequence(3).float()).shape == (3, 3, WIDTH)  # float32, which the kernel supports
 
 
-def test_hub_does_not_require_mamba_ssm() -> None:
+def test_remote_code_does_not_require_mamba_ssm() -> None:
     required = set(get_imports(mamba_bdam.__file__)) - set(sys.stdlib_module_names)
     assert required == {"torch", "transformers"}
 
 
-def test_output_depends_on_no_later_step(block: MambaBlock) -> None:
+def test_block_is_causal(block: MambaBlock) -> None:
     inputs = sequence(12)
     changed = inputs.clone()
     changed[:, 7] += 1
@@ -178,8 +175,8 @@ def test_batch_rows_do_not_mix(block: MambaBlock) -> None:
     torch.testing.assert_close(block(inputs)[1:2], block(inputs[1:2]), rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_length_one_gives_every_parameter_a_finite_gradient(block: MambaBlock) -> None:
-    """One step from a state of zero reads no decay: A's gradient is zeros, never None, which DDP would wait for."""
+def test_each_parameter_has_a_gradient_at_length_one(block: MambaBlock) -> None:
+    """A has no effect on one step; its gradient must be zeros, not None, for which DDP would wait."""
     block(sequence(1)).sum().backward()
     for name, parameter in block.named_parameters():
         assert parameter.grad is not None, name
@@ -188,7 +185,7 @@ def test_length_one_gives_every_parameter_a_finite_gradient(block: MambaBlock) -
 
 
 @pytest.mark.parametrize("length", [1, 33])
-def test_bfloat16_stays_near_float32(length: int) -> None:
+def test_bfloat16_is_close_to_float32(length: int) -> None:
     torch.manual_seed(0)
     module = MambaBlock(64)
     inputs = torch.randn(4, length, 64)
@@ -203,7 +200,7 @@ def test_bfloat16_stays_near_float32(length: int) -> None:
     assert module.A_log.grad is not None and module.A_log.grad.isfinite().all()
 
 
-def test_init_weights_restores_what_no_default_gives() -> None:
+def test_init_weights_initializes_like_mamba() -> None:
     module = MambaBlock(WIDTH)
     for parameter in (module.A_log, module.D, module.dt_proj.weight, module.dt_proj.bias):
         nn.init.constant_(parameter, math.nan)
@@ -215,7 +212,7 @@ def test_init_weights_restores_what_no_default_gives() -> None:
     assert (module.D == 1).all()
 
 
-def test_init_weights_leaves_loaded_parameters_alone() -> None:
+def test_init_weights_keeps_loaded_parameters() -> None:
     module = MambaBlock(WIDTH)
     loaded = (module.A_log, module.D, module.dt_proj.weight, module.dt_proj.bias)
     for parameter in loaded:
@@ -225,7 +222,7 @@ def test_init_weights_leaves_loaded_parameters_alone() -> None:
     assert all((parameter == 0.25).all() for parameter in loaded)
 
 
-def test_block_compiles_without_a_graph_break() -> None:
+def test_block_compiles_without_graph_break() -> None:
     module = MambaBlock(WIDTH)
     inputs = sequence(3).float()
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
@@ -238,8 +235,8 @@ def seconds(module: nn.Module, inputs: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def test_forward_and_backward_grow_linearly_with_length() -> None:
-    """At most 2.6 times for twice the length; quadratic growth gives 4. The machine may be busy: three attempts."""
+def test_time_is_linear_in_length() -> None:
+    """At most 2.6 times for twice the length; quadratic growth is 4 times. Three attempts on a busy machine."""
     module = MambaBlock(64)
     short, long = torch.randn(2, 512, 64), torch.randn(2, 1024, 64)
     threads = torch.get_num_threads()
@@ -247,7 +244,7 @@ def test_forward_and_backward_grow_linearly_with_length() -> None:
     try:
         ratios: list[float] = []
         while len(ratios) < 3 and (not ratios or ratios[-1] > 2.6):
-            times = [[seconds(module, inputs) for inputs in (short, long)] for _ in range(6)][1:]  # the first warms up
+            times = [[seconds(module, inputs) for inputs in (short, long)] for _ in range(6)][1:]  # without the first
             of_short, of_long = (statistics.median(column) for column in zip(*times, strict=True))
             ratios.append(of_long / of_short)
     finally:

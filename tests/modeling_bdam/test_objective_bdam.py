@@ -1,48 +1,46 @@
-"""Which rows belong together, and that a batch may be split over processes; test_losses.py tests the losses."""
+"""Tests of pair labels, and that the losses of a batch can be split over ranks; see test_losses_bdam.py for the losses."""
 
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from modeling_bdam import BDAMConfig, BDAMModel
+from modeling_bdam import BDAMModel
 from modeling_bdam.losses_bdam import hsic
 from modeling_bdam.objective_bdam import TASKS, PairLabels, Texts, task_losses
 from modeling_bdam.outputs_bdam import BDAMOutput
 from modeling_bdam.training.baselines import plain_losses
 
 PEOPLE = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
-# Descriptions as token ids: people 0 and 2 read the same; so do the clothes of rows 0, 1 and 5.
+# Descriptions as token ids: those of people 0 and 2 are equal, as are the clothes of rows 0, 1 and 5.
 IDENTITY = torch.tensor([[7, 1], [7, 1], [8, 1], [8, 1], [7, 1], [7, 1], [9, 1], [9, 1]])
 CLOTHING = torch.tensor([[5], [5], [6], [3], [2], [5], [1], [4]])
 
-
-def texts(ids: Tensor) -> Texts:
-    return ids, torch.ones_like(ids)
+pytestmark = pytest.mark.usefixtures("seed")
 
 
 def labels(start: int = 0, stop: int = 8) -> PairLabels:
+    def texts(ids: Tensor) -> Texts:
+        return ids, torch.ones_like(ids)
+
     rows = slice(start, stop)
-    return PairLabels.of_rows(
-        PEOPLE[rows],
-        PEOPLE,
-        start,
-        (texts(IDENTITY[rows]), texts(IDENTITY)),
-        (texts(CLOTHING[rows]), texts(CLOTHING)),
-    )
+    pairs = [(texts(ids[rows]), texts(ids)) for ids in (IDENTITY, CLOTHING)]
+    return PairLabels.of_rows(PEOPLE[rows], PEOPLE, start, *pairs)
 
 
 @pytest.fixture
-def outputs(tiny_config: Callable[..., BDAMConfig], make_batch: Callable[..., dict[str, Tensor]]) -> BDAMOutput:
-    torch.manual_seed(0)
-    model = BDAMModel(tiny_config("clip", initializer_range=0.2)).eval()
-    batch = make_batch(len(PEOPLE))
-    del batch["person_ids"]
-    return model(**batch)
+def make_outputs(tiny_config: Any, make_batch: Any) -> Any:
+    def run(**fields: Any) -> BDAMOutput:
+        model = BDAMModel(tiny_config("clip", initializer_range=0.2, **fields)).eval()
+        batch = make_batch(len(PEOPLE))
+        del batch["person_ids"]
+        return model(**batch)
+
+    return run
 
 
-def test_labels_say_who_is_whom_and_who_wears_what() -> None:
+def test_of_rows_marks_equal_people_and_descriptions() -> None:
     found = labels(start=2, stop=6)
     for row in range(2, 6):
         for column in range(8):
@@ -55,30 +53,24 @@ def test_labels_say_who_is_whom_and_who_wears_what() -> None:
             assert found.unknown_clothing[row - 2, column] == (person and not clothing)
 
 
-def test_without_descriptions_a_row_belongs_with_its_person_and_its_own_clothes() -> None:
+def test_of_rows_without_descriptions_uses_only_people() -> None:
     found = PairLabels.of_rows(PEOPLE[4:], PEOPLE, offset=4)
     assert torch.equal(found.same_identity, found.same_person)
     assert torch.equal(found.same_clothing, torch.eye(8, dtype=torch.bool)[4:])
 
 
-def test_what_is_held_apart_is_what_the_config_names(
-    tiny_config: Callable[..., BDAMConfig], make_batch: Callable[..., dict[str, Tensor]]
-) -> None:
-    batch = make_batch(len(PEOPLE))
-    del batch["person_ids"]
-    for held_apart in ("features", "embeddings"):
-        torch.manual_seed(0)
-        output = BDAMModel(tiny_config("clip", decouple_on=held_apart)).eval()(**batch)
-        if held_apart == "features":
-            pair = (output.identity_features, output.clothing_features)
-        else:
-            width = output.image_identity_embeds.shape[1]
-            pair = (width**0.5 * output.image_identity_embeds, width**0.5 * output.image_clothing_embeds)
-        torch.testing.assert_close(task_losses(output, output, labels())["decouple"], hsic(*pair))
+@pytest.mark.parametrize("decouple_on", ["features", "embeddings"])
+def test_decoupling_loss_uses_the_pair_of_the_config(make_outputs: Any, decouple_on: str) -> None:
+    output = make_outputs(decouple_on=decouple_on)
+    pair = (output.identity_features, output.clothing_features)
+    if decouple_on == "embeddings":
+        pair = (16**0.5 * output.image_identity_embeds, 16**0.5 * output.image_clothing_embeds)
+    torch.testing.assert_close(task_losses(output, output, labels())["decouple"], hsic(*pair))
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_losses_of_a_batch_are_the_means_over_its_parts(outputs: BDAMOutput, parts: int) -> None:
+def test_losses_of_a_batch_are_the_means_over_its_parts(make_outputs: Any, parts: int) -> None:
+    outputs = make_outputs()
     whole = task_losses(outputs, outputs, labels())
     size = len(PEOPLE) // parts
     shared = []
@@ -90,17 +82,16 @@ def test_losses_of_a_batch_are_the_means_over_its_parts(outputs: BDAMOutput, par
         torch.testing.assert_close(torch.stack([part[task] for part in shared]).mean(), loss)
 
 
-def test_captions_alone_train_what_needs_no_clothing_description(outputs: BDAMOutput) -> None:
+def test_captions_train_the_tasks_without_descriptions(make_outputs: Any) -> None:
     of_descriptions = ("description", "fused", "clothing_text")
-    fields = {name: value for name, value in outputs.items() if not name.startswith(of_descriptions)}
+    fields = {name: value for name, value in make_outputs().items() if not name.startswith(of_descriptions)}
     captions = BDAMOutput(**fields)
     losses = task_losses(captions, captions, PairLabels.of_rows(PEOPLE, PEOPLE))
     assert list(losses) == ["info", "triplet", "decouple"]
     assert all(bool(loss.isfinite()) for loss in losses.values())
 
 
-def test_plain_loss_pairs_each_image_with_its_caption_and_passes_over_its_persons_others() -> None:
-    torch.manual_seed(0)
+def test_plain_losses_pair_images_with_own_captions() -> None:
     images, captions = (torch.nn.functional.normalize(torch.randn(8, 5), dim=-1) for _ in range(2))
     scale = torch.tensor(10.0)
     output = BDAMOutput(image_identity_embeds=images, caption_identity_embeds=captions, logit_scale=scale)
