@@ -74,7 +74,7 @@ def test_wheel_holds_every_module_preset_and_the_license(tmp_path: Path) -> None
         path.relative_to(source).as_posix()
         for package in PACKAGES
         for path in (source / package).rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != "README.md"  # the READMEs of the folders are for readers of the repository
     }
     assert held == files - LEFT_OUT | {"run_t2i_reid.py"}
     assert wheel.stat().st_size < 2e6

@@ -1,4 +1,4 @@
-"""Tests of pair labels, and that the losses of a batch can be split over ranks; see test_losses_bdam.py for the losses."""
+"""Tests of pair labels, and that the losses of a batch can be split over ranks (losses: test_losses_bdam.py)."""
 
 from typing import Any
 

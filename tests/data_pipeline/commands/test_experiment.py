@@ -45,7 +45,7 @@ def test_run_is_the_default_command_with_a_default_folder(tmp_path: Path, monkey
     [
         (["table9"], "no experiment or budget table9"),
         (["run", "table9"], "no experiment or budget table9"),
-        (["run", "beta", "--config", "tinny"], "no preset of that name"),
+        (["run", "beta", "--config", "tinny"], "presets are clip, paper, tiny"),
         (["run", "beta", "--seeds", "0,one"], "--seeds 0,one: expected integers"),
         (["report"], "holds no results.jsonl"),
     ],

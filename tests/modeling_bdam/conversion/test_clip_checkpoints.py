@@ -1,4 +1,4 @@
-"""A baseline's checkpoint computes in our towers what it computed in its own code: OpenAI's, written out here."""
+"""Converted towers against the CLIP code of OpenAI, which is written out here."""
 
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Visual(nn.Module):
 
 
 class Clip(nn.Module):
-    """The tokens of both towers, and what hangs on them in a baseline."""
+    """The tokens of both towers, and the projections of a baseline."""
 
     def __init__(self, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def grid(request: pytest.FixtureRequest) -> tuple[int, int]:
 
 
 def baseline(grid: tuple[int, int]) -> tuple[Clip, dict[str, Tensor]]:
-    """A CLIP of OpenAI's, and the state dict of an IRRA-like model around it."""
+    """A CLIP of OpenAI and the state dict of a model like IRRA that contains it."""
     torch.manual_seed(0)
     clip = Clip(grid).eval()
     whole = nn.Module()
@@ -103,7 +103,7 @@ def baseline(grid: tuple[int, int]) -> tuple[Clip, dict[str, Tensor]]:
     return clip, dict(whole.state_dict())
 
 
-def test_towers_compute_what_the_baseline_computed(grid: tuple[int, int]) -> None:
+def test_convert_clip_baseline_keeps_outputs(grid: tuple[int, int]) -> None:
     clip, weights = baseline(grid)
     size = (grid[0] * PATCH, grid[1] * PATCH)
     towers = convert_clip_baseline(weights, size)
@@ -121,7 +121,7 @@ def test_towers_compute_what_the_baseline_computed(grid: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize("prefix", ["", "module.base_model.", "clip_model."])
-def test_any_prefix_and_half_precision_are_read(prefix: str) -> None:
+def test_convert_clip_baseline_reads_any_prefix_in_fp16(prefix: str) -> None:
     _, weights = baseline((6, 2))
     expected = convert_clip_baseline(weights, (96, 32)).vision.state_dict()
     renamed = {
@@ -135,7 +135,7 @@ def test_any_prefix_and_half_precision_are_read(prefix: str) -> None:
         torch.testing.assert_close(value, expected[name], atol=1e-3, rtol=1e-3)
 
 
-def test_what_is_no_such_checkpoint_is_refused() -> None:
+def test_convert_clip_baseline_refuses_other_checkpoints() -> None:
     _, weights = baseline((6, 2))
     with pytest.raises(
         ValueError, match=r"^the checkpoint has positions for 12 patches, and images of 384x128 have 24x8"
@@ -160,7 +160,7 @@ class Evil:
         return Path.touch, (self.path,)
 
 
-def test_files_are_read_without_running_what_is_in_them(tmp_path: Path) -> None:
+def test_read_checkpoint_executes_no_pickled_code(tmp_path: Path) -> None:
     weights = {"a": torch.ones(2)}
     for name, content in {"plain.pth": weights, "model.pth": {"model": weights, "epoch": 3}}.items():
         torch.save(content, tmp_path / name)
@@ -176,7 +176,7 @@ def test_files_are_read_without_running_what_is_in_them(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "list.pth")
 
 
-def test_the_command_writes_towers_that_a_model_is_built_on(tmp_path: Path) -> None:
+def test_convert_clip_command_writes_usable_towers(tmp_path: Path) -> None:
     clip, weights = baseline((6, 2))
     torch.save({"model": weights}, tmp_path / "best.pth")
     tokenizer: PreTrainedTokenizerFast = train_tokenizer(["a man in a red coat"], VOCABULARY, LONGEST)

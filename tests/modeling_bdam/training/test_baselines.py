@@ -1,4 +1,4 @@
-"""The SDM objective against a slow oracle, written from its definition with plain loops."""
+"""The SDM objective against its definition in plain loops."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def slow_sdm(queries: Tensor, keys: Tensor, scale: float, positives: Tensor, eps
     return total / len(queries)
 
 
-def test_equals_the_definition() -> None:
+def test_sdm_equals_definition_in_plain_loops() -> None:
     torch.manual_seed(0)
     queries = torch.nn.functional.normalize(torch.randn(4, 6), dim=1)
     keys = torch.nn.functional.normalize(torch.randn(5, 6), dim=1)
@@ -33,16 +33,13 @@ def test_equals_the_definition() -> None:
     assert similarity_distribution_matching(queries, keys, 7.0, positives, 1e-4).item() == pytest.approx(expected, 1e-5)
 
 
-def test_is_near_zero_where_similarities_follow_the_labels_and_finite_where_they_contradict() -> None:
-    right = torch.eye(4)
-    assert similarity_distribution_matching(right, right, 50.0, torch.eye(4).bool()).item() == pytest.approx(
-        0, abs=1e-4
-    )
-    wrong = similarity_distribution_matching(right, right.roll(1, 0), 50.0, torch.eye(4).bool())
-    assert 10 < wrong.item() < math.inf
+def test_sdm_is_zero_for_right_and_finite_for_wrong_pairs() -> None:
+    embeds, labels = torch.eye(4), torch.eye(4).bool()
+    assert similarity_distribution_matching(embeds, embeds, 50.0, labels).item() == pytest.approx(0, abs=1e-4)
+    assert 10 < similarity_distribution_matching(embeds, embeds.roll(1, 0), 50.0, labels).item() < math.inf
 
 
-def test_losses_of_a_batch_are_the_means_over_its_parts(
+def test_sdm_losses_of_batch_are_means_over_parts(
     tiny_config: Callable[..., BDAMConfig], make_batch: Callable[..., dict[str, Tensor]]
 ) -> None:
     torch.manual_seed(0)
@@ -59,7 +56,7 @@ def test_losses_of_a_batch_are_the_means_over_its_parts(
     torch.testing.assert_close(torch.stack(parts).mean(), whole)
 
 
-def test_temperature_is_the_configs_and_is_not_trained() -> None:
+def test_sdm_losses_do_not_train_temperature() -> None:
     embeds = torch.nn.functional.normalize(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), dim=1)
     scale = torch.tensor(2.0, requires_grad=True)
     output = BDAMOutput(

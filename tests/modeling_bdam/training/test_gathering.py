@@ -1,4 +1,4 @@
-"""Two gloo processes, each started as its own program, against one process that holds all rows."""
+"""Two gloo processes, started by torchrun, against one process with all rows."""
 
 import json
 import os
@@ -50,13 +50,13 @@ result = {
 with open(sys.argv[1] + str(rank), "w") as file:
     json.dump(result, file)
 accelerator.wait_for_everyone()
-accelerator.end_training()  # gloo's threads must not outlive the interpreter: now and then that aborts a process
+accelerator.end_training()  # gloo threads must not outlive the interpreter
 """
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of the two processes computed."""
+    """Results of each of the two processes."""
     folder = tmp_path_factory.mktemp("gathering")
     program = folder / "program.py"
     program.write_text(PROGRAM)
@@ -70,41 +70,36 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads((folder / f"rank{rank}").read_text()) for rank in range(2)]
 
 
-def test_rows_of_all_processes_stand_in_their_order(results: list[dict[str, Any]]) -> None:
-    everything = torch.arange(12.0).reshape(4, 3).sin()
+def test_gather_with_gradient_equals_one_process(results: list[dict[str, Any]]) -> None:
+    rows = torch.arange(12.0).reshape(4, 3).sin().requires_grad_()
+    (rows @ rows.T).square().mean().backward()  # the mean of the losses of both processes
     for result in results:
         assert result["processes"] == 2
-        torch.testing.assert_close(torch.tensor(result["gathered"]), everything)
+        torch.testing.assert_close(torch.tensor(result["gathered"]), rows.detach())
+    gradient = torch.cat([torch.tensor(result["gradient"]) for result in results])
+    torch.testing.assert_close(gradient / 2, rows.grad)  # DDP divides by the number of processes
 
 
-def test_rows_receive_the_gradients_of_every_process_s_loss(results: list[dict[str, Any]]) -> None:
-    rows = torch.arange(12.0).reshape(4, 3).sin().requires_grad_()
-    (rows @ rows.T).square().mean().backward()  # the mean of the two processes' losses
-    shared = torch.cat([torch.tensor(result["gradient"]) for result in results])
-    torch.testing.assert_close(shared / 2, rows.grad)  # DDP divides by their number
-
-
-def test_only_fields_that_losses_compare_are_gathered(results: list[dict[str, Any]]) -> None:
+def test_gather_outputs_gathers_compared_fields_only(results: list[dict[str, Any]]) -> None:
     assert all(result["fields"] == ["image_identity_embeds"] for result in results)
 
 
-def test_labels_compare_own_rows_with_all_even_if_texts_differ_in_length(results: list[dict[str, Any]]) -> None:
-    # Texts, without padding: process 0 has [5 6] and [7 8], process 1 has [5 6] and [7 8 9]; person 8 is on both.
+def test_gather_labels_compares_texts_of_any_length(results: list[dict[str, Any]]) -> None:
+    # Texts without padding: process 0 has [5 6] and [7 8], process 1 has [5 6] and [7 8 9]; person 8 is on both
     yes, no = True, False
     assert [result["people"] for result in results] == [[0, 8, 1, 8]] * 2
     assert [result["offset"] for result in results] == [0, 2]
-    assert results[0]["same_identity"] == [[yes, no, yes, no], [no, yes, no, yes]]
-    assert results[1]["same_identity"] == [[yes, no, yes, no], [no, yes, no, yes]]
+    assert [result["same_identity"] for result in results] == [[[yes, no, yes, no], [no, yes, no, yes]]] * 2
     assert results[0]["same_clothing"] == [[yes, no, yes, no], [no, yes, no, no]]
     assert results[1]["same_clothing"] == [[yes, no, yes, no], [no, no, no, yes]]
 
 
-def test_norm_of_the_whole_batch_joins_the_processes_norms(results: list[dict[str, Any]]) -> None:
+def test_whole_batch_norms_joins_norms_of_processes(results: list[dict[str, Any]]) -> None:
     for result in results:
         assert result["norms"] == pytest.approx([5 / 2, 0.0])  # sqrt(3² + 4²) / 2
 
 
-def test_one_process_gathers_nothing() -> None:
+def test_single_process_gathers_nothing() -> None:
     accelerator, output = Accelerator(cpu=True), BDAMOutput(gate=torch.ones(2))
     assert gather_outputs(output, accelerator) is output
     norms = torch.tensor([1.0, 2.0])

@@ -1,4 +1,4 @@
-"""Whose texts rows are given, by losses that an image and texts have."""
+"""The choice of texts against losses computed with plain loops."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from modeling_bdam import BDAMConfig, BDAMModel
-from modeling_bdam.training import robust_pairs as noisy_pairs
+from modeling_bdam.training import robust_pairs
 from modeling_bdam.training.robust_pairs import Chunk, Mixture, choose_texts, texts_of_rows
 
 from ..tensor_rows import TensorRows, collate
@@ -30,7 +30,7 @@ def embeds(width: int = 8) -> dict[str, Tensor]:
 
 
 def slow_loss(row: int, text_row: int, others: range, names: frozenset[str] | None = None) -> float:
-    """How badly the texts of a row fit another row's image and person: -log of their share among those of strangers."""
+    """InfoNCE of a row with the texts of `text_row`, summed over pairs of fields; negatives are other people."""
     given = embeds()
     names = frozenset(given) if names is None else names
 
@@ -50,21 +50,21 @@ def slow_loss(row: int, text_row: int, others: range, names: frozenset[str] | No
     return total
 
 
-def test_texts_are_set_against_the_image_and_the_persons_other_texts_among_those_of_strangers() -> None:
+def test_losses_equal_info_nce_in_plain_loops() -> None:
     chunk = Chunk(embeds(), PEOPLE, 5.0)
     own = [slow_loss(row, row, range(7)) for row in range(7)]
     assert chunk.losses(torch.arange(7)).tolist() == pytest.approx(own, rel=1e-5)
-    further = [slow_loss(row, (row + 3) % 7, range(7)) for row in range(7)]  # three rows on stands another person
+    further = [slow_loss(row, (row + 3) % 7, range(7)) for row in range(7)]  # rolled by half of 7
     assert chunk.losses_with_strangers().tolist() == pytest.approx(further, rel=1e-5)
 
 
-def test_no_person_is_a_stranger_to_herself() -> None:
+def test_losses_with_strangers_omit_texts_of_same_person() -> None:
     people = torch.tensor([0, 0, 0, 0, 0, 1, 1])
-    # Rows 0, 1 and 4 would take the texts of rows 3, 4 and 0, the same person's.
+    # Rows 0, 1 and 4 are rolled onto rows 3, 4 and 0 of the same person
     assert len(Chunk(embeds(), people, 5.0).losses_with_strangers()) == 4
 
 
-def test_texts_of_the_same_person_are_neither_their_own_relatives_nor_those_of_the_row() -> None:
+def test_losses_exclude_given_texts_and_row_from_relatives() -> None:
     people = torch.tensor([0, 0, 0, 1, 1, 1, 1])
     found = Chunk(embeds(), people, 5.0).losses(torch.tensor([1, 1, 2, 3, 4, 5, 6]))[0]
     strangers = [3, 4, 5, 6]
@@ -77,14 +77,14 @@ def test_texts_of_the_same_person_are_neither_their_own_relatives_nor_those_of_t
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-def test_captions_are_enough() -> None:
+def test_losses_work_without_descriptions() -> None:
     names = frozenset(name for name in embeds() if not name.startswith("description"))
     given = {name: value for name, value in embeds().items() if name in names}
     expected = [slow_loss(row, row, range(7), names) for row in range(7)]
     assert Chunk(given, PEOPLE, 5.0).losses(torch.arange(7)).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_look_alikes_are_other_candidates_of_the_person() -> None:
+def test_look_alikes_are_nearest_candidates_of_same_person() -> None:
     chunk = Chunk(embeds(), torch.tensor([0, 0, 0, 0, 1, 1, 2]), 5.0)
     candidates = torch.tensor([True, True, False, True, False, True, True])
     places, similarity = chunk.look_alikes(candidates)
@@ -97,7 +97,7 @@ def test_look_alikes_are_other_candidates_of_the_person() -> None:
 
 
 def wardrobe(people: int, wrong: list[int]) -> tuple[dict[str, Tensor], Tensor]:
-    """People with three images in each of two outfits, as a good model would embed them; some with anybody's texts."""
+    """Embeddings of people with three images in each of two outfits; the texts of rows in `wrong` are random."""
     torch.manual_seed(0)
 
     def directions(count: int) -> Tensor:
@@ -118,11 +118,9 @@ def wardrobe(people: int, wrong: list[int]) -> tuple[dict[str, Tensor], Tensor]:
 
 
 @pytest.mark.parametrize("others", [120, 10_000], ids=["in_chunks", "at_once"])
-def test_rows_with_wrong_texts_are_given_those_of_an_image_in_the_same_clothes(
-    others: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(noisy_pairs, "OTHERS", others)
-    whole_outfit = [306, 307, 308]  # nobody looks like these
+def test_texts_of_rows_borrows_from_images_in_same_clothes(others: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robust_pairs, "OTHERS", others)
+    whole_outfit = [306, 307, 308]  # without a look-alike
     wrong = [*range(0, 600, 15), *whole_outfit]
     given, person_ids = wardrobe(people=100, wrong=wrong)
     chosen = texts_of_rows(given, person_ids, 10.0)
@@ -140,34 +138,34 @@ def test_rows_with_wrong_texts_are_given_those_of_an_image_in_the_same_clothes(
     assert own.sum() >= (certain == rows).sum() > 0.9 * own.sum()
 
 
-def test_people_of_one_image_have_no_look_alike() -> None:
+def test_texts_of_rows_borrows_nothing_from_other_people() -> None:
     given, _ = wardrobe(people=100, wrong=list(range(0, 600, 15)))
     chosen = texts_of_rows(given, torch.arange(600), 10.0)
     assert set(chosen[chosen != torch.arange(600)].tolist()) == {-1}
 
 
-def test_few_rows_are_no_ground_for_a_judgement() -> None:
+def test_texts_of_rows_keeps_own_texts_of_few_rows() -> None:
     given, person_ids = wardrobe(people=20, wrong=[5, 50])
     assert texts_of_rows(given, person_ids, 20.0).tolist() == list(range(120))
 
 
-def test_texts_are_chosen_in_the_order_of_the_rows_whatever_the_batch(
+def test_choose_texts_returns_order_of_rows(
     tiny_config: Callable[..., BDAMConfig],
     make_batch: Callable[..., dict[str, Tensor]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
-    people = torch.tensor([5, 3, 9, 5, 3, 9, 5])  # the images of a person lie apart
+    people = torch.tensor([5, 3, 9, 5, 3, 9, 5])  # not sorted
     batch = make_batch(len(people)) | {"person_ids": people}
     model = BDAMModel(tiny_config("clip", initializer_range=0.2, dropout=0.5)).train()
-    judged: list[dict[str, Tensor]] = []
+    seen: list[dict[str, Tensor]] = []
 
     def next_of_the_person(found: dict[str, Tensor], person_ids: Tensor, logit_scale: float, borrow: bool) -> Tensor:
-        judged.append(found | {"person_ids": person_ids, "logit_scale": torch.tensor(logit_scale)})
+        seen.append(found | {"person_ids": person_ids, "logit_scale": torch.tensor(logit_scale)})
         same = person_ids == person_ids.roll(-1)
         return torch.where(same, (torch.arange(len(person_ids)) + 1) % len(person_ids), -1)
 
-    monkeypatch.setattr(noisy_pairs, "texts_of_rows", next_of_the_person)
+    monkeypatch.setattr(robust_pairs, "texts_of_rows", next_of_the_person)
     chosen = choose_texts(model, TensorRows(batch), collate, 3, Accelerator(cpu=True))
     assert model.training
     assert chosen.tolist() == [3, 4, 5, 6, -1, -1, -1]
@@ -175,7 +173,7 @@ def test_texts_are_chosen_in_the_order_of_the_rows_whatever_the_batch(
     del batch["person_ids"]
     with torch.no_grad():
         output = model.eval()(**batch)
-    [found] = judged
+    [found] = seen
     assert sorted(found["person_ids"].tolist()) == sorted(people.tolist())
     assert found["logit_scale"] == pytest.approx(float(output.logit_scale))
     order = torch.cat([(people == person).nonzero()[:, 0] for person in found["person_ids"].unique_consecutive()])
@@ -184,7 +182,7 @@ def test_texts_are_chosen_in_the_order_of_the_rows_whatever_the_batch(
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
-def test_losses_like_those_of_strangers_are_implausible_whatever_their_share(share: float) -> None:
+def test_mixture_separates_wrong_rows_at_any_share(share: float) -> None:
     torch.manual_seed(0)
     wrong = torch.rand(2048) < share
     losses = torch.where(wrong, 9 + 2 * torch.randn(2048), 1 + torch.randn(2048))
@@ -195,4 +193,4 @@ def test_losses_like_those_of_strangers_are_implausible_whatever_their_share(sha
     assert float(mixture.share) == pytest.approx(share, abs=0.03)
     assert (mixture.is_plausible(losses, 0.99) <= found).all()
     assert mixture.is_plausible(losses, 0.99).sum() < found.sum() or share == 0
-    assert mixture.is_plausible(torch.tensor([-8.0]))[0]  # nearer to the wider group, in its own deviations
+    assert mixture.is_plausible(torch.tensor([-8.0]))[0]  # more likely under the wider component

@@ -1,4 +1,4 @@
-"""The sampler's blocks: P people x K images, a function of seed and epoch, the same for any number of processes."""
+"""Blocks of P people x K images, determined by seed and epoch, equal for any number of processes."""
 
 import doctest
 import importlib
@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler
 
 from modeling_bdam.training.sampler import IdentityBalancedSampler, KeyedDataset
 
@@ -23,7 +23,7 @@ def blocks(sampler: IdentityBalancedSampler, size: int) -> list[list[tuple[int, 
 
 
 @pytest.mark.parametrize("images_per_person", [1, 2, 4])
-def test_two_processes_together_see_the_batches_of_one(images_per_person: int) -> None:
+def test_sampler_gives_two_processes_the_batches_of_one(images_per_person: int) -> None:
     one = blocks(IdentityBalancedSampler(PERSON_IDS, images_per_person, batch_size=16, seed=5), 16)
     shards = []
     for process in range(2):
@@ -34,7 +34,7 @@ def test_two_processes_together_see_the_batches_of_one(images_per_person: int) -
 
 
 @pytest.mark.parametrize("images_per_person", [2, 3])
-def test_a_block_holds_groups_of_k_images_of_different_people(images_per_person: int) -> None:
+def test_sampler_block_has_k_images_of_distinct_people(images_per_person: int) -> None:
     size = 4 * images_per_person
     for block in blocks(IdentityBalancedSampler(PERSON_IDS, images_per_person, size, seed=0), size):
         people = np.array([PERSON_IDS[row] for row, *_ in block]).reshape(4, images_per_person)
@@ -42,27 +42,27 @@ def test_a_block_holds_groups_of_k_images_of_different_people(images_per_person:
         assert len(set(people[:, 0])) == 4
 
 
-def test_an_image_repeats_in_a_group_only_if_the_person_has_fewer_than_k() -> None:
+def test_sampler_repeats_images_only_below_k() -> None:
     images_of = Counter(PERSON_IDS)
     for block in blocks(IdentityBalancedSampler(PERSON_IDS, 4, 4, seed=0), 4):
         distinct = len({row for row, *_ in block})
         assert distinct == min(4, images_of[PERSON_IDS[block[0][0]]])
 
 
-def test_an_epoch_covers_every_image_and_people_in_proportion() -> None:
+def test_sampler_epoch_covers_every_image() -> None:
     seen = Counter(row for row, *_ in IdentityBalancedSampler(PERSON_IDS, 2, 2, seed=0))  # no incomplete block
     assert set(seen) == set(range(len(PERSON_IDS)))
     drawn = Counter(PERSON_IDS[row] for row in seen.elements())
     assert all(drawn[person] == count + count % 2 for person, count in Counter(PERSON_IDS).items())
 
 
-def test_one_image_per_person_is_a_plain_shuffle() -> None:
+def test_sampler_with_k_1_is_plain_shuffle() -> None:
     rows = [row for row, *_ in IdentityBalancedSampler(PERSON_IDS, 1, batch_size=1, seed=0)]
     assert rows != sorted(rows)
     assert sorted(rows) == list(range(len(PERSON_IDS)))
 
 
-def test_every_epoch_differs_and_the_same_seed_and_epoch_repeat() -> None:
+def test_sampler_order_depends_on_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[tuple[int, int, int]]:
         sampler = IdentityBalancedSampler(PERSON_IDS, 2, 8, seed)
         sampler.set_epoch(epoch)
@@ -75,29 +75,28 @@ def test_every_epoch_differs_and_the_same_seed_and_epoch_repeat() -> None:
     assert len(set(augmentation_seeds)) == len(augmentation_seeds)
 
 
-def test_people_with_a_single_image_are_paired_with_themselves() -> None:
+def test_sampler_pairs_single_image_with_itself() -> None:
     for block in blocks(IdentityBalancedSampler(list(range(12)), 2, 8, seed=0), 8):
         rows = [row for row, *_ in block]
         assert rows[0::2] == rows[1::2] and len(set(rows)) == 4
 
 
-def test_a_person_with_most_of_the_images_still_comes_up_in_full_blocks() -> None:
+def test_sampler_covers_person_with_most_images() -> None:
     person_ids = [0] * 40 + [1, 1, 2, 2]
     seen = [row for row, *_ in IdentityBalancedSampler(person_ids, 2, 4, seed=0)]
     assert sorted(seen) == list(range(44))
 
 
-def test_a_batch_that_cuts_groups_is_an_error() -> None:
+def test_sampler_refuses_unsuitable_batch_size() -> None:
     with pytest.raises(ValueError, match=r"\(7\) must be a multiple of images_per_person \(2\)"):
         IdentityBalancedSampler(PERSON_IDS, 2, batch_size=7, seed=0)
-
-
-def test_too_few_rows_for_one_batch_is_an_error() -> None:
     with pytest.raises(ValueError, match="lower the batch size"):
         IdentityBalancedSampler([1, 1, 2, 2], 2, batch_size=4, seed=0, num_processes=2)
+    with pytest.raises(ValueError, match="leaves out every row"):
+        IdentityBalancedSampler(PERSON_IDS, 1, 4, seed=0).use_texts(np.full(len(PERSON_IDS), -1))
 
 
-def test_keyed_dataset_adds_the_seed_and_leaves_the_row_alone() -> None:
+def test_keyed_dataset_adds_augmentation_seed() -> None:
     rows = [{"person_id": 4}, {"person_id": 5}]
     dataset = KeyedDataset(rows)
     assert dataset[1, 1, 99] == {"person_id": 5, "augmentation_seed": 99}
@@ -105,22 +104,14 @@ def test_keyed_dataset_adds_the_seed_and_leaves_the_row_alone() -> None:
     assert len(dataset) == 2
 
 
-def test_keyed_dataset_puts_the_image_of_one_row_to_the_texts_of_another() -> None:
+def test_keyed_dataset_combines_image_and_texts_of_two_rows() -> None:
     rows = [{"image": name, "captions": [f"of {name}"], "clothing_description": f"{name}'s"} for name in "ab"]
     found = KeyedDataset(rows)[0, 1, 7]
     assert found == {"image": "a", "captions": ["of b"], "clothing_description": "b's", "augmentation_seed": 7}
 
 
-def test_a_loader_hands_rows_and_seeds_to_the_collator() -> None:
-    sampler = IdentityBalancedSampler(PERSON_IDS, 2, 8, seed=0)
-    dataset = KeyedDataset([{"person_id": person} for person in PERSON_IDS])
-    loader = DataLoader(dataset, batch_size=8, sampler=sampler, collate_fn=list, drop_last=True)
-    loaded = [(row["person_id"], row["augmentation_seed"]) for batch in loader for row in batch]
-    assert loaded == [(PERSON_IDS[row], seed) for row, _, seed in sampler]
-
-
 @pytest.mark.parametrize("images_per_person", [1, 2])
-def test_rows_with_texts_fill_an_epoch_of_the_same_length(images_per_person: int) -> None:
+def test_use_texts_keeps_length_of_epoch(images_per_person: int) -> None:
     sampler = IdentityBalancedSampler(PERSON_IDS, images_per_person, 4, seed=0)
     length = len(sampler)
     text_rows = np.arange(len(PERSON_IDS))
@@ -130,14 +121,9 @@ def test_rows_with_texts_fill_an_epoch_of_the_same_length(images_per_person: int
     keys = list(sampler)
     assert len(keys) == len(sampler) == length
     assert all(text_row == text_rows[row] >= 0 for row, text_row, _ in keys)
-    assert len({row for row, *_ in keys}) >= (text_rows >= 0).sum() - 4  # all, but for a last block that is not full
+    assert len({row for row, *_ in keys}) >= (text_rows >= 0).sum() - 4  # all, except a last block that is not full
     sampler.use_texts(None)
     assert list(sampler) == list(IdentityBalancedSampler(PERSON_IDS, images_per_person, 4, seed=0))
-
-
-def test_no_rows_at_all_are_refused() -> None:
-    with pytest.raises(ValueError, match="leaves out every row"):
-        IdentityBalancedSampler(PERSON_IDS, 1, 4, seed=0).use_texts(np.full(len(PERSON_IDS), -1))
 
 
 def test_sampler_examples_run() -> None:

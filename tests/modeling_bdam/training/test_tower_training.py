@@ -1,4 +1,4 @@
-"""Towers are frozen as far as asked, and LoRA leaves behind a plain model that computes the same."""
+"""Frozen layers and LoRA: trained weights, merged weights, and runs by the command."""
 
 import json
 import re
@@ -14,13 +14,8 @@ from torch import Tensor
 
 import run_t2i_reid
 from modeling_bdam import BDAMModel
-from modeling_bdam.training.tower_training import (
-    add_lora,
-    freeze_layers,
-    lora_weights,
-    merged_weights,
-    unmerged_weights,
-)
+from modeling_bdam.training import tower_training
+from modeling_bdam.training.tower_training import add_lora, freeze_layers, lora_weights, merged_weights
 
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -49,7 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "max_steps": 4,
         "per_device_train_batch_size": 8,
         "learning_rate": 1e-2,
-        "adam_epsilon": 1e-4,  # or rounding errors would be blown up to full steps
+        "adam_epsilon": 1e-4,  # otherwise rounding errors become full steps
         "save_strategy": "steps",
         "save_steps": 2,
         "disable_tqdm": True,
@@ -61,12 +56,15 @@ MakeConfig = Callable[..., Any]
 MakeBatch = Callable[..., dict[str, Tensor]]
 
 
+every_kind = pytest.mark.parametrize("towers", ["vit", "clip", "siglip", "dinov2", "convnext"])
+
+
 def trained(tower: torch.nn.Module) -> set[str]:
     return {name for name, value in tower.named_parameters() if value.requires_grad}
 
 
-@pytest.mark.parametrize("towers", ["vit", "clip", "siglip", "dinov2", "convnext"])
-def test_freezing_stops_where_it_is_told(towers: str, tiny_config: MakeConfig, make_batch: MakeBatch) -> None:
+@every_kind
+def test_freeze_layers_freezes_given_layers_only(towers: str, tiny_config: MakeConfig, make_batch: MakeBatch) -> None:
     model = BDAMModel(tiny_config(towers))
     tower = model.vision_model
     every, heads = trained(tower), trained(model.fusion)
@@ -79,21 +77,21 @@ def test_freezing_stops_where_it_is_told(towers: str, tiny_config: MakeConfig, m
     assert {name for name, value in tower.named_parameters() if value.grad is not None} == kept
 
     freeze_layers(tower, 2)
-    assert all("norm" in name for name in trained(tower))  # the one behind the layers
+    assert all("norm" in name for name in trained(tower))  # the norm after the layers
     freeze_layers(tower, -1)
     assert not trained(tower)
     assert trained(model.fusion) == heads
 
 
 @pytest.mark.parametrize("layers", [3, -2])
-def test_more_layers_than_there_are_cannot_be_frozen(layers: int, tiny_config: MakeConfig) -> None:
+def test_freeze_layers_refuses_too_many_layers(layers: int, tiny_config: MakeConfig) -> None:
     model = BDAMModel(tiny_config())
     with pytest.raises(ValueError, match=f"^cannot freeze {layers} layers of a bert tower with 2; -1 freezes all$"):
         freeze_layers(model.text_model, layers)
 
 
-@pytest.mark.parametrize("towers", ["vit", "clip", "siglip", "dinov2", "convnext"])
-def test_lora_merges_into_the_plain_model_that_computes_the_same(
+@every_kind
+def test_lora_merges_into_plain_model_of_same_outputs(
     towers: str, tiny_config: MakeConfig, make_batch: MakeBatch
 ) -> None:
     torch.manual_seed(0)
@@ -115,7 +113,7 @@ def test_lora_merges_into_the_plain_model_that_computes_the_same(
     with torch.no_grad():
         torch.testing.assert_close(again(**batch).logits_per_text, expected, atol=1e-3, rtol=1e-4)
     assert any(not merged[name].equal(value) for name, value in plain.items())
-    for name, value in unmerged_weights(model, merged, lora_weights(model)).items():
+    for name, value in tower_training.unmerged_weights(model, merged, lora_weights(model)).items():
         torch.testing.assert_close(value, model.state_dict()[name])
 
 
@@ -128,7 +126,7 @@ def run(folder: Path, *flags: str) -> Path:
     return folder / "model.safetensors"
 
 
-def test_lora_trains_by_arguments_saves_a_plain_model_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+def test_lora_run_saves_plain_model_and_resumes(tmp_path: Path) -> None:
     lora = ("--lora_rank=4", "--frozen_text_layers=-1")
     whole = load_file(run(tmp_path / "whole", *lora))
     assert not any("lora" in name or "base_layer" in name for name in whole)
@@ -148,7 +146,7 @@ def test_lora_trains_by_arguments_saves_a_plain_model_and_goes_on_from_a_checkpo
         torch.testing.assert_close(value, whole[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_layers_are_frozen_by_arguments(tmp_path: Path) -> None:
+def test_run_with_frozen_layers_keeps_their_weights(tmp_path: Path) -> None:
     whole = load_file(run(tmp_path / "whole", "--frozen_vision_layers=1", "--frozen_text_layers=2"))
     start = load_file(tmp_path / "whole" / "checkpoint-2" / "model.safetensors")
     moved = [name for name in whole if name.startswith(("vision_", "text_")) and not whole[name].equal(start[name])]
