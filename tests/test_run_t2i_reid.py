@@ -136,7 +136,7 @@ def test_killed_run_resumes_to_the_same_weights(
         ({"config_overrides": "num_bdam_heads=5"}, "hidden_size (32) must be a multiple of num_bdam_heads (5)"),
         ({"config_overrides": "num_bdam_layers=two"}, "'num_bdam_layers' expected int, got str"),
         ({"config_overrides": "dropout"}, "'dropout' is not key=value"),
-        ({"config": "tinny"}, "no preset of that name (clip, paper, tiny)"),
+        ({"config": "tinny"}, "presets are clip, paper, tiny"),
         ({"image_height": 48}, "images are 48x32, but the vision tower takes 32x32"),
         ({"lerning_rate": 1}, "unknown argument `--lerning_rate`; did you mean --learning_rate"),
         ({"max_steps": "many"}, "invalid int value: 'many'"),

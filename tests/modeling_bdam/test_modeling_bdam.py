@@ -1,4 +1,4 @@
-"""Tests of the model: each ablation trains, queries see no image, missing inputs, padding, precision and compilation."""
+"""Tests of the model: each ablation trains, queries see no image, missing inputs, padding, precision, compilation."""
 
 from hashlib import sha256
 from typing import Any

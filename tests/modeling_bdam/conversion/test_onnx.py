@@ -55,7 +55,7 @@ def test_export_onnx_equals_torch_for_any_batch_size(
 def test_export_onnx_fixes_text_length_for_fused_tokens(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = BDAMModel(tiny_config(fusion_sequence="token")).eval()
-    with pytest.raises(ValueError, match="give text_length, such as the tokenizer's model_max_length"):
+    with pytest.raises(ValueError, match="pass text_length, such as the tokenizer's model_max_length"):
         export_onnx(model, tmp_path, image_size=(32, 32))
     files = export_onnx(model, tmp_path, image_size=(32, 32), text_length=12)
     pixels, (ids, mask) = torch.randn(3, 3, 32, 32), text_batch(3, 12)
