@@ -99,7 +99,7 @@ def test_an_image_that_is_no_whole_number_of_patches_is_refused(
     towers: str, tiny_config: MakeConfig, make_batch: MakeBatch
 ) -> None:
     model = BDAMModel(tiny_config(towers, interpolate_pos_encoding=True))
-    with pytest.raises(ValueError, match=r"^images are 48x20, but the vision tower cuts patches of 8x8: .*$"):
+    with pytest.raises(ValueError, match=r"^images are 48x20, but the vision tower has patches of 8x8: .*$"):
         model.get_image_features(make_batch(2, (48, 20))["pixel_values"])
 
 
