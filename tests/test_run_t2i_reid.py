@@ -146,7 +146,7 @@ def test_killed_run_resumes_to_the_same_weights(
         ({"data_dir": ["a", "b"]}, "--data_dir has 2 values for the 1 data sets of --dataset_name"),
         ({"model_name_or_path": "no/such/model"}, "--model_name_or_path no/such/model: no such folder"),
         ({"vision_model_name_or_path": "tower"}, "give both or neither"),
-        ({"resume_from_checkpoint": "checkpoint-9"}, "checkpoint-9: no checkpoint is there"),
+        ({"resume_from_checkpoint": "checkpoint-9"}, "checkpoint-9: no checkpoint"),
     ],
 )
 def test_bad_flag_is_a_one_line_error_and_writes_nothing(
