@@ -1,4 +1,4 @@
-"""Prepares and runs a training on the splits of one or more data sets, for the command and for the experiments."""
+"""Loads the splits of one or more data sets and trains on them, for `run_t2i_reid.py` and for the experiments."""
 
 import copy
 import re
@@ -33,25 +33,24 @@ logger = logging.get_logger(__name__)
 
 
 def load_splits(data_args: DataArguments, args: BDAMTrainingArguments) -> DatasetDict:
-    """The splits train and validation of all data sets together, and the test splits to evaluate on.
+    """Loads the splits `train` and `validation` of all data sets joined, and the test splits separately.
 
-    One test split is called `test`; of several, each is called `test_NAME`.
+    A single test split is called `test`; of several, each is called `test_NAME`.
 
     Raises:
-        ValueError, OSError: a data set that cannot be read, or has no split or no text for what is to be done with it.
+        ValueError, OSError: a data set cannot be read, or a split that the run needs is missing or has no texts.
     """
     with args.main_process_first(desc="preparing the data"):
         trained = _load_all(data_args, "")
         evaluated = _load_all(data_args, "eval_") if data_args.eval_dataset_name else trained
     splits = DatasetDict()
     if args.do_train:
-        splits = concatenate_person_datasets(list(trained.values()), list(trained))
-        splits = DatasetDict({name: splits[name] for name in ("train", "validation") if name in splits})
+        joined = concatenate_person_datasets(list(trained.values()), list(trained))
         for name in ("train", "validation"):
-            if name not in splits or len(splits[name]) == 0:
+            if not joined.get(name):
                 raise ValueError(f"--dataset_name {' '.join(data_args.dataset_name)}: there is no {name} split")
-        splits["train"] = trainable_rows(splits["train"])
-        splits["validation"] = with_queries(splits["validation"], "validation")
+        splits["train"] = trainable_rows(joined["train"])
+        splits["validation"] = with_queries(joined["validation"], "validation")
     if args.do_eval:
         for name, parts in evaluated.items():
             if "test" not in parts:
@@ -62,28 +61,25 @@ def load_splits(data_args: DataArguments, args: BDAMTrainingArguments) -> Datase
 
 
 def _load_all(data_args: DataArguments, prefix: str) -> dict[str, DatasetDict]:
-    """The data sets of `--dataset_name` or, with the prefix `eval_`, of `--eval_dataset_name`, by name."""
+    """Loads the data sets of `--dataset_name` or, with the prefix `eval_`, of `--eval_dataset_name`, by name."""
     names: list[str] = getattr(data_args, f"{prefix}dataset_name")
-    files: dict[str, list[str | None]] = {}
+    options: dict[str, list[Any]] = {}
     for option in ("data_dir", "descriptions", "outfits", "split_file"):
-        given = [None if value == "-" else value for value in getattr(data_args, prefix + option)]
-        if len(given) not in (0, len(names)):
+        values = [None if value == "-" else value for value in getattr(data_args, prefix + option)]
+        if len(values) not in (0, len(names)):
             raise ValueError(
-                f"--{prefix}{option} has {len(given)} values for the {len(names)} data sets of "
-                f"--{prefix}dataset_name: give one each, `-` where there is none"
+                f"--{prefix}{option} has {len(values)} values for the {len(names)} data sets of "
+                f"--{prefix}dataset_name: give one value per data set, `-` for none"
             )
-        files[option] = given or [None] * len(names)
+        options[option] = values or [None] * len(names)
     loaded: dict[str, DatasetDict] = {}
-    for name, data_dir, descriptions, outfits, split_file in zip(names, *files.values(), strict=True):
+    for number, name in enumerate(names):
         key = re.sub(r"\W+", "_", name)
         while key in loaded:
             key += "_again"
         loaded[key] = load_person_dataset(
             name,
-            data_dir,
-            descriptions=descriptions,
-            outfits=outfits,
-            split_file=split_file,
+            **{option: values[number] for option, values in options.items()},
             val_people=data_args.val_people,
             skip_unreadable=data_args.skip_unreadable,
             cache_dir=data_args.cache_dir,
@@ -93,7 +89,7 @@ def _load_all(data_args: DataArguments, prefix: str) -> dict[str, DatasetDict]:
 
 
 def synthetic_size(data_args: DataArguments) -> dict[str, Any]:
-    """The arguments of `load_synthetic` that the run's arguments set."""
+    """Returns the arguments of `load_synthetic`: people per split and image size (height, width)."""
     return {
         "num_train_people": data_args.synthetic_people,
         "num_val_people": data_args.synthetic_val_people,
@@ -103,38 +99,41 @@ def synthetic_size(data_args: DataArguments) -> dict[str, Any]:
 
 
 def trainable_rows(rows: Dataset) -> Dataset:
-    """The rows that training can use: all or none of them have descriptions, and each has some text.
+    """Selects the rows with both descriptions or, if no row has them, the rows with captions.
 
-    Rows without descriptions are left out where others have them: a batch is one or the other, on every process.
+    Rows with and without descriptions are never mixed: the losses on descriptions need every row of a batch, and all
+    ranks must compute the same losses.
 
     Raises:
         ValueError: no row has a text.
     """
     described = [bool(i and c) for i, c in zip(rows["identity_description"], rows["clothing_description"], strict=True)]
-    if any(described):
-        if not all(described):
-            missing = len(described) - sum(described)
-            logger.warning(
-                f"{missing} of {len(described)} training images have no descriptions and are left out: finish the "
-                "descriptions file, or train without one to use the captions of all"
-            )
-            rows = rows.select(np.flatnonzero(described))
-        return rows
-    logger.warning(
-        "no training image has descriptions, so captions alone are trained on: clothing and identity are not told "
-        "apart, and there is no described gallery. `bdam describe` writes descriptions; --descriptions reads them"
-    )
-    captioned = [bool(captions) for captions in rows["captions"]]
-    if not any(captioned):
-        raise ValueError("no training image has a caption or a description: give --descriptions (`bdam describe`)")
-    return rows if all(captioned) else rows.select(np.flatnonzero(captioned))
+    missing = described.count(False)
+    if missing == len(rows):
+        logger.warning(
+            "no training image has descriptions, so only captions are used: identity and clothing are not decoupled, "
+            "and there is no described gallery. `bdam describe` writes descriptions; --descriptions reads them"
+        )
+        captioned = [bool(captions) for captions in rows["captions"]]
+        if not any(captioned):
+            raise ValueError("no training image has a caption or a description: give --descriptions (`bdam describe`)")
+        return rows.select(np.flatnonzero(captioned))
+    if missing:
+        logger.warning(
+            f"{missing} of {len(rows)} training images have no descriptions and are left out: finish the descriptions "
+            "file, or leave out --descriptions to train on the captions of all images"
+        )
+    return rows.select(np.flatnonzero(described))
 
 
-def with_queries(rows: Dataset, what: str) -> Dataset:
-    """The rows, with descriptions as the queries of a split where nobody wrote a caption.
+def with_queries(rows: Dataset, name: str) -> Dataset:
+    """Returns the rows of a split with text queries: the captions or, if the split has none, the descriptions.
+
+    Args:
+        name: of the split, for messages.
 
     Raises:
-        ValueError: there is no text at all.
+        ValueError: no row has a text.
     """
     if any(rows["captions"]):
         return rows
@@ -143,13 +142,13 @@ def with_queries(rows: Dataset, what: str) -> Dataset:
         for pair in zip(rows["identity_description"], rows["clothing_description"], strict=True)
     ]
     if not any(texts):
-        raise ValueError(f"{what}: no image has a caption or a description, so there is no query to search with")
-    logger.warning(f"{what}: there are no captions, so the queries are the descriptions")
+        raise ValueError(f"{name}: no image has a caption or a description, so there is no query to search with")
+    logger.warning(f"{name}: there are no captions, so the queries are the descriptions")
     return rows.remove_columns("captions").add_column("captions", texts, feature=PERSON_FEATURES["captions"])
 
 
 def tokenizer_of(splits: DatasetDict) -> Callable[[int, int], PreTrainedTokenizerFast]:
-    """A function that trains a tokenizer on the texts of the training split, for `build_model`."""
+    """Returns a function that trains a tokenizer on the texts of the training split, for `build_model`."""
 
     def train(vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
         rows = splits["train"]
@@ -161,7 +160,7 @@ def tokenizer_of(splits: DatasetDict) -> Callable[[int, int], PreTrainedTokenize
 
 
 def use_every_core(args: BDAMTrainingArguments) -> None:
-    """Divides the CPU cores over the processes of a CPU run; `accelerate launch` sets one thread per process."""
+    """Sets the threads of a CPU run to its share of the cores; `accelerate launch` sets one thread per process."""
     if args.device.type == "cpu":
         torch.set_num_threads(usable_cores())
 
@@ -173,15 +172,11 @@ def new_trainer(
     data_args: DataArguments,
     splits: DatasetDict,
 ) -> BDAMTrainer:
-    """The trainer of a model on the splits."""
+    """Returns the trainer of a model, with the augmentation and the collators that the arguments set."""
     if not args.do_train:
         args.eval_strategy = IntervalStrategy.NO  # there is no validation split
-    augmentation = AugmentationConfig(
-        flip_probability=data_args.flip_probability,
-        crop_probability=data_args.crop_probability,
-        erase_probability=data_args.erase_probability,
-        word_mask_probability=data_args.word_mask_probability,
-    )
+    names = (f"{augmented}_probability" for augmented in ("flip", "crop", "erase", "word_mask"))
+    augmentation = AugmentationConfig(**{name: getattr(data_args, name) for name in names})
     return BDAMTrainer(
         model=model,
         args=args,
@@ -194,7 +189,7 @@ def new_trainer(
 
 
 def train_and_save(trainer: BDAMTrainer, checkpoint: str | None) -> dict[str, float]:
-    """Trains and saves the checkpoint with the best validation metric; returns the training metrics."""
+    """Trains, saves the best checkpoint by the validation metric, and returns the training metrics."""
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics, combined=False)
@@ -205,16 +200,24 @@ def train_and_save(trainer: BDAMTrainer, checkpoint: str | None) -> dict[str, fl
 def train_plain(
     trainer: BDAMTrainer, model_args: ModelArguments, data_args: DataArguments, splits: DatasetDict
 ) -> BDAMTrainer:
-    """Trains a plain dual encoder beside the model of `trainer`: same towers and steps, captions only, InfoNCE only."""
-    config = trainer.accelerator.unwrap_model(trainer.model).config
-    kernels = config._attn_implementation
-    fields = config.to_dict() | {"use_bdam": False, "use_fusion": False, "fusion_sequence": "global"}
-    fields["clothing_weight"] = 0.0
+    """Trains the baseline of a model, a plain dual encoder: same towers and steps, but only InfoNCE on captions.
+
+    Args:
+        trainer: the trainer of the model; its arguments are copied, with the output folder `plain` inside its own.
+
+    Returns:
+        The trainer of the baseline after training.
+    """
+    # Arguments: no BDAM losses, no identity-balanced batches
     args = copy.deepcopy(trainer.args)
     args.do_train, args.objective, args.images_per_person, args.gradnorm = True, "plain", 1, False
+    args.output_dir, args.push_to_hub = str(Path(args.output_dir) / "plain"), False
     args.ddp_find_unused_parameters = True
-    args.output_dir = str(Path(args.output_dir) / "plain")
-    args.push_to_hub = False
+
+    # Model: the same towers without decoupling and fusion
+    config = trainer.accelerator.unwrap_model(trainer.model).config
+    left_out = {"use_bdam": False, "use_fusion": False, "fusion_sequence": "global", "clothing_weight": 0.0}
+    fields = config.to_dict() | left_out
     set_seed(args.seed)
     vision, text = model_args.vision_model_name_or_path, model_args.text_model_name_or_path
     if vision is not None and text is not None:
@@ -222,7 +225,7 @@ def train_plain(
         model = BDAMModel.from_vision_text_pretrained(vision, text, **fields)
     else:
         model = BDAMModel(BDAMConfig(**fields))
-    model.set_attn_implementation(kernels)
+    model.set_attn_implementation(config._attn_implementation)
     processor = trainer.processing_class
     assert isinstance(processor, BDAMProcessor)
     plain = new_trainer(model, args, processor, data_args, splits)
@@ -233,9 +236,9 @@ def train_plain(
 def card_data(
     model_args: ModelArguments, data_args: DataArguments, args: BDAMTrainingArguments, splits: DatasetDict
 ) -> CardData:
-    """Names of the data sets and of the pretrained towers, for the model card."""
+    """Returns the names and licenses of the data sets and the pretrained towers, for the model card."""
     evaluated = data_args.eval_dataset_name or data_args.dataset_name
-    prefixes = [name.replace("test", "eval", 1) for name in test_splits(splits)]  # in the order of their names
+    prefixes = [name.replace("test", "eval", 1) for name in test_splits(splits)]
     bases = [model_args.model_name_or_path, model_args.vision_model_name_or_path, model_args.text_model_name_or_path]
     return CardData(
         trained_on={name: license_of(name) for name in data_args.dataset_name} if args.do_train else {},
@@ -245,5 +248,5 @@ def card_data(
 
 
 def test_splits(splits: DatasetDict) -> list[str]:
-    """The names of the splits to evaluate on."""
+    """Returns the names of the test splits, in the order of the data sets."""
     return [name for name in splits if name.startswith("test")]

@@ -1,7 +1,7 @@
-"""A Hub of Hugging Face on this machine, in memory, for the real client: `with LoopbackHub() as hub: ...`.
+"""In-memory Hugging Face Hub on 127.0.0.1 for the unmodified client: `with LoopbackHub() as hub: ...`.
 
-It speaks what uploading and downloading need, one commit after another, and can break an upload off. The client reads
-its settings when it is imported, so it has to run in a process of its own, with `hub.environment(folder)`.
+It implements the endpoints for uploads and downloads, and can drop the connection during an upload. The client reads
+its settings when it is imported, so it must run in a subprocess with `hub.environment(folder)`.
 """
 
 import base64
@@ -24,12 +24,12 @@ REVISION = r"(?P<revision>[^/]+)"
 
 @dataclass
 class Repository:
-    """The commits of one repository, oldest first, and what its branches and tags point to."""
+    """The commits of one repository, oldest first, and the commit of each branch."""
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     refs: dict[str, str] = field(default_factory=dict)
-    large: dict[str, bytes] = field(default_factory=dict)  # what was uploaded beside the commits, by sha256
+    large: dict[str, bytes] = field(default_factory=dict)  # uploaded large files, by SHA-256
 
     def commit(self, branch: str, files: dict[str, bytes], message: str) -> str:
         number = hashlib.sha1(f"{len(self.commits)} {message}".encode()).hexdigest()
@@ -43,7 +43,7 @@ class Repository:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """What `main` holds."""
+        """The files of the branch `main`."""
         return self.commits[self.refs["main"]]
 
 
@@ -53,8 +53,8 @@ class LoopbackHub:
     Attributes:
         repositories: by (kind, id), kind being "model" or "dataset".
         log: method and path of each request.
-        uploads_left: how many large files it still takes; then it drops the connection. None: any number.
-        dropped: set once it has dropped one.
+        uploads_left: number of large files to accept before a connection is dropped; None accepts all.
+        dropped: set after the first dropped connection.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class LoopbackHub:
         self._server.server_close()
 
     def environment(self, home: Path) -> dict[str, str]:
-        """The environment of a client process that knows no other Hub and keeps its cache under `home`."""
+        """Returns the environment of a client process that uses only this Hub, with its cache in `home`."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE_"))}
         return inherited | {
             "HF_ENDPOINT": self.url,
@@ -88,14 +88,18 @@ class LoopbackHub:
         }
 
 
+class _NotFound(Exception):
+    """A repository, a revision or a path that the Hub does not have; becomes a 404 response."""
+
+
 class _Handler(BaseHTTPRequestHandler):
-    """One request; the methods below it are the Hub's endpoints, by method and path."""
+    """Handles one request; the methods listed in `ENDPOINTS` are the endpoints of the Hub."""
 
     hub: ClassVar[LoopbackHub]
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the log is `LoopbackHub.log`."""
+        """Prints nothing: requests are recorded in `LoopbackHub.log`."""
 
     def do_POST(self) -> None:
         self._route()
@@ -116,31 +120,33 @@ class _Handler(BaseHTTPRequestHandler):
                 found = re.fullmatch(pattern, path)
                 if found and self.command in method.split():
                     parts = {name: unquote(value or "") for name, value in found.groupdict().items()}
-                    return endpoint(self, **parts)
-        self._answer(404, {"error": f"the loopback Hub has no endpoint {self.command} {path}"})
+                    try:
+                        return endpoint(self, **parts)
+                    except _NotFound as error:
+                        return self._answer(404, {"error": f"{error} not found"}, {"X-Error-Code": f"{error}NotFound"})
+        self._answer(404, {"error": f"no endpoint {self.command} {path} in tests/loopback_hub.py"})
 
     def _answer(self, status: int, content: Any = None, headers: dict[str, str] | None = None) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        headers = headers or {}
-        if "Content-Length" not in headers:
-            headers["Content-Length"] = str(len(body))
-        for name, value in headers.items():
+        for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _missing(self, what: str) -> None:
-        self._answer(404, {"error": f"{what} not found"}, {"X-Error-Code": f"{what}NotFound"})
+    def _at(self, kind: str, id: str, revision: str) -> tuple[Repository, str]:
+        """Returns the repository and the commit of a revision.
 
-    def _at(self, kind: str, id: str, revision: str) -> tuple[Repository, str] | None:
-        """The repository and the commit that a revision means; answers 404 where there is none."""
+        Raises:
+            _NotFound: the Hub has no such repository or revision.
+        """
         repository = self.hub.repositories.get((kind, id))
-        commit = None if repository is None else repository.resolve(revision)
-        if repository is None or commit is None:
-            self._missing("Repo" if repository is None else "Revision")
-            return None
+        if repository is None:
+            raise _NotFound("Repo")
+        commit = repository.resolve(revision)
+        if commit is None:
+            raise _NotFound("Revision")
         return repository, commit
 
     # Endpoints
@@ -155,17 +161,16 @@ class _Handler(BaseHTTPRequestHandler):
         prefix = "" if kind == "model" else f"{kind}s/"
         self._answer(409 if exists else 200, {"url": f"{self.hub.url}/{prefix}{id}", "name": id, "id": id})
 
-    def who(self) -> None:
+    def whoami(self) -> None:
         self._answer(200, {"type": "user", "name": "me", "orgs": [], "auth": {"type": "access_token"}})
 
     def validate(self) -> None:
         self._answer(200, {"errors": [], "warnings": []})
 
     def information(self, kind: str, id: str, revision: str = "main") -> None:
-        if found := self._at(kind, id, revision or "main"):
-            repository, commit = found
-            files = [{"rfilename": path} for path in sorted(repository.commits[commit])]
-            self._answer(200, {"_id": id, "id": id, "sha": commit, "siblings": files, "tags": [], "private": False})
+        repository, commit = self._at(kind, id, revision or "main")
+        files = [{"rfilename": path} for path in sorted(repository.commits[commit])]
+        self._answer(200, {"_id": id, "id": id, "sha": commit, "siblings": files, "tags": [], "private": False})
 
     def references(self, kind: str, id: str) -> None:
         branches = self.hub.repositories[kind, id].refs.items()
@@ -178,9 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {})
 
     def tree(self, kind: str, id: str, revision: str, folder: str) -> None:
-        if not (found := self._at(kind, id, revision)):
-            return
-        repository, commit = found
+        repository, commit = self._at(kind, id, revision)
         prefix = f"{folder.strip('/')}/" if folder.strip("/") else ""
         recursive = "true" in parse_qs(urlsplit(self.path).query.lower()).get("recursive", [])
         entries: dict[str, dict[str, Any]] = {}
@@ -194,13 +197,11 @@ class _Handler(BaseHTTPRequestHandler):
             if recursive or not folders:
                 entries[path] = _entry(path, content)
         if prefix and not entries:
-            return self._missing("Entry")
+            raise _NotFound("Entry")
         self._answer(200, list(entries.values()))
 
     def paths_information(self, kind: str, id: str, revision: str) -> None:
-        if not (found := self._at(kind, id, revision)):
-            return
-        repository, commit = found
+        repository, commit = self._at(kind, id, revision)
         if self.headers.get("Content-Type", "").startswith("application/json"):
             wanted = json.loads(self.body)["paths"]
         else:
@@ -209,15 +210,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, [_entry(path, files[path]) for path in wanted if path in files])
 
     def preupload(self, kind: str, id: str, revision: str) -> None:
-        if not (found := self._at(kind, id, revision)):
-            return
-        repository, commit = found
-        there = repository.commits[commit]
+        repository, commit = self._at(kind, id, revision)
+        present = repository.commits[commit]
         files = []
-        for wanted in json.loads(self.body)["files"]:
-            path = wanted["path"]
+        for path in (file["path"] for file in json.loads(self.body)["files"]):
             mode = "lfs" if path.endswith(LARGE_FILES) else "regular"
-            oid = _entry(path, there[path])["oid"] if path in there else None
+            oid = _entry(path, present[path])["oid"] if path in present else None
             files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         self._answer(200, {"files": files})
 
@@ -233,19 +231,17 @@ class _Handler(BaseHTTPRequestHandler):
     def upload(self, kind: str, id: str, oid: str) -> None:
         if self.hub.uploads_left is not None:
             if self.hub.uploads_left == 0:
-                self.close_connection = True  # without an answer
+                self.close_connection = True  # no response
                 self.hub.dropped.set()
                 return
             self.hub.uploads_left -= 1
         if hashlib.sha256(self.body).hexdigest() != oid:
-            return self._answer(422, {"error": "the content does not have the promised sha256"})
+            return self._answer(422, {"error": "the content does not match its SHA-256"})
         self.hub.repositories[kind, id].large[oid] = self.body
         self._answer(200, {})
 
     def commit(self, kind: str, id: str, revision: str) -> None:
-        if not (found := self._at(kind, id, revision)):
-            return
-        repository, parent = found
+        repository, parent = self._at(kind, id, revision)
         files, message = dict(repository.commits[parent]), ""
         for line in self.body.splitlines():
             entry = json.loads(line)
@@ -253,26 +249,24 @@ class _Handler(BaseHTTPRequestHandler):
             if entry["key"] == "header":
                 message = value["summary"]
                 if value.get("parentCommit") not in (None, parent):
-                    return self._answer(412, {"error": "a commit has come between"})
+                    return self._answer(412, {"error": "the parent commit is not the head of the branch"})
             elif entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 if value["oid"] not in repository.large:
-                    return self._answer(400, {"error": f"{value['path']} was never uploaded"})
+                    return self._answer(400, {"error": f"{value['path']}: the file was not uploaded"})
                 files[value["path"]] = repository.large[value["oid"]]
             elif entry["key"] == "deletedFile":
                 del files[value["path"]]
             else:
-                return self._answer(400, {"error": f"the loopback Hub knows no {entry['key']}"})
+                return self._answer(400, {"error": f"unknown operation {entry['key']}"})
         number = repository.commit(revision, files, message)
         prefix = "" if kind == "model" else f"{kind}s/"
         url = f"{self.hub.url}/{prefix}{id}/commit/{number}"
         self._answer(200, {"success": True, "commitOid": number, "commitUrl": url, "hookOutput": ""})
 
     def resolve(self, kind: str, id: str, revision: str, path: str) -> None:
-        if not (found := self._at("dataset" if kind else "model", id, revision)):
-            return
-        repository, commit = found
+        repository, commit = self._at("dataset" if kind else "model", id, revision)
         content = repository.commits[commit].get(path)
         if content is None:
             headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
@@ -280,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{_etag(path, content)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if span is None:
-            return self._answer(200, content, headers | {"Content-Length": str(len(content))})
+            return self._answer(200, content, headers)
         first, last = int(span[1]), int(span[2] or len(content) - 1)
         part = content[first : last + 1]
         headers["Content-Range"] = f"bytes {first}-{first + len(part) - 1}/{len(content)}"
@@ -289,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 ENDPOINTS: list[tuple[str, str, Any]] = [
     ("POST", "/api/repos/create", _Handler.create),
-    ("GET", "/api/whoami-v2", _Handler.who),
+    ("GET", "/api/whoami-v2", _Handler.whoami),
     ("POST", "/api/validate-yaml", _Handler.validate),
     ("GET", API, _Handler.information),
     ("GET", rf"{API}/revision/{REVISION}", _Handler.information),

@@ -121,5 +121,5 @@ def test_dataset_card_has_the_statistics(hub: Any, pulled: list[dict[str, Any]])
     for name in ("train", "validation", "test"):
         assert f"| {name} | 1 | 4 | 10 | 3 | 4 | unknown |" in text
     assert "non-commercial research" in text
-    assert "Not counted: who the people are" in text
+    assert "Not counted: the data has no annotation" in text
     assert not any(mark in text for mark in ("{{", "{%", "undefined", "\n\n\n"))

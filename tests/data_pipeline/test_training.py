@@ -1,4 +1,4 @@
-"""Which rows are trained on, and what the queries of a split are."""
+"""Rows to train on, and queries of a split without captions."""
 
 from typing import Any
 
@@ -10,26 +10,26 @@ from data_pipeline.training import trainable_rows, with_queries
 
 
 def rows_of(texts: list[tuple[list[str], str | None, str | None]]) -> Dataset:
-    """A split without images; each entry is captions, identity description, clothing description."""
+    """Makes a split without images from captions, identity description and clothing description of each row."""
     names = ("captions", "identity_description", "clothing_description")
     columns: dict[str, Any] = {name: [entry[i] for entry in texts] for i, name in enumerate(names)}
     columns["person_id"] = list(range(len(texts)))
     return Dataset.from_dict(columns, Features({name: PERSON_FEATURES[name] for name in columns}))
 
 
-def test_training_rows_without_descriptions_are_left_out_where_others_have_them() -> None:
+def test_trainable_rows_keeps_only_fully_described_rows() -> None:
     rows = rows_of([(["a"], "i", "c"), (["b"], None, "c"), (["c"], "i", None), ([], "i", "c")])
     assert trainable_rows(rows)["person_id"][:] == [0, 3]
 
 
-def test_training_without_any_description_uses_the_rows_with_captions() -> None:
+def test_trainable_rows_falls_back_to_captions() -> None:
     rows = rows_of([(["a"], None, None), ([], None, None)])
     assert trainable_rows(rows)["person_id"][:] == [0]
     with pytest.raises(ValueError, match="no training image has a caption or a description"):
         trainable_rows(rows.select([1]))
 
 
-def test_descriptions_are_the_queries_of_a_split_that_nobody_captioned() -> None:
+def test_with_queries_falls_back_to_descriptions() -> None:
     captioned = rows_of([(["a"], "i", "c"), ([], "i", "c")])
     assert with_queries(captioned, "test")["captions"][:] == [["a"], []]
     bare = rows_of([([], "i", "c"), ([], None, "d"), ([], None, None)])

@@ -1,7 +1,7 @@
-"""transformers' own tests of models and configurations, on BDAM over four kinds of towers.
+"""Runs transformers' common tests of models and configurations on BDAM with four types of towers.
 
-They are no part of the installed package: the source archive of the same version is fetched once, with pip, into
-pytest's cache.
+The tests are not part of the installed package: the source archive of the same version is downloaded once, with pip,
+into pytest's cache.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ CACHE = Path(__file__).parents[2] / ".pytest_cache" / "d" / f"transformers-{tran
 
 
 def _fetch_common_tests() -> None:
-    """Put the folder `tests` of the installed transformers' source archive at CACHE, or skip this file."""
+    """Downloads the tests of the installed transformers to CACHE, or skips this file."""
     if CACHE.exists():
         return
     CACHE.parent.mkdir(parents=True, exist_ok=True)
@@ -40,12 +40,12 @@ def _fetch_common_tests() -> None:
         with tarfile.open(next(Path(scratch).glob("*.tar.gz"))) as archive:
             members = [member for member in archive if Path(member.name).parts[1:2] == ("tests",)]
             archive.extractall(scratch, members, filter="data")
-        with contextlib.suppress(OSError):  # another process was faster
+        with contextlib.suppress(OSError):  # another process has downloaded them
             next(Path(scratch).glob("*/tests")).rename(CACHE)
 
 
 def _import_common_tests() -> tuple[Any, Any]:
-    """`test_modeling_common` and `test_configuration_common`, with stubs for what the archive leaves out."""
+    """Imports `test_modeling_common` and `test_configuration_common`, with stubs of their unused imports."""
     package = types.ModuleType("transformers_tests")
     package.__path__ = [str(CACHE)]
     (CACHE / "__init__.py").touch()  # test_configuration_common imports its folder as a package
@@ -71,16 +71,16 @@ _modeling_common, _configuration_common = _import_common_tests()
 
 
 class TinyBDAM:
-    """What the common tests ask for: configurations, inputs and the sizes to expect."""
+    """Provides configurations, inputs and expected sizes to the common tests."""
 
     is_training = True
-    num_hidden_layers = 2  # BDAM's one layer, in each of its two branches
+    num_hidden_layers = 2  # one layer in each of BDAM's two branches
     num_attention_heads = 4
     hidden_size = 32
 
     def __init__(self, config: Any, batch: dict[str, torch.Tensor], seq_length: int) -> None:
         self.config, self.seq_length = config, seq_length
-        # The test of resizing takes 15 tokens off the vocabulary, and then fits `input_ids` alone to it.
+        # The test of resizing removes 15 tokens from the vocabulary, and adapts only `input_ids`.
         top = config.text_config.vocab_size - 16
         self.batch = {name: value.clamp(max=top) if value.ndim == 2 else value for name, value in batch.items()}
         self.batch_size = len(batch["pixel_values"])
@@ -96,22 +96,22 @@ class TinyBDAM:
 class CommonTests(_modeling_common.ModelTesterMixin):  # type: ignore[name-defined]
     all_model_classes = (BDAMModel,)
     _is_composite = True
-    test_can_init_all_missing_weights_before_2023 = True  # the test is not for old models alone
+    test_can_init_all_missing_weights_before_2023 = True  # the test also applies to new models
     towers: str
     image_tokens = 17
 
-    additional_model_inputs = ("input_ids",)  # compare attention kernels on both towers, not on images alone
+    additional_model_inputs = ("input_ids",)  # compares attention kernels on both towers
 
     @pytest.fixture(autouse=True)
     def _tiny(self, tiny_config: Any, make_batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        # 1/τ = 1: the usual 14 multiplies half precision's rounding beyond the tests' absolute tolerance.
+        # 1/τ = 1: the usual 14 scales the rounding of half precision above the tests' absolute tolerance.
         config = tiny_config(self.towers, logit_scale_init_value=0.0)
         self.model_tester = TinyBDAM(config, make_batch(), self.image_tokens)
         steady = _modeling_common.set_config_for_less_flaky_test
 
         def steady_towers(config: BDAMConfig) -> None:
             for tower in (config.vision_config, config.text_config):
-                steady(tower)  # writes foreign fields, which BDAMConfig itself refuses
+                steady(tower)  # sets fields that BDAMConfig does not have
 
         monkeypatch.setattr(_modeling_common, "set_config_for_less_flaky_test", steady_towers)
 
@@ -126,14 +126,17 @@ class BDAMWithViTAndBertTest(CommonTests, unittest.TestCase):
     towers = "vit"
 
 
+@pytest.mark.slow
 class BDAMWithClipTest(CommonTests, unittest.TestCase):
     towers = "clip"
 
 
+@pytest.mark.slow
 class BDAMWithSiglipTest(CommonTests, unittest.TestCase):
     towers = "siglip"
     image_tokens = 16  # no class token
 
 
+@pytest.mark.slow
 class BDAMWithDinov2AndBertTest(CommonTests, unittest.TestCase):
     towers = "dinov2"

@@ -1,4 +1,4 @@
-"""Pushed to a Hub and pulled from it, by the real client, against the loopback Hub of tests/loopback_hub.py."""
+"""Tests of pushing to and pulling from a Hub with the real client, against the server of tests/loopback_hub.py."""
 
 import io
 import json
@@ -51,8 +51,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "use_cpu": True,
     },
 }
-# Of a process without this package: importing it raises ImportError.
-ALONE = 'import sys; sys.modules["modeling_bdam"] = sys.modules["run_t2i_reid"] = None\n'
+# Blocks this package: importing it raises ImportError.
+WITHOUT_PACKAGE = 'import sys; sys.modules["modeling_bdam"] = sys.modules["run_t2i_reid"] = None\n'
 EMBED = """
 import json
 import sys
@@ -78,7 +78,7 @@ Source = tuple[str, dict[str, str]]  # a folder or repository, and revision or s
 
 @dataclass
 class Client:
-    """Processes that know the loopback Hub and nothing of one another."""
+    """Starts processes that use the loopback Hub, each `home` with its own cache."""
 
     hub: Any
     folder: Path
@@ -105,12 +105,12 @@ class Client:
         return self.run([str(ROOT / "run_t2i_reid.py"), *arguments])
 
     def embed(self, home: str, before: str, **sources: Source) -> dict[str, dict[str, Any]]:
-        """Vectors of two images and two texts by the model of each source, from a new process with its own cache."""
+        """Computes vectors of two images and two texts by the model of each source, in a new process."""
         results = {name: str(self.folder / f"{home}-{name}.safetensors") for name in sources}
         wanted = json.dumps({results[name]: source for name, source in sources.items()})
         # -I: neither the working directory nor PYTHONPATH is searched for modules.
         printed = self.run(["-I", "-c", before + EMBED, wanted], home)
-        assert printed.count("transformers_modules") == (len(sources) if before == ALONE else 0)
+        assert printed.count("transformers_modules") == (len(sources) if before == WITHOUT_PACKAGE else 0)
         return {name: load_file(result) for name, result in results.items()}
 
 
@@ -121,7 +121,7 @@ def client(hub: Any, tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 @pytest.fixture(scope="module")
 def pushed(client: Client) -> Path:
-    """The output folder of a run that pushed its checkpoints, its model, and its card to me/tiny."""
+    """Output folder of a run that pushed its checkpoints, model and card to me/tiny."""
     folder = client.folder / "run"
     logged = ("--report_to=tensorboard", "--logging_steps=1")
     client.train(folder, "--push_to_hub", "--hub_model_id=me/tiny", "--hub_strategy=all_checkpoints", *logged)
@@ -129,20 +129,20 @@ def pushed(client: Client) -> Path:
 
 
 @pytest.fixture(scope="module")
-def in_the_middle(client: Client, pushed: Path) -> tuple[str, dict[str, bytes]]:
-    """The commit that was pushed in the middle of the training, and its files."""
+def middle(client: Client, pushed: Path) -> tuple[str, dict[str, bytes]]:
+    """The commit that was pushed during training, and its files."""
     repository = client.hub.repositories["model", "me/tiny"]
     return list(repository.commits.items())[repository.messages.index("Training in progress, step 2")]
 
 
 @pytest.fixture(scope="module")
-def pulled(client: Client, pushed: Path, in_the_middle: tuple[str, dict[str, bytes]]) -> dict[str, dict[str, Any]]:
-    """Vectors by what lies on the Hub, in a clean process with remote code."""
+def pulled(client: Client, pushed: Path, middle: tuple[str, dict[str, bytes]]) -> dict[str, dict[str, Any]]:
+    """Vectors by the models on the Hub, in a process without the package."""
     return client.embed(
         "clean",
-        ALONE,
+        WITHOUT_PACKAGE,
         end=("me/tiny", {}),
-        middle=("me/tiny", {"revision": in_the_middle[0]}),
+        middle=("me/tiny", {"revision": middle[0]}),
         folder=("me/tiny", {"subfolder": "checkpoint-2"}),
         checkpoint=(str(pushed / "checkpoint-2"), {}),
     )
@@ -150,10 +150,10 @@ def pulled(client: Client, pushed: Path, in_the_middle: tuple[str, dict[str, byt
 
 @pytest.fixture(scope="module")
 def trained(client: Client, pushed: Path) -> dict[str, dict[str, Any]]:
-    """Vectors by what lies in the output folder, in a process with this package."""
+    """Vectors by the models in the output folder, in a process with the package."""
     here = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import modeling_bdam\n"
-    middle, later = str(pushed / "checkpoint-2"), str(pushed / "checkpoint-4")
-    return client.embed("here", here, end=(str(pushed), {}), middle=(middle, {}), later=(later, {}))
+    folders = {"end": pushed, "middle": pushed / "checkpoint-2", "later": pushed / "checkpoint-4"}
+    return client.embed("here", here, **{name: (str(folder), {}) for name, folder in folders.items()})
 
 
 def assert_same_tensors(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -161,28 +161,26 @@ def assert_same_tensors(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert all(value.equal(other[name]) for name, value in one.items())
 
 
-def test_a_clean_process_pulls_what_was_trained_bit_for_bit(pulled: dict[str, Any], trained: dict[str, Any]) -> None:
+def test_pulled_model_equals_the_trained_model(pulled: dict[str, Any], trained: dict[str, Any]) -> None:
     assert_same_tensors(pulled["end"], trained["end"])
 
 
-def test_a_push_in_the_middle_of_training_loads_with_its_code(
-    in_the_middle: tuple[str, dict[str, bytes]], pulled: dict[str, Any], trained: dict[str, Any]
+def test_push_during_training_contains_the_code(
+    middle: tuple[str, dict[str, bytes]], pulled: dict[str, Any], trained: dict[str, Any]
 ) -> None:
-    files = in_the_middle[1]
+    files = middle[1]
     assert {"modeling_bdam.py", "processing_bdam.py", "README.md"} <= files.keys()
     assert "eval_results.json" not in files  # the run had not finished
     assert_same_tensors(pulled["middle"], trained["middle"])
     assert not pulled["middle"]["images"].equal(trained["later"]["images"])
 
 
-def test_a_checkpoint_loads_from_its_folder_here_and_on_the_hub(
-    pulled: dict[str, Any], trained: dict[str, Any]
-) -> None:
+def test_checkpoint_loads_from_disk_and_from_the_hub(pulled: dict[str, Any], trained: dict[str, Any]) -> None:
     assert_same_tensors(pulled["folder"], trained["middle"])
     assert_same_tensors(pulled["checkpoint"], trained["middle"])
 
 
-def test_the_model_index_of_the_card_is_the_results_file(client: Client, pushed: Path) -> None:
+def test_model_index_of_the_card_equals_the_results(client: Client, pushed: Path) -> None:
     files = client.hub.repositories["model", "me/tiny"].files
     assert files["README.md"] == (pushed / "README.md").read_bytes()
     data: Any = ModelCard(files["README.md"].decode()).data
@@ -197,7 +195,7 @@ def test_the_model_index_of_the_card_is_the_results_file(client: Client, pushed:
     assert all(result.metric_args["seed"] == 42 for result in data.eval_results)
 
 
-def test_the_card_says_nothing_that_the_run_did_not_measure(pushed: Path) -> None:
+def test_card_contains_the_results_of_the_run(pushed: Path) -> None:
     text = (pushed / "README.md").read_text()
     results = json.loads((pushed / "eval_results.json").read_text())
     row = next(line for line in text.splitlines() if line.startswith("| synthetic | standard |"))
@@ -213,27 +211,27 @@ def test_the_card_says_nothing_that_the_run_did_not_measure(pushed: Path) -> Non
     assert not re.search(r"\{\{|\{%|None|undefined|\n\n\n", text)
 
 
-def test_loggers_receive_losses_weights_figures_and_the_picture(pushed: Path) -> None:
+def test_tensorboard_receives_losses_metrics_and_picture(pushed: Path) -> None:
     events = EventAccumulator(str(next((pushed / "runs").iterdir()))).Reload()
     results = json.loads((pushed / "eval_results.json").read_text())
     for task in ("info", "triplet", "adversarial", "decouple", "match"):
         for kind in ("loss", "weight", "gradient_norm"):
             assert [event.step for event in events.Scalars(f"train/{kind}_{task}")] == [1, 2, 3, 4]
-    assert [event.step for event in events.Scalars("eval/rank1")] == [2, 4, 4]  # the last one of the test split
+    assert [event.step for event in events.Scalars("eval/rank1")] == [2, 4, 4]  # the last of the test split
     assert events.Scalars("eval/rank1")[-1].value == pytest.approx(results["eval_rank1"])
     (picture,) = events.Images("retrieval")
     with Image.open(pushed / "retrieval.png") as expected, Image.open(io.BytesIO(picture.encoded_image_string)) as seen:
         assert seen.size == expected.size
 
 
-def test_the_snippet_of_the_card_runs(client: Client, pushed: Path) -> None:
+def test_example_of_the_card_runs(client: Client, pushed: Path) -> None:
     text = client.hub.repositories["model", "me/tiny"].files["README.md"].decode()
     snippet = text.partition("```python\n")[2].partition("```")[0]
     folder = client.folder / "snippet"
     folder.mkdir()
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (40, 90), "red").save(folder / name)
-    assert client.run(["-I", "-c", ALONE + snippet], "snippet").count("tensor([[") == 2
+    assert client.run(["-I", "-c", WITHOUT_PACKAGE + snippet], "snippet").count("tensor([[") == 2
 
 
 PUSH = f"""
@@ -259,19 +257,19 @@ for revision in ("old", "main"):
 """
 
 
-def test_shards_and_revisions_survive_the_way_there_and_back(client: Client, pushed: Path) -> None:
+def test_shards_and_revisions_can_be_pushed_and_pulled(client: Client, pushed: Path) -> None:
     sources = {"old": pushed / "checkpoint-2", "main": pushed}
     client.run(["-c", PUSH, "me/shards", *(f"{folder}@{branch}" for branch, folder in sources.items())])
     files = client.hub.repositories["model", "me/shards"].files
     assert sum(path.endswith(".safetensors") for path in files) > 2
     assert "model.safetensors.index.json" in files
-    client.run(["-I", "-c", ALONE + PULL], "shards")
+    client.run(["-I", "-c", WITHOUT_PACKAGE + PULL], "shards")
     for branch, folder in sources.items():
         back = load_file(client.folder / "shards" / branch / "model.safetensors")
         assert_same_tensors(back, load_file(folder / "model.safetensors"))
 
 
-def test_an_interrupted_upload_changes_nothing_and_goes_on_where_it_stopped(client: Client, pushed: Path) -> None:
+def test_interrupted_upload_is_atomic_and_resumes(client: Client, pushed: Path) -> None:
     arguments = ["-c", PUSH, "me/interrupted", f"{pushed}@main"]
     client.hub.uploads_left = 1
     process = client.start(arguments, "broken")
@@ -290,10 +288,9 @@ def test_an_interrupted_upload_changes_nothing_and_goes_on_where_it_stopped(clie
     assert arrived not in sent
 
 
-def test_a_checkpoint_of_the_hub_is_evaluated_by_the_command(client: Client, pushed: Path) -> None:
+def test_command_evaluates_a_model_of_the_hub(client: Client, pushed: Path) -> None:
     folder = client.folder / "evaluated"
     client.train(folder, "--do_eval", "--model_name_or_path=me/tiny")
-    assert json.loads((folder / "eval_results.json").read_text()) == json.loads(
-        (pushed / "eval_results.json").read_text()
-    )
+    found, expected = (json.loads((path / "eval_results.json").read_text()) for path in (folder, pushed))
+    assert found == expected
     assert "Not part of the run that wrote this card" in (folder / "README.md").read_text()

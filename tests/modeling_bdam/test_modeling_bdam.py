@@ -234,8 +234,13 @@ def test_cross_attention_maps_are_returned(tiny_config: Any, batch: dict[str, Te
         torch.testing.assert_close(one.sum(dim=-1), torch.ones(4, 4, 17))
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
-@EACH_TOWER
+@pytest.mark.parametrize(
+    ("towers", "backend"),
+    [
+        *((towers, "eager") for towers in [*TRANSFORMER_TOWERS, "convnext"]),
+        pytest.param("vit", "aot_eager", marks=pytest.mark.slow),
+    ],
+)
 def test_model_compiles_without_graph_break(towers: str, backend: str, tiny_config: Any, make_batch: Any) -> None:
     model = BDAMModel(tiny_config(towers)).eval()
     torch._dynamo.reset()

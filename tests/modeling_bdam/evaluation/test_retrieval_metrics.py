@@ -23,7 +23,7 @@ def naive_metrics(
     gallery_ids: Tensor,
     outfits: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, float]:
-    """One query and one gallery entry at a time; a positive is placed after everything it ties with."""
+    """Double loop in float64 with pessimistic ties."""
     figures: dict[str, list[float]] = {name: [] for name in FIGURES}
     unmatched = 0
     for q in range(len(query_ids)):
@@ -44,25 +44,13 @@ def naive_metrics(
     return {name: sum(values) / len(values) for name, values in figures.items()} | {"unmatched_queries": unmatched}
 
 
-def field_metrics(query_embeds: Tensor, gallery_embeds: Tensor, query_ids: Tensor, gallery_ids: Tensor) -> dict:
-    """What the field's code computes: rank the whole gallery, then running counts of the hits."""
-    ranking = (query_embeds @ gallery_embeds.T).argsort(dim=1, descending=True)
-    hits = (gallery_ids[ranking] == query_ids[:, None]).double()
-    ranks = torch.arange(1, hits.shape[1] + 1)
-    total = hits.sum(1)
-    figures = {f"rank{k}": hits[:, :k].amax(1).mean() for k in (1, 5, 10)}
-    figures["mAP"] = ((hits.cumsum(1) / ranks * hits).sum(1) / total).mean()
-    figures["mINP"] = (total / (hits * ranks).amax(1)).mean()
-    return {name: float(value) for name, value in figures.items()}
-
-
 def coarse_embeddings(count: int, generator: torch.Generator) -> Tensor:
-    """[count, 4] of few small integers: dot products are exact in float32 and many of them are equal."""
+    """Small integers, [count, 4]: dot products are exact in float32 and often equal."""
     return torch.randint(-2, 3, (count, 4), generator=generator).float()
 
 
 def random_case(seed: int, people: int, queries: int = 40, gallery: int = 150) -> tuple[Case, tuple[Tensor, Tensor]]:
-    """Coarse embeddings, ids of which one is missing from the gallery, and two outfits."""
+    """Coarse embeddings, ids (one is missing from the gallery), and two outfits."""
     generator = torch.Generator().manual_seed(seed)
     case = (
         coarse_embeddings(queries, generator),
@@ -75,41 +63,32 @@ def random_case(seed: int, people: int, queries: int = 40, gallery: int = 150) -
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("people", [1, 2, 12, 100])  # 1 and 2: more positives than are counted one by one
-def test_figures_equal_the_double_loop_under_ties(people: int, seed: int) -> None:
+@pytest.mark.parametrize("people", [1, 2, 12, 100])  # 1 and 2 use the sorted count
+def test_retrieval_metrics_equal_double_loop_under_ties(people: int, seed: int) -> None:
     case, _ = random_case(seed, people)
     assert retrieval_metrics(*case) == pytest.approx(naive_metrics(*case), abs=1e-12)
 
 
 @pytest.mark.parametrize("people", [2, 12])
-def test_same_clothes_of_the_same_person_are_left_out_when_outfits_are_given(people: int) -> None:
+def test_retrieval_metrics_exclude_same_clothes(people: int) -> None:
     case, outfits = random_case(0, people)
     ours = retrieval_metrics(*case, query_outfits=outfits[0], gallery_outfits=outfits[1])
     assert ours == pytest.approx(naive_metrics(*case, outfits), abs=1e-12)
     assert ours != pytest.approx(retrieval_metrics(*case), abs=1e-3)
 
 
-def test_figures_equal_the_fields_formulas_without_ties() -> None:
-    generator = torch.Generator().manual_seed(0)
-    queries, gallery = (torch.randn(count, 32, generator=generator) for count in (60, 300))
-    query_ids, gallery_ids = torch.arange(60) % 25, torch.arange(300) % 25
-    ours = retrieval_metrics(queries, gallery, query_ids, gallery_ids)
-    field = field_metrics(queries, gallery, query_ids, gallery_ids)
-    assert {name: ours[name] for name in FIGURES} == pytest.approx(field, abs=1e-9)
-
-
-def test_a_positive_ranks_after_all_negatives_of_equal_score() -> None:
+def test_retrieval_metrics_rank_ties_pessimistically() -> None:
     query, gallery = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 5.0], [1.0, 0.0], [1.0, 9.0], [0.0, 0.0]])
     ours = retrieval_metrics(query, gallery, torch.tensor([7]), torch.tensor([7, 7, 8, 8]))
-    # The negative with score 1 stands first, the two positives follow at ranks 2 and 3.
+    # The negative with score 1 has rank 1, the two positives have ranks 2 and 3
     expected = {"rank1": 0.0, "rank5": 1.0, "rank10": 1.0, "mAP": (1 / 2 + 2 / 3) / 2, "mINP": 2 / 3}
     assert ours == pytest.approx(expected | {"unmatched_queries": 0})
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 7, 64])
 @pytest.mark.parametrize("gallery_size", [6, 34, 131])
-def test_a_model_that_maps_everything_to_one_vector_finds_nobody(gallery_size: int, chunk_size: int) -> None:
-    # Products of equal vectors may round differently at a matrix's edge; that must not put anybody first.
+def test_retrieval_metrics_of_constant_vectors_are_zero(gallery_size: int, chunk_size: int) -> None:
+    # GEMM results of equal vectors depend on the tile position, which must not change ranks
     generator = torch.Generator().manual_seed(0)
     for width in (32, 256, 257):
         queries, vector = (torch.randn(count, width, generator=generator) for count in (64, 1))
@@ -120,40 +99,35 @@ def test_a_model_that_maps_everything_to_one_vector_finds_nobody(gallery_size: i
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 40, 1000])
-def test_chunk_size_changes_no_figure(chunk_size: int) -> None:
+def test_retrieval_metrics_ignore_chunk_size(chunk_size: int) -> None:
     case, _ = random_case(4, 12)
+    before = [tensor.clone() for tensor in case]
     assert retrieval_metrics(*case, chunk_size=chunk_size) == retrieval_metrics(*case)
+    assert all(torch.equal(old, new) for old, new in zip(before, case, strict=True))  # inputs are not modified
 
 
-def test_numpy_arrays_and_half_precision_give_the_figures_of_float_tensors() -> None:
+def test_retrieval_metrics_accept_numpy_and_bfloat16() -> None:
     case, _ = random_case(5, 12)
     queries, gallery, *ids = case
     assert retrieval_metrics(*(tensor.numpy() for tensor in case)) == retrieval_metrics(*case)
     assert retrieval_metrics(queries.bfloat16(), gallery.bfloat16(), *ids) == retrieval_metrics(*case)
 
 
-def test_inputs_are_left_as_they_were() -> None:
-    case, _ = random_case(6, 12)
-    before = [tensor.clone() for tensor in case]
-    retrieval_metrics(*case)
-    assert all(torch.equal(old, new) for old, new in zip(before, case, strict=True))
-
-
-def test_queries_without_a_match_are_counted_and_left_out_of_the_means() -> None:
+def test_retrieval_metrics_omit_unmatched_queries() -> None:
     queries, gallery = torch.eye(3), torch.eye(3)
     ours = retrieval_metrics(queries, gallery, torch.tensor([0, 1, 50]), torch.tensor([0, 1, 2]))
     assert ours["unmatched_queries"] == 1
     assert ours["rank1"] == ours["mAP"] == ours["mINP"] == 1.0
 
 
-def test_no_match_at_all_is_an_error() -> None:
+def test_retrieval_metrics_refuse_queries_without_match() -> None:
     with pytest.raises(ValueError, match="none of the 3 queries has a match among the 3 gallery entries"):
         retrieval_metrics(torch.eye(3), torch.eye(3), torch.tensor([5, 6, 7]), torch.tensor([0, 1, 2]))
 
 
 @pytest.mark.parametrize("bad_value", [float("nan"), float("inf"), 1e30])
 @pytest.mark.parametrize("side", ["query", "gallery"])
-def test_a_value_that_cannot_be_scored_is_an_error_that_names_its_first_row(side: str, bad_value: float) -> None:
+def test_retrieval_metrics_refuse_non_finite_row(side: str, bad_value: float) -> None:
     embeds = {"query": torch.eye(3), "gallery": torch.eye(3)}
     embeds[side][1:, 0] = bad_value
     with pytest.raises(ValueError, match=rf"{side}_embeds row 1 holds .*\(2 of 3 rows do\)"):
@@ -174,7 +148,7 @@ def test_a_value_that_cannot_be_scored_is_an_error_that_names_its_first_row(side
         ({"chunk_size": 0}, "chunk_size must be at least 1, got 0"),
     ],
 )
-def test_inputs_that_do_not_fit_are_errors_that_say_which(changes: dict, message: str) -> None:
+def test_retrieval_metrics_refuse_inconsistent_inputs(changes: dict, message: str) -> None:
     arguments = {
         "query_embeds": torch.eye(3),
         "gallery_embeds": torch.eye(3),
@@ -187,14 +161,14 @@ def test_inputs_that_do_not_fit_are_errors_that_say_which(changes: dict, message
 
 @pytest.fixture
 def metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> evaluate.Metric:
-    """The metric as a user without network loads it."""
+    """The metric, loaded without network."""
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
     path = Path(__file__).parents[3] / "modeling_bdam" / "evaluation" / "person_retrieval.py"
     return evaluate.load(str(path), cache_dir=str(tmp_path / "cache"))
 
 
-def test_evaluate_loads_the_metric_by_path_and_gives_the_same_figures(metric: evaluate.Metric) -> None:
+def test_person_retrieval_equals_retrieval_metrics(metric: evaluate.Metric) -> None:
     (queries, gallery, query_ids, gallery_ids), (query_outfits, gallery_outfits) = random_case(7, 12)
     ours = metric.compute(
         query_embeds=queries,
@@ -209,7 +183,7 @@ def test_evaluate_loads_the_metric_by_path_and_gives_the_same_figures(metric: ev
     )
 
 
-def test_evaluate_takes_queries_in_batches(metric: evaluate.Metric) -> None:
+def test_person_retrieval_accepts_batches(metric: evaluate.Metric) -> None:
     (queries, gallery, query_ids, gallery_ids), _ = random_case(8, 12)
     for rows in np.array_split(np.arange(len(queries)), 3):
         metric.add_batch(query_embeds=queries[rows], query_ids=query_ids[rows])

@@ -1,4 +1,4 @@
-"""GradNorm against a literal autograd implementation of eq. 5 and 6, and its promises one by one."""
+"""GradNorm against a literal autograd implementation of eq. 5 and 6 of the paper, and learned uncertainty."""
 
 import io
 
@@ -10,10 +10,9 @@ from modeling_bdam.training.task_weighting import GradNorm, UncertaintyWeighting
 
 
 class TwoLayers(torch.nn.Module):
-    """A shared linear layer under one head a task, on inputs that are orthonormal rows.
+    """A shared linear layer under one head per task, on inputs x with orthonormal rows.
 
-    With z = x W^T, dL/dW = (dL/dz)^T x; as the rows of x are orthonormal, ||dL/dW|| = ||dL/dz|| exactly, so that the
-    per-parameter definition and the one on the shared representation must give the same weights.
+    With z = x W^T, dL/dW = (dL/dz)^T x, so ||dL/dW|| = ||dL/dz||: gradients by parameters and by activations agree.
     """
 
     def __init__(self, tasks: int) -> None:
@@ -21,7 +20,7 @@ class TwoLayers(torch.nn.Module):
         self.x = torch.linalg.qr(torch.randn(12, 5))[0].T.contiguous()  # [5, 12], orthonormal rows
         self.shared = torch.nn.Linear(12, 7, bias=False)
         self.heads = torch.nn.ModuleList(torch.nn.Linear(7, 3) for _ in range(tasks))
-        # Scales differ, as those of real losses do: by turns as large as the first task's, larger and smaller.
+        # Losses of different scale
         self.goals = [(1.0, 4.0, 0.25)[task % 3] * torch.randn(5, 3) for task in range(tasks)]
 
     def forward(self) -> tuple[Tensor, list[Tensor]]:
@@ -39,7 +38,7 @@ def literal_update(
     alpha: float,
     penalty: float,
 ) -> None:
-    """Eq. 5 and 6 as printed: the norm of d(w_k L_k)/d(shared layer's weight), differentiated by autograd."""
+    """One Adam step on s by eq. 5 and 6 as printed, differentiated by autograd."""
     weights = s.exp()
     norms = [
         torch.autograd.grad(w * loss, parameter, create_graph=True)[0].norm()
@@ -64,7 +63,7 @@ def _seed() -> None:
 
 
 @pytest.mark.parametrize(("alpha", "penalty"), [(1.5, 1e-3), (0.5, 0.8)])  # Adam hides alpha from a small penalty
-def test_weights_follow_the_literal_equations_for_20_steps(alpha: float, penalty: float) -> None:
+def test_gradnorm_follows_literal_equations_for_20_steps(alpha: float, penalty: float) -> None:
     network = TwoLayers(tasks=3)
     gradnorm = GradNorm(["a", "b", "c"], alpha=alpha, log_weight_penalty=penalty)
     s = torch.zeros(3, requires_grad=True)
@@ -80,17 +79,10 @@ def test_weights_follow_the_literal_equations_for_20_steps(alpha: float, penalty
         sgd.zero_grad()
         torch.dot(gradnorm.weights, torch.stack(losses)).backward()
         sgd.step()
-    assert (gradnorm.weights - 1).abs().max() > 0.05  # the agreement is about weights that moved
+    assert (gradnorm.weights - 1).abs().max() > 0.05
 
 
-def test_norms_on_the_representation_are_those_on_the_shared_layer() -> None:
-    network = TwoLayers(tasks=3)
-    z, losses = network()
-    expected = [torch.autograd.grad(loss, network.shared.weight, retain_graph=True)[0].norm() for loss in losses]
-    torch.testing.assert_close(shared_gradient_norms(losses, [z]), torch.stack(expected), rtol=1e-5, atol=0)
-
-
-def test_norm_is_over_all_shared_tensors_together() -> None:
+def test_shared_gradient_norms_join_all_tensors() -> None:
     a, b = torch.ones(2, requires_grad=True), torch.ones(1, dtype=torch.float64, requires_grad=True)
     untouched = torch.ones(3, requires_grad=True)
     norms = shared_gradient_norms([2 * a.sum() + b.sum(), 5 * a[0]], [a, b, untouched])
@@ -98,32 +90,23 @@ def test_norm_is_over_all_shared_tensors_together() -> None:
     torch.testing.assert_close(norms, torch.tensor([3.0, 5.0]))  # sqrt(4 + 4 + 1), 5
 
 
-def test_norm_is_zero_for_a_task_that_does_not_touch_the_representation() -> None:
+def test_shared_gradient_norms_are_zero_without_dependence() -> None:
     shared, other = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
     norms = shared_gradient_norms([other.sum(), torch.tensor(3.0), shared[0]], [shared])
     assert norms.tolist() == [0.0, 0.0, 1.0]
 
 
-def test_norms_leave_the_graph_for_the_backward_pass() -> None:
-    shared = torch.ones(2, requires_grad=True)
-    loss = shared.square().sum()
-    shared_gradient_norms([loss, loss * 2], [shared])
-    assert shared.grad is None
-    loss.backward()
-    assert shared.grad is not None
-
-
-def test_norm_of_half_precision_gradients_does_not_overflow() -> None:
+def test_shared_gradient_norms_do_not_overflow_in_fp16() -> None:
     shared = torch.ones(100, dtype=torch.float16, requires_grad=True)
     assert shared_gradient_norms([(shared * 6e4).float().sum()], [shared]).item() == pytest.approx(6e5, rel=1e-3)
 
 
-def test_norms_refuse_a_representation_outside_the_graph() -> None:
+def test_shared_gradient_norms_refuse_tensor_without_grad() -> None:
     with pytest.raises(ValueError, match="must require a gradient"):
         shared_gradient_norms([torch.ones(1, requires_grad=True).sum()], [torch.ones(1)])
 
 
-def test_weights_start_at_one_and_always_sum_to_the_number_of_tasks() -> None:
+def test_gradnorm_weights_sum_to_number_of_tasks() -> None:
     gradnorm = GradNorm(["a", "b", "c", "d"])
     assert gradnorm.weights.tolist() == [1.0] * 4
     for _ in range(50):
@@ -132,26 +115,20 @@ def test_weights_start_at_one_and_always_sum_to_the_number_of_tasks() -> None:
     assert gradnorm.weights.std() > 0.01
 
 
-def test_a_task_with_too_small_a_gradient_gains_weight() -> None:
-    gradnorm = GradNorm(["a", "b"])
+def test_gradnorm_raises_weight_of_small_norm_and_slow_task() -> None:
+    by_norm, by_rate = GradNorm(["a", "b"]), GradNorm(["a", "b", "c"])
     for _ in range(10):
-        gradnorm.update(torch.ones(2), torch.tensor([1.0, 0.1]))
-    assert gradnorm.weights[1] > 1 > gradnorm.weights[0]
+        by_norm.update(torch.ones(2), torch.tensor([1.0, 0.1]))
+    assert by_norm.weights[1] > 1 > by_norm.weights[0]
+    by_rate.update(torch.tensor([2.0, 2.0, 2.0]), torch.ones(3))
+    by_rate.update(torch.tensor([1.0, 2.0, 0.5]), torch.ones(3))
+    assert by_rate.weights[1] > by_rate.weights[2]
 
 
-def test_a_task_that_trains_more_slowly_gains_weight() -> None:
-    gradnorm = GradNorm(["a", "b", "c"])
-    gradnorm.update(torch.tensor([2.0, 2.0, 2.0]), torch.ones(3))
-    before = gradnorm.weights
-    gradnorm.update(torch.tensor([1.0, 2.0, 0.5]), torch.ones(3))
-    after = gradnorm.weights
-    assert after[1] / after[2] > before[1] / before[2]
-
-
-def test_a_first_loss_of_zero_is_replaced_by_the_first_larger_one() -> None:
+def test_gradnorm_replaces_initial_loss_of_zero() -> None:
     late, early = GradNorm(["a", "b"]), GradNorm(["a", "b"])
     norms = torch.tensor([1.0, 2.0])
-    late.update(torch.tensor([3.0, 0.0]), norms)  # b counts as "no progress yet": the ratio is 1
+    late.update(torch.tensor([3.0, 0.0]), norms)  # the ratio of b counts as 1
     early.update(torch.tensor([3.0, 4.0]), norms)
     for losses in ([2.0, 4.0], [1.0, 3.0], [1.0, 0.0]):
         late.update(torch.tensor(losses), norms)
@@ -160,28 +137,28 @@ def test_a_first_loss_of_zero_is_replaced_by_the_first_larger_one() -> None:
     assert late.weights.isfinite().all()
 
 
-def test_all_losses_at_zero_keep_the_weights_finite() -> None:
+def test_gradnorm_stays_finite_at_zero_losses() -> None:
     gradnorm = GradNorm(["a", "b"])
     for losses in (torch.zeros(2), torch.ones(2), torch.zeros(2)):
         gradnorm.update(losses, torch.ones(2))
         assert gradnorm.weights.isfinite().all()
 
 
-def test_one_task_keeps_weight_one() -> None:
+def test_gradnorm_of_one_task_keeps_weight_one() -> None:
     gradnorm = GradNorm(["only"])
     for loss in (2.0, 1.0, 0.5):
         gradnorm.update(torch.tensor([loss]), torch.tensor([3.0]))
         assert gradnorm.weights.tolist() == [1.0]
 
 
-def test_weights_are_clipped_after_they_are_scaled() -> None:
+def test_gradnorm_clips_after_scaling() -> None:
     gradnorm = GradNorm(["a", "b"], learning_rate=3.0, min_weight=0.5, max_weight=1.2)
     gradnorm.update(torch.ones(2), torch.tensor([1.0, 9.0]))  # one large step: b falls, unclipped, far below 0.5
     torch.testing.assert_close(gradnorm.weights, torch.tensor([1.2, 0.5]))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_value_that_is_not_finite_names_its_task_and_moves_nothing(bad: float) -> None:
+def test_update_refuses_non_finite_value_of_named_task(bad: float) -> None:
     gradnorm = GradNorm(["info", "triplet"])
     gradnorm.update(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]))
     before = gradnorm.weights
@@ -192,7 +169,7 @@ def test_a_value_that_is_not_finite_names_its_task_and_moves_nothing(bad: float)
     assert torch.equal(gradnorm.weights, before)
 
 
-def test_a_resumed_run_has_the_same_weights_as_an_uninterrupted_one() -> None:
+def test_state_dict_resumes_exactly() -> None:
     losses, norms = torch.rand(12, 3), torch.rand(12, 3)
     uninterrupted = GradNorm(["a", "b", "c"])
     saved = io.BytesIO()
@@ -207,7 +184,7 @@ def test_a_resumed_run_has_the_same_weights_as_an_uninterrupted_one() -> None:
     assert torch.equal(resumed.weights, uninterrupted.weights)
 
 
-def test_a_state_dict_shares_no_memory_with_the_objects_it_came_from_and_went_to() -> None:
+def test_state_dict_shares_no_memory() -> None:
     gradnorm = GradNorm(["a", "b"])
     gradnorm.update(torch.ones(2), torch.tensor([1.0, 2.0]))
     state, weights = gradnorm.state_dict(), gradnorm.weights
@@ -221,29 +198,20 @@ def test_a_state_dict_shares_no_memory_with_the_objects_it_came_from_and_went_to
     assert torch.equal(gradnorm.weights, restored.weights)
 
 
-def test_the_state_of_other_tasks_is_refused_with_both_lists() -> None:
+def test_gradnorm_refuses_unsuitable_arguments() -> None:
+    for tasks in ([], ["a", "a"]):
+        with pytest.raises(ValueError, match="distinct names"):
+            GradNorm(tasks)
+    with pytest.raises(ValueError, match="must contain 1"):
+        GradNorm(["a"], min_weight=2.0)
+    with pytest.raises(ValueError, match=r"one loss for each of \['a', 'b'\]"):
+        GradNorm(["a", "b"]).update(torch.ones(3), torch.ones(2))
     state = GradNorm(["info", "adv"]).state_dict()
     with pytest.raises(ValueError, match=r"\['info', 'adv'\].*\['adv', 'info'\]"):
         GradNorm(["adv", "info"]).load_state_dict(state)
 
 
-@pytest.mark.parametrize("tasks", [[], ["a", "a"]])
-def test_tasks_must_be_distinct_names(tasks: list[str]) -> None:
-    with pytest.raises(ValueError, match="distinct names"):
-        GradNorm(tasks)
-
-
-def test_bounds_must_hold_the_initial_weight() -> None:
-    with pytest.raises(ValueError, match="must contain 1"):
-        GradNorm(["a"], min_weight=2.0)
-
-
-def test_one_value_a_task_is_required() -> None:
-    with pytest.raises(ValueError, match=r"one loss for each of \['a', 'b'\]"):
-        GradNorm(["a", "b"]).update(torch.ones(3), torch.ones(2))
-
-
-def test_uncertainty_follows_adam_on_its_objective() -> None:
+def test_uncertainty_weighting_follows_adam_on_objective() -> None:
     torch.manual_seed(0)
     weighting = UncertaintyWeighting(["a", "b", "c"], learning_rate=0.1)
     s = torch.zeros(3, requires_grad=True)
@@ -258,14 +226,14 @@ def test_uncertainty_follows_adam_on_its_objective() -> None:
     assert (weighting.weights - 1).abs().max() > 0.1
 
 
-def test_uncertainty_converges_to_the_inverse_loss() -> None:
+def test_uncertainty_weighting_converges_to_inverse_loss() -> None:
     weighting = UncertaintyWeighting(["a", "b"], learning_rate=0.05)
     for _ in range(400):
         weighting.update(torch.tensor([4.0, 0.5]))
     assert weighting.weights.tolist() == pytest.approx([0.25, 2.0], rel=0.02)
 
 
-def test_uncertainty_weight_is_clipped_at_zero_loss() -> None:
+def test_uncertainty_weighting_clips_at_zero_loss() -> None:
     weighting = UncertaintyWeighting(["a"], learning_rate=1.0, max_weight=10.0)
     for _ in range(20):
         weighting.update(torch.zeros(1))

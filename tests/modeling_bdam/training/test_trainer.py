@@ -1,4 +1,4 @@
-"""The trainer on tensors made up here; several processes and resuming are tested through the command."""
+"""The trainer on random tensors; several processes and resuming are also tested through the command."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +72,7 @@ def make_trainer(
     return make
 
 
-def test_accumulated_gradient_is_the_mean_of_the_micro_batches_gradients(make_trainer: MakeTrainer) -> None:
+def test_accumulated_gradient_is_mean_of_micro_batches(make_trainer: MakeTrainer) -> None:
     trainer, recorder = make_trainer(gradient_accumulation_steps=3)
     model, rows = model_of(trainer), trainer.train_dataset
     assert isinstance(rows, KeyedDataset)
@@ -102,9 +102,7 @@ def test_accumulated_gradient_is_the_mean_of_the_micro_batches_gradients(make_tr
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-4)  # their norm is above 1000
 
 
-def test_gradnorm_moves_once_a_step_by_the_means_of_the_micro_batches(
-    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradnorm_updates_once_per_step_with_means(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
     update = GradNorm.update
 
@@ -117,35 +115,30 @@ def test_gradnorm_moves_once_a_step_by_the_means_of_the_micro_batches(
     trainer.train()
     logs = [entry for entry in trainer.state.log_history if "weight_info" in entry]
     assert len(seen) == len(logs) == 3
-    for (losses, norms), entry in zip(seen, logs, strict=True):  # the log holds the means over a step's micro-batches
+    for (losses, norms), entry in zip(seen, logs, strict=True):  # the log has means over micro-batches
         assert [entry[f"loss_{task}"] for task in TASKS] == pytest.approx(losses.tolist(), rel=1e-5)
         assert [entry[f"gradient_norm_{task}"] for task in TASKS] == pytest.approx(norms.tolist(), rel=1e-5)
-    assert [logs[0][f"weight_{task}"] for task in TASKS] == [1.0] * len(TASKS)  # unmoved within the first step
+    assert [logs[0][f"weight_{task}"] for task in TASKS] == [1.0] * len(TASKS)  # constant within the first step
     assert logs[1]["weight_info"] != 1.0
 
 
 @pytest.mark.parametrize("objective", ["decoupled", "plain", "sdm"])
-def test_loss_falls_on_a_batch_seen_again_and_again(make_trainer: MakeTrainer, objective: str) -> None:
-    trainer, _ = make_trainer(
-        objective=objective,
-        max_steps=12,
-        per_device_train_batch_size=16,
-        learning_rate=3e-3,
-        lr_scheduler_type="constant",
-    )
+def test_training_decreases_loss_on_repeated_batch(make_trainer: MakeTrainer, objective: str) -> None:
+    rate = {"learning_rate": 3e-3, "lr_scheduler_type": "constant"}
+    trainer, _ = make_trainer(objective=objective, max_steps=12, per_device_train_batch_size=16, **rate)
     trainer.train()
     losses = [entry["loss_info"] for entry in trainer.state.log_history if "loss_info" in entry]
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_left_out_tasks_are_neither_trained_nor_logged(make_trainer: MakeTrainer) -> None:
+def test_left_out_tasks_are_not_logged(make_trainer: MakeTrainer) -> None:
     trainer, _ = make_trainer(left_out_tasks=["triplet", "decouple"])
     trainer.train()
     logged = {name.removeprefix("loss_") for name in trainer.state.log_history[0] if name.startswith("loss_")}
     assert logged == {"info", "adversarial", "match"}
 
 
-def test_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(make_trainer: MakeTrainer) -> None:
+def test_non_finite_gradient_stops_before_the_step(make_trainer: MakeTrainer) -> None:
     trainer, _ = make_trainer(max_steps=3)
     parameter = model_of(trainer).image_clothing_head.weight
     parameter.register_hook(lambda gradient: gradient * float("nan") if trainer.state.global_step == 1 else gradient)
@@ -154,26 +147,20 @@ def test_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(make_tra
     assert all(bool(value.isfinite().all()) for value in model_of(trainer).parameters())
 
 
-def test_adam_l2_adds_the_weight_decay_to_the_gradient(make_trainer: MakeTrainer) -> None:
-    trainer, recorder = make_trainer(
-        adam_l2=True,
-        learning_rate=1e-3,
-        weight_decay=0.5,
-        adam_beta1=0.8,
-        adam_epsilon=1e-4,
-        lr_scheduler_type="constant",
-    )
+def test_adam_l2_adds_weight_decay_to_gradient(make_trainer: MakeTrainer) -> None:
+    adam = {"learning_rate": 1e-3, "weight_decay": 0.5, "adam_beta1": 0.8, "adam_epsilon": 1e-4}
+    trainer, recorder = make_trainer(adam_l2=True, lr_scheduler_type="constant", **adam)
     before = {name: value.detach().clone() for name, value in model_of(trainer).named_parameters()}
     trainer.train()
     name = "vision_model.encoder.layers.0.mlp.fc1.weight"
     gradient = recorder.gradients[0][name] + 0.5 * before[name]
-    # In the first step, Adam's means are the gradient and its square.
+    # In the first step the moments of Adam are the gradient and its square
     expected = before[name] - 1e-3 * gradient / (gradient.abs() + 1e-4)
     torch.testing.assert_close(dict(model_of(trainer).named_parameters())[name].detach(), expected)
 
 
-def test_checkpoint_is_read_back_whole(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    """Of a ViT, `save_pretrained` writes older names than those in memory."""
+def test_load_best_model_restores_every_weight(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    """`save_pretrained` writes older weight names for a ViT than those in memory."""
     trainer, _ = make_trainer("vit", save_strategy="steps", save_steps=1)
     trainer.train()
     saved = {name: value.clone() for name, value in model_of(trainer).state_dict().items()}
@@ -186,12 +173,12 @@ def test_checkpoint_is_read_back_whole(make_trainer: MakeTrainer, tmp_path: Path
         assert torch.equal(value, saved[name]), name
 
 
-def test_batch_size_that_does_not_fit_is_refused_before_training(make_trainer: MakeTrainer) -> None:
+def test_init_refuses_unsuitable_batch_size(make_trainer: MakeTrainer) -> None:
     with pytest.raises(ValueError, match="must be a multiple of images_per_person"):
         make_trainer(per_device_train_batch_size=5)
 
 
-def test_uncertainty_takes_the_place_of_gradnorm_and_moves_once_a_step(make_trainer: MakeTrainer) -> None:
+def test_uncertainty_weighting_updates_once_per_step(make_trainer: MakeTrainer) -> None:
     with pytest.raises(ValueError, match="exclude each other"):
         make_trainer(uncertainty_weighting=True)
     arguments = {"gradnorm": False, "uncertainty_weighting": True, "gradient_accumulation_steps": 2, "max_steps": 3}
@@ -211,20 +198,20 @@ def test_uncertainty_takes_the_place_of_gradnorm_and_moves_once_a_step(make_trai
     assert weights[3] == pytest.approx(expected.weights[0].item())
 
 
-def test_robust_pairs_need_the_objective_that_trains_what_they_judge_by(tmp_path: Path) -> None:
+def test_robust_pairs_refuse_baseline_objective(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not trained by objective=plain"):
         BDAMTrainingArguments(output_dir=str(tmp_path), robust_pairs=True, objective="plain")
 
 
-def test_robust_pairs_judge_as_epochs_begin_after_the_warm_up_and_an_epoch_resumed_keeps_its_rows(
+def test_robust_pairs_choose_texts_each_epoch_and_resume(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged: list[Any] = []
+    calls: list[Any] = []
 
     def without_one(model: torch.nn.Module, rows: Any, *arguments: Any, borrow: bool) -> Tensor:
-        judged.append((rows, borrow))
+        calls.append((rows, borrow))
         own = torch.arange(len(rows))
-        return own.where(own != len(judged), -1)  # first all but row 1, then all but row 2
+        return own.where(own != len(calls), -1)  # first all but row 1, then all but row 2
 
     drawn: list[list[int]] = []
 
@@ -233,31 +220,27 @@ def test_robust_pairs_judge_as_epochs_begin_after_the_warm_up_and_an_epoch_resum
             drawn.append([row for row, *_ in trainer.train_sampler or ()])
 
     monkeypatch.setattr("modeling_bdam.training.trainer.choose_texts", without_one)
-    arguments = {
-        "robust_pairs": True,
-        "robust_pairs_warmup": 0.3,
-        "robust_pairs_borrowing": 0.5,
-        "save_strategy": "steps",
-        "save_steps": 6,
-    }
+    arguments: dict[str, Any] = {"robust_pairs": True, "robust_pairs_warmup": 0.3, "robust_pairs_borrowing": 0.5}
+    arguments |= {"save_strategy": "steps", "save_steps": 6}
     trainer, recorder = make_trainer(**arguments, max_steps=12)  # epochs of 4 steps
     trainer.add_callback(DrawnRows())
     trainer.train()
-    assert [(len(rows), borrow) for rows, borrow in judged] == [(16, False), (16, True)]  # at steps 4 and 8
+    assert [(len(rows), borrow) for rows, borrow in calls] == [(16, False), (16, True)]  # at steps 4 and 8
     assert [sorted({*range(16)} - {*rows}) for rows in drawn] == [[], [1], [2]]
     assert [len(rows) for rows in drawn] == [16, 16, 16]
     logs = [entry for entry in trainer.state.log_history if "loss_info" in entry]
-    assert [entry.get("plausible_rows") for entry in logs] == [None] * 4 + [15 / 16] + [None] * 3 + [15 / 16] + [
-        None
-    ] * 3
+    assert {step: entry["plausible_rows"] for step, entry in enumerate(logs) if "plausible_rows" in entry} == {
+        4: 15 / 16,
+        8: 15 / 16,
+    }
     assert [entry["borrowed_rows"] for entry in logs if "borrowed_rows" in entry] == [0, 0]
 
     whole = recorder.gradients
-    judged.clear()
-    judged.append(None)  # the resumed run is to judge the third epoch alone
+    calls.clear()
+    calls.append(None)  # the resumed run chooses in the third epoch only
     trainer, recorder = make_trainer(**arguments, max_steps=12)
     trainer.train(resume_from_checkpoint=str(Path(trainer.args.output_dir) / "checkpoint-6"))
-    assert len(judged) == 2
+    assert len(calls) == 2
     for again, first in zip(recorder.gradients, whole[6:], strict=True):
         for name, gradient in first.items():
             torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
