@@ -72,7 +72,7 @@ class Command:
         return path
 
     def arguments(self, output: Path, *switches: str, config: Path | str | None = None, **flags: Any) -> list[str]:
-        """The command line: switches as they are, and `--name=value` or `--name value value` for each flag."""
+        """Returns the command line: the switches, then `--name=value` or `--name value value` for each flag."""
         arguments = list(switches)
         values = {"config": config or self.settings, "cache_dir": self.folder / "data", "output_dir": output, **flags}
         for name, value in values.items():

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-# Before torch is imported. The models of the tests are tiny, so a second thread costs more than it saves, and
-# several processes that use every core slow each other down. Subprocesses inherit it.
+# Before torch is imported; subprocesses inherit it. The models of the tests are tiny, so more threads cost more than
+# they save, and threads that spin while they wait slow down other processes on the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from .command import Command
 from .loopback_hub import LoopbackHub
@@ -20,7 +21,7 @@ def hub() -> Iterator[LoopbackHub]:
         yield served
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """`run_t2i_reid.py` with tiny settings, see tests/command.py."""
+    """`run_t2i_reid.py` with tiny settings and one cache of the synthetic data, see tests/command.py."""
     return Command(tmp_path_factory.mktemp("command"))

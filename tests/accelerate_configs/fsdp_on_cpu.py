@@ -1,7 +1,7 @@
-"""`run_t2i_reid.py` under FSDP on CPUs, for the tests: accelerate (1.15) knows FSDP on accelerators alone.
+"""Runs `run_t2i_reid.py` with FSDP on CPUs, for the tests; accelerate 1.15 supports FSDP only on accelerators.
 
-Launch it with `fsdp_cpu_2.yaml`. Two answers of accelerate's are changed: that the processes talk over gloo as those of
-several GPUs would, and that their device is the CPU. All else, the sharding above all, is what it does with GPUs.
+Launch it with `fsdp_cpu_2.yaml`. It patches two methods of accelerate: the backend is gloo with the distributed type of
+several GPUs, and the device is the CPU. Everything else, such as the sharding, is the same as on GPUs.
 """
 
 import sys

@@ -1,18 +1,16 @@
-"""How fast images become tensors, and whether training waits for it: `python tests/benchmarks/collator_rate.py`.
+"""Rate of the collator, and time that training waits for it: `python tests/benchmarks/collator_rate.py`.
 
-Rate: the collator on JPEG files, beside Pillow's bare `Image.open(file).convert("RGB").resize(size)` and numpy's copy
-of that, over the same files. The two take turns; the ratio of rates is the median over rounds, in processor time of
-one thread. Wanted: at least 0.8.
+Rate: the collator on JPEG files, compared with `np.array(Image.open(file).convert("RGB").resize(size))` on the same
+files. The ratio of rates is the median over rounds, in processor time of one thread. Target: at least 0.8.
 
-Waiting: steps of preset `paper` (see paper_step.py), fed by a DataLoader with two workers that decode, augment and
-tokenize. Wanted: at most 5 % of the time is spent waiting for a batch.
+Waiting: training steps of preset `paper` (see paper_step.py) with a DataLoader of two workers that decode, augment and
+tokenize. Target: at most 5 % of the time is spent waiting for a batch.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import torch
 from datasets import Dataset
 from paper_step import paper_trainer
 from PIL import Image
+from timing import medians, time_in_turns
 from torch.utils.data import DataLoader
 
 from data_pipeline import PERSON_FEATURES, with_image_files
@@ -31,12 +30,16 @@ from modeling_bdam import BDAMProcessor
 from modeling_bdam.processing_bdam import default_image_processor
 from modeling_bdam.training.sampler import IdentityBalancedSampler, KeyedDataset
 
-SIZES = (((128, 384), (128, 384)), ((64, 128), (64, 128)), ((128, 384), (224, 224)))  # (width, height) on disk, wanted
+SIZES = (
+    ((128, 384), (128, 384)),
+    ((64, 128), (64, 128)),
+    ((128, 384), (224, 224)),
+)  # (width, height) on disk and of the tensors
 CAPTION = "a man in a red coat and blue jeans, with a black bag over his left shoulder, walks past a white car"
 
 
 def write_jpegs(folder: Path, count: int, size: tuple[int, int]) -> list[str]:
-    """Pictures with coarse shapes and fine noise, about half a byte a pixel."""
+    """Writes images with coarse shapes and fine noise, about half a byte per pixel."""
     rng = np.random.default_rng(0)
     width, height = size
     files = []
@@ -56,44 +59,34 @@ def processor_for(size: tuple[int, int]) -> BDAMProcessor:
     return BDAMProcessor(default_image_processor(height, width), tokenizer)
 
 
-def bare(files: Iterable[str], size: tuple[int, int]) -> None:
-    for file in files:
-        np.array(Image.open(file).convert("RGB").resize(size))
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
 def print_rates(folder: Path, images: int, rounds: int) -> None:
-    for on_disk, wanted in SIZES:
+    """Prints the rate of the collator and its ratio to Pillow, for several sizes of images and batches."""
+    for on_disk, size in SIZES:
         files = write_jpegs(folder, images, on_disk)
-        collate = RetrievalCollator(processor_for(wanted))
+        collate = RetrievalCollator(processor_for(size))
         for batch_size in (16, 64):
             batches = [files[first : first + batch_size] for first in range(0, images, batch_size)]
+
+            def pillow(files: list[str] = files, size: tuple[int, int] = size) -> None:
+                for file in files:
+                    np.array(Image.open(file).convert("RGB").resize(size))
 
             def ours(batches: list[list[str]] = batches, collate: RetrievalCollator = collate) -> None:
                 for batch in batches:
                     collate([{"image": {"path": file, "bytes": None}} for file in batch])
 
-            pairs = []
-            for number in range(rounds + 1):
-                pair = (seconds(lambda: bare(files, wanted)), seconds(ours))  # noqa: B023
-                if number:  # the first pair warms up
-                    pairs.append(pair)
-            ratios = [theirs / own for theirs, own in pairs]
+            seconds = time_in_turns({"pillow": pillow, "ours": ours}, rounds)
+            ratios = [theirs / own for (_, theirs), (_, own) in zip(seconds["pillow"], seconds["ours"], strict=True)]
             ratio, spread = statistics.median(ratios), f"{min(ratios):.2f} to {max(ratios):.2f}"
-            rate = images / statistics.median(own for _, own in pairs)
-            shape = "x".join(map(str, on_disk)) + " -> " + "x".join(map(str, wanted))
+            rate = images / medians(seconds["ours"])[1]
+            shape = "x".join(map(str, on_disk)) + " -> " + "x".join(map(str, size))
             print(
-                f"{shape:>20}, batches of {batch_size}: {rate:5.0f} images/s, ratio {ratio:.2f} ({spread}; wanted: 0.8)"
+                f"{shape:>20}, batches of {batch_size}: {rate:5.0f} images/s, ratio {ratio:.2f} ({spread}; target: 0.8)"
             )
 
 
 def rows_of(files: list[str]) -> Dataset:
-    """Two images a person, with captions and descriptions of ordinary length."""
+    """Makes rows with two images per person, and captions and descriptions of typical length."""
     rows: list[dict[str, Any]] = [
         {
             "image": file,
@@ -110,6 +103,7 @@ def rows_of(files: list[str]) -> Dataset:
 
 
 def print_waiting(folder: Path, batch_size: int, steps: int) -> None:
+    """Prints the share of the training time that is spent waiting for batches."""
     rows = rows_of(write_jpegs(folder, (steps + 3) * batch_size, (128, 384)))
     model, trainer = paper_trainer(str(folder / "output"))
     model.train()
@@ -126,13 +120,13 @@ def print_waiting(folder: Path, batch_size: int, steps: int) -> None:
         fetched = time.perf_counter()
         model.zero_grad()
         trainer.training_step(model, batch)
-        if number:  # the first waits for the workers to start
+        if number:  # the first waits until the workers have started
             waiting.append(fetched - start)
             computing.append(time.perf_counter() - fetched)
     share = sum(waiting) / (sum(waiting) + sum(computing))
     print(
         f"paper, batches of {batch_size}, 2 workers: step {statistics.mean(computing):.2f} s, waiting "
-        f"{1000 * statistics.mean(waiting):.1f} ms: {share:.2%} (wanted: at most 5 %)"
+        f"{1000 * statistics.mean(waiting):.1f} ms: {share:.2%} (target: at most 5 %)"
     )
 
 
@@ -140,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--batch_size", type=int, default=8, help="of the paper's step; the preset's own is 64")
+    parser.add_argument("--batch_size", type=int, default=8, help="of the training step; 64 in the preset")
     parser.add_argument("--steps", type=int, default=4)
     arguments = parser.parse_args()
     torch.manual_seed(0)

@@ -1,17 +1,15 @@
-"""What holds and what it costs on a GPU: `PYTHONPATH=. python tests/benchmarks/gpu.py --output gpu.json`.
+"""Numerical parity and speed on a GPU: `PYTHONPATH=. python tests/benchmarks/gpu.py --output gpu.json`.
 
-Towers of preset `paper` (ViT-B/16 and BERT-base) with new weights, in bf16; nothing is downloaded, and no data set is
-read. First parity: mamba_ssm's kernels against our own scan, where that package imports, and the whole model on the GPU
-against the CPU. Then speed: a training step, image and text embeddings and the fusion, each beside the bare towers on
-the same inputs, taking turns. Without a GPU, or with `--tiny`, tiny towers go through the same on what there is.
+Towers of preset `paper` (ViT-B/16 and BERT-base) with new weights, in bf16, without downloads and without a data set.
+Parity: the kernels of mamba_ssm, if installed, against our scan, and the whole model on the GPU against the CPU. Speed:
+a training step, image and text embeddings and the fusion, in turns with the bare towers on the same inputs. Without a
+GPU, or with `--tiny`, tiny towers run on the available device.
 
-The exit status is 1 where two things that should be equal are not.
+Exits with 1 if a difference exceeds its limit.
 """
 
 import argparse
 import importlib.metadata
-import json
-import os
 import platform
 import statistics
 import sys
@@ -24,23 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paper_step import bare_step, random_batch
+from paper_step import TEXTS, bare_step, paper_trainer, random_batch
 from torch import Tensor, nn
 from transformers.utils import logging
 
 from modeling_bdam import BDAMConfig, BDAMModel, mamba_bdam
+from modeling_bdam.files import write_json
 from modeling_bdam.mamba_bdam import MambaBlock
-from modeling_bdam.training.run_arguments import parse_arguments
 from modeling_bdam.training.trainer import BDAMTrainer
 
 PACKAGES = ("torch", "transformers", "accelerate", "mamba_ssm", "causal_conv1d", "triton")
 TEXT_LENGTH = 77
-TINY_TOWER: dict[str, Any] = {
-    "hidden_size": 48,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 3,
-    "intermediate_size": 96,
-}
+TINY_TOWER = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 96}
 TINY: dict[str, Any] = {
     "vision_config": TINY_TOWER | {"model_type": "vit", "patch_size": 32},
     "text_config": TINY_TOWER | {"model_type": "bert"},
@@ -53,7 +46,7 @@ TINY: dict[str, Any] = {
 
 @dataclass
 class Parity:
-    """How far two ways to the same tensor are apart: the largest difference over the largest value."""
+    """Largest difference between two computations of the same tensor, divided by its largest value."""
 
     what: str
     difference: float
@@ -66,7 +59,7 @@ class Parity:
 
 @dataclass
 class Speed:
-    """Milliseconds of one batch, the bare towers' beside it, and the most memory that ours held."""
+    """Median milliseconds per batch of our step and of the bare towers, and the peak memory of our step."""
 
     what: str
     batch: int
@@ -77,10 +70,10 @@ class Speed:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="tiny towers and batches, as without a GPU")
+    parser.add_argument("--tiny", action="store_true", help="tiny towers and batches; the default without a GPU")
     parser.add_argument("--train_batch", type=int, default=64, help="images of a training step")
-    parser.add_argument("--embed_batch", type=int, default=256, help="images, or texts, that are embedded at once")
-    parser.add_argument("--pairs", type=int, default=10, help="timings of each; the median is told")
+    parser.add_argument("--embed_batch", type=int, default=256, help="images or texts per batch")
+    parser.add_argument("--pairs", type=int, default=10, help="timed calls of each step; the median is reported")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
@@ -89,7 +82,7 @@ def main() -> None:
     tiny = arguments.tiny or device.type == "cpu"
     if tiny:
         arguments.train_batch, arguments.embed_batch, arguments.pairs = 8, 8, 2
-    # So that float32 means float32 where it is compared.
+    # TF32 off, so that float32 comparisons use full precision.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
     about = machine(device, tiny)
@@ -116,19 +109,17 @@ def main() -> None:
     if kernels:
         check(kernel_parity(device))
     else:
-        print("mamba_ssm's kernels: not there, so the state space runs by our own scan")
+        print("mamba_ssm: not installed, so the state-space layer uses our scan")
     with tempfile.TemporaryDirectory() as folder:
-        model, trainer = paper_trainer(folder, tiny)
+        model, trainer = paper_trainer(folder, bf16=True, **(TINY if tiny else {}))
         check(model_parity(model, device))
-        print(
-            f"\n{'speed, bf16':40} {'batch':>6} {'ms':>9} {'bare ms':>10} {'ratio':>8} {'a second':>9} {'peak GiB':>8}"
-        )
+        print(f"\n{'speed, bf16':40} {'batch':>6} {'ms':>9} {'bare ms':>10} {'ratio':>8} {'per s':>9} {'peak GiB':>8}")
         clock = Clock(device, arguments.pairs)
         show(embed_speed(model, clock, arguments.embed_batch))
         show(fusion_speed(clock, arguments.embed_batch, tiny, kernels))
         show(train_speed(trainer, clock, arguments.train_batch))
     seconds = time.perf_counter() - start
-    print(f"\n{seconds:.0f} s in all")
+    print(f"\n{seconds:.0f} s in total")
 
     if arguments.output is not None:
         report = {
@@ -137,13 +128,14 @@ def main() -> None:
             "speed": [asdict(speed) for speed in speeds],
             "seconds": round(seconds, 1),
         }
-        write_json(arguments.output, report)
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.output, report, indent=2)
     if not all(parity.holds for parity in parities):
-        sys.exit("parity does not hold")
+        sys.exit("a difference exceeds its limit")
 
 
 def machine(device: torch.device, tiny: bool) -> dict[str, Any]:
-    """What this ran on, for whoever reads the figures later."""
+    """Returns the device and the versions of the packages, for the report."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -160,13 +152,13 @@ def machine(device: torch.device, tiny: bool) -> dict[str, Any]:
 
 
 def fused_kernels(device: torch.device) -> bool:
-    """Whether a float32 tensor on this device would go through mamba_ssm's kernels."""
+    """Returns whether the state-space layer uses the kernels of mamba_ssm on this device."""
     return mamba_bdam._fused_kernel(torch.zeros(1, device=device), 4) is not None
 
 
 @contextmanager
 def own_scan() -> Iterator[None]:
-    """Our own scan on every device, as where mamba_ssm cannot be imported."""
+    """Makes the state-space layer use our scan on every device, as without mamba_ssm."""
     chosen = mamba_bdam._fused_kernel
     mamba_bdam._fused_kernel = lambda hidden, d_conv: None  # type: ignore[assignment]
     try:
@@ -176,16 +168,16 @@ def own_scan() -> Iterator[None]:
 
 
 def apart(found: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest value."""
+    """Returns the largest difference, divided by the largest expected value."""
     found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
     return float((found - expected).abs().max() / expected.abs().max())
 
 
 def kernel_parity(device: torch.device) -> Iterator[Parity]:
-    """mamba_ssm's kernels against our scan in float32, outputs and every gradient, at one step and at many."""
+    """Compares the kernels of mamba_ssm with our scan in float32: outputs and all gradients, for 1 and 274 steps."""
     block = MambaBlock(256).to(device)
     for length in (1, 274):
-        inputs = torch.randn(8, length, 256, device=device)
+        inputs = torch.randn(8, length, 256, device=device)  # [B, L, D]
         towards = torch.randn_like(inputs)
         with own_scan():
             expected = _output_and_gradients(block, inputs, towards, torch.float32)
@@ -207,7 +199,7 @@ def _output_and_gradients(block: nn.Module, inputs: Tensor, towards: Tensor, dty
     with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
         output = block(inputs)
     output.float().backward(towards)
-    # At a single step nothing decays: the gradient of A is zero, and rounding is all that could differ.
+    # With one step there is no decay: the gradient of A is zero up to rounding, so it is not compared.
     parameters = {name: parameter.grad for name, parameter in block.named_parameters() if name != "A_log"}
     if inputs.shape[1] > 1:
         parameters["A_log"] = block.get_parameter("A_log").grad
@@ -215,9 +207,9 @@ def _output_and_gradients(block: nn.Module, inputs: Tensor, towards: Tensor, dty
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
-@torch.no_grad()  # not inference_mode: what it moves to the device could not be trained there
+@torch.no_grad()  # not inference_mode, in which moved parameters could not be trained later
 def model_parity(model: BDAMModel, device: torch.device) -> Iterator[Parity]:
-    """Embeddings on the device against the CPU's in float32, and those in fewer bits against them."""
+    """Compares embeddings on the device in float32, bf16 and fp16 with those of the CPU in float32."""
     move(model.eval(), torch.device("cpu"))
     batch = random_batch(4, TEXT_LENGTH)
     expected = _embeddings(model, batch)
@@ -244,11 +236,11 @@ def _embeddings(model: BDAMModel, batch: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 class Clock:
-    """Times two steps in turns, so that what slows the device down favors neither.
+    """Times two steps in turns, so that other load on the device affects both equally.
 
     Args:
-        device: that the steps run on.
-        pairs: timings of each, after two that warm up.
+        device: device of the steps.
+        pairs: timed calls of each, after two that warm up.
     """
 
     def __init__(self, device: torch.device, pairs: int) -> None:
@@ -256,7 +248,7 @@ class Clock:
         self.pairs = pairs
 
     def compare(self, what: str, batch: int, ours: Callable[[], object], bare: Callable[[], object] | None) -> Speed:
-        """Medians of both, under bf16 autocast."""
+        """Returns the medians of both under bf16 autocast, with device synchronization."""
         times: list[tuple[float, float]] = []
         peak = None
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -284,9 +276,9 @@ class Clock:
             torch.cuda.synchronize()
 
 
-@torch.no_grad()  # not inference_mode: what it moves to the device could not be trained there
+@torch.no_grad()  # not inference_mode, in which moved parameters could not be trained later
 def embed_speed(model: BDAMModel, clock: Clock, size: int) -> Iterator[Speed]:
-    """Image and text embeddings, and images fused with a description, beside the towers that they call."""
+    """Compares image, text and fused embeddings with the towers that they call."""
     move(model.eval(), clock.device)
     batch = {name: value.to(clock.device) for name, value in random_batch(size, TEXT_LENGTH).items()}
     pixels, ids, mask = batch["pixel_values"], batch["input_ids"], batch["attention_mask"]
@@ -307,9 +299,9 @@ def embed_speed(model: BDAMModel, clock: Clock, size: int) -> Iterator[Speed]:
     yield clock.compare(described, size, lambda: model.get_image_features(pixels, ids, mask), both_towers)
 
 
-@torch.no_grad()  # not inference_mode: what it moves to the device could not be trained there
+@torch.no_grad()  # not inference_mode, in which moved parameters could not be trained later
 def fusion_speed(clock: Clock, size: int, tiny: bool, kernels: bool) -> Iterator[Speed]:
-    """The fusion head alone, on one vector a modality and on the tokens of both, by each scan that there is."""
+    """Times only the fusion head, on one vector per modality and on the tokens of both, with each available scan."""
     for sequence, image_tokens, text_tokens in (("global", 1, 1), ("token", 197, TEXT_LENGTH)):
         config = BDAMConfig(**{**(TINY if tiny else {}), "fusion_sequence": sequence})
         head = BDAMModel(config).fusion.to(clock.device).eval()
@@ -317,75 +309,49 @@ def fusion_speed(clock: Clock, size: int, tiny: bool, kernels: bool) -> Iterator
         text = torch.randn(size, text_tokens, config.hidden_size, device=clock.device)
         what = f"fusion head, {image_tokens + text_tokens if sequence == 'token' else 1} steps"
         if kernels:
-            yield clock.compare(f"{what}, kernels", size, lambda: head(image, text, None), None)  # noqa: B023 - called now
+            yield clock.compare(f"{what}, kernels", size, lambda: head(image, text, None), None)  # noqa: B023
         with own_scan():
             yield clock.compare(f"{what}, own scan", size, lambda: head(image, text, None), None)  # noqa: B023
 
 
 def train_speed(trainer: BDAMTrainer, clock: Clock, size: int) -> Iterator[Speed]:
-    """The trainer's step with all its losses, GradNorm and Adam, beside the towers' (and BDAM's) forward and backward.
+    """Compares the step of the trainer (all losses, GradNorm, AdamW) with forward and backward of the towers and BDAM.
 
-    The bare step also has the images and three texts, and Adam over the same parameters.
+    The bare steps have the same images, three texts and AdamW on the same parameters.
     """
     model = trainer.model
     assert isinstance(model, BDAMModel)
     move(model.train(), clock.device)
-    trainer.accelerator.prepare_model(model)  # as `train()` would: its forward pass in bf16
+    trainer.accelerator.prepare_model(model)  # `train()` would do it: bf16 in the forward pass
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=clock.device.type == "cuda")
     batch = {name: value.to(clock.device) for name, value in random_batch(size, TEXT_LENGTH).items()}
     texts = [
-        {"input_ids": batch[f"{kind}input_ids"], "attention_mask": batch[f"{kind}attention_mask"]}
-        for kind in ("", "identity_", "clothing_")
+        {"input_ids": batch[f"{kind}input_ids"], "attention_mask": batch[f"{kind}attention_mask"]} for kind in TEXTS
     ]
 
     def ours() -> None:
-        with torch.autocast(clock.device.type, enabled=False):  # the trainer has its own, for the forward pass alone
+        with torch.autocast(clock.device.type, enabled=False):  # the trainer uses autocast only in the forward pass
             trainer.training_step(model, dict(batch))
-        optimizer.step()
-        optimizer.zero_grad()
 
     def towers() -> None:
         states = [model.vision_model(pixel_values=batch["pixel_values"]), *(model.text_model(**text) for text in texts)]
         torch.stack([state.last_hidden_state.float().sum() for state in states]).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
-    def towers_and_bdam() -> None:
-        bare_step(model, batch)
-        optimizer.step()
-        optimizer.zero_grad()
+    def update_after(backward: Callable[[], None]) -> Callable[[], None]:
+        def step() -> None:
+            backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
-    yield clock.compare("train step, beside the towers", size, ours, towers)
-    yield clock.compare("train step, beside towers and BDAM", size, ours, towers_and_bdam)
+        return step
 
-
-def paper_trainer(output_dir: str, tiny: bool) -> tuple[BDAMModel, BDAMTrainer]:
-    """Model and trainer of preset `paper`, over towers that are the named ones but for their weights; without data."""
-    flags = {"output_dir": output_dir, "bf16": True, "eval_strategy": "no", "save_strategy": "no"}
-    flags |= {"load_best_model_at_end": False}
-    _, _, args, fields = parse_arguments(["--config=paper", *(f"--{name}={value}" for name, value in flags.items())])
-    # Defaults of ViTConfig and BertConfig are the two towers that the preset names.
-    model = BDAMModel(BDAMConfig(**{**fields, **(TINY if tiny else {})}))
-    trainer = BDAMTrainer(model=model, args=args, data_collator=_no_data, retrieval_collator=_no_data)
-    trainer.current_gradient_accumulation_steps = 1  # as `train()` would set it
-    return model, trainer
-
-
-def _no_data(rows: list[dict]) -> dict[str, Tensor]:
-    raise AssertionError("this benchmark makes its batch itself")
+    for what, bare in (("the towers", towers), ("towers and BDAM", lambda: bare_step(model, batch))):
+        yield clock.compare(f"train step, beside {what}", size, update_after(ours), update_after(bare))
 
 
 def move(model: nn.Module, device: torch.device) -> None:
-    """`to` as modules have it; a model of transformers hides its types."""
+    """Moves a module; the `to` of transformers models has no types."""
     model.to(device)
-
-
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(draft, path)
 
 
 if __name__ == "__main__":

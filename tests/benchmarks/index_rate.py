@@ -1,18 +1,15 @@
-"""Indexing beside the bare vision tower: `python tests/benchmarks/index_rate.py`.
+"""Rate of indexing images, compared with the bare vision tower: `python tests/benchmarks/index_rate.py`.
 
-Images a second of what `bdam index` does with image files (decode, resize, normalize, embed), beside the vision tower
-alone on the same batches, decoded and normalized before. The embedding goes on where the tower ends, with BDAM and the
-fusion head, so the model's whole image path on the same ready batches is printed as well. The tower runs as it is
-loaded, in float32, and in the precision that indexing chose. All take turns; ratios are of the medians. On a CPU that
-others use as well the clock says little: read the ratio of processor times. Models have new weights: preset `tiny`,
-and preset `paper` (ViT-B/16, six layers of BDAM). Wanted: 0.95 of the bare tower's rate.
+Images per second of the steps of `bdam index` (decode, resize, normalize, embed), compared with the vision tower on
+the same preprocessed batches, in float32 and in the precision of the index. The image path of the whole model, with
+BDAM and the fusion head, is printed as well. Models have new weights: presets `tiny` and `paper` (ViT-B/16, six layers
+of BDAM). Ratios are of the medians; target: 0.95 of the rate of the bare tower. On a CPU with other load, read the
+ratio of processor times.
 """
 
 import argparse
 import io
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +17,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from timing import medians, time_in_turns
 from transformers import ViTImageProcessorPil
 
 from data_pipeline.search.embedder import Embedder
@@ -31,7 +29,7 @@ from modeling_bdam.training.run_arguments import parse_arguments
 
 
 def new_embedder(preset: str) -> Embedder:
-    """A preset's model with new weights; its texts play no part here."""
+    """Returns an embedder for images: the model of a preset with new weights, and no tokenizer."""
     _, data, _, fields = parse_arguments([f"--config={preset}", "--output_dir=unused"])
     size = {"height": data.image_height, "width": data.image_width}
     processor: Any = SimpleNamespace(image_processor=ViTImageProcessorPil(size=size))
@@ -39,7 +37,7 @@ def new_embedder(preset: str) -> Embedder:
 
 
 def write_images(folder: Path, count: int, height: int, width: int) -> list[Path]:
-    """JPEG files of synthetic people."""
+    """Writes JPEG files of synthetic people."""
     files = [folder / f"{number}.jpg" for number in range(count)]
     for number, file in enumerate(files):
         drawn = Image.open(io.BytesIO(synthetic_row(0, number, 0, 0)["image"]["bytes"])).convert("RGB")
@@ -50,9 +48,9 @@ def write_images(folder: Path, count: int, height: int, width: int) -> list[Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--presets", nargs="+", default=["tiny", "paper"])
-    parser.add_argument("--images", type=int, nargs="+", default=[512, 16], help="a number for each preset")
+    parser.add_argument("--images", type=int, nargs="+", default=[512, 16], help="one number for each preset")
     parser.add_argument("--batch_size", type=int, nargs="+", default=[64, 8])
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     print(f"{usable_cores()} cores, torch with {torch.get_num_threads()} threads")
     for preset, count, batch_size in zip(arguments.presets, arguments.images, arguments.batch_size, strict=True):
@@ -60,11 +58,11 @@ def main() -> None:
         height, width = (128, 64) if preset == "tiny" else (384, 128)
         with tempfile.TemporaryDirectory() as name:
             files = write_images(Path(name), count, height, width)
-            measure(embedder, files, batch_size, arguments.runs)
+            measure(embedder, files, batch_size, arguments.rounds)
 
 
 @torch.inference_mode()
-def measure(embedder: Embedder, files: list[Path], batch_size: int, runs: int) -> None:
+def measure(embedder: Embedder, files: list[Path], batch_size: int, rounds: int) -> None:
     """Prints the rates of one model."""
     batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
     pixels = embedder.pixels
@@ -96,17 +94,10 @@ def measure(embedder: Embedder, files: list[Path], batch_size: int, runs: int) -
         f"bare tower, {precision}": in_precision_of_index(tower),
         f"image path, {precision}": in_precision_of_index(image_path),
     }
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for run in range(runs + 1):
-        for name, way in ways.items():
-            clock, busy = time.perf_counter(), time.process_time()
-            way()
-            if run > 0:  # the first warms up
-                seconds[name].append((time.perf_counter() - clock, time.process_time() - busy))
     print(f"{embedder.name}: {len(files)} images, {batch_size} at a time, indexing in {precision}")
-    medians = {name: [statistics.median(taken) for taken in zip(*both, strict=True)] for name, both in seconds.items()}
-    ours = medians["indexing, from files"]
-    for name, (clock, busy) in medians.items():
+    times = {name: medians(seconds) for name, seconds in time_in_turns(ways, rounds).items()}
+    ours = times["indexing, from files"]
+    for name, (clock, busy) in times.items():
         print(
             f"  {name}: {len(files) / clock:.1f} images/s by the clock; indexing reaches {clock / ours[0]:.3f} of it, "
             f"by processor time {busy / ours[1]:.3f}"

@@ -1,9 +1,8 @@
-"""How long 40,000 annotated images take to load, the first time and again, and how much memory.
+"""Time and memory to load 40,000 annotated images: `python tests/benchmarks/load_40k.py [--skip-unreadable]`.
 
-    python tests/benchmarks/load_40k.py [--skip-unreadable]
-
-Writes 40,000 JPEGs of 128×384 as CUHK-PEDES into a temporary folder, with descriptions and outfits, loads the set in
-fresh processes and removes it. Exits with 1 if a bar is missed: first load ≤ 20 s, second ≤ 2 s, peak ≤ 1 GiB.
+Writes 40,000 JPEG files of 128×384 pixels in the layout of CUHK-PEDES into a temporary folder, with descriptions and
+outfits, and loads the data set twice, in new processes; the second load reads the cache. Exits with 1 if a limit is
+exceeded: first load 20 s, second load 2 s, peak memory 1 GiB.
 """
 
 import argparse
@@ -23,12 +22,12 @@ from PIL import Image
 IMAGES = 40_000
 IMAGES_EACH = 3
 PARTS = ("cam_a", "cam_b", "CUHK01", "CUHK03", "Market", "test_query", "train_query")
-BARS = {"first load": 20.0, "second load": 2.0, "peak memory": 1.0}
+LIMITS = {"first load": 20.0, "second load": 2.0, "peak memory": 1.0}
 WORDS = ("man", "woman", "person", "wearing", "black", "white", "blue", "red", "green", "shirt", "jacket", "trousers")
 
 
 def write_set(folder: Path) -> None:
-    """The set in CUHK-PEDES's layout: two captions of 23 words an image, `processed_tokens` as in the real file."""
+    """Writes a data set in the layout of CUHK-PEDES, with two captions of 23 words per image."""
     rng = np.random.default_rng(0)
     jpegs = []
     for _ in range(20):
@@ -43,7 +42,7 @@ def write_set(folder: Path) -> None:
         person = number // IMAGES_EACH
         tokens = [[WORDS[word] for word in rng.integers(0, len(WORDS), 23)] for _ in range(2)]
         path = f"{PARTS[person % len(PARTS)]}/{person:05d}_{number % IMAGES_EACH}.jpg"
-        # A comment behind the first two bytes makes every file another one.
+        # A JPEG comment after the first two bytes makes each file different.
         jpeg = jpegs[number % len(jpegs)]
         comment = str(number).encode()
         marker = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
@@ -67,7 +66,7 @@ def write_set(folder: Path) -> None:
 
 
 def load(folder: Path, skip_unreadable: bool) -> None:
-    """Loads once in this process and prints seconds and GiB."""
+    """Loads the data set once in this process; prints seconds and GiB as JSON."""
     from data_pipeline import load_person_dataset
 
     start = time.perf_counter()
@@ -82,7 +81,7 @@ def load(folder: Path, skip_unreadable: bool) -> None:
     seconds = time.perf_counter() - start
     assert sum(splits.num_rows.values()) == IMAGES
     assert splits["train"][-1]["image"].size == (128, 384)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # of KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # from KiB
     print(json.dumps({"seconds": seconds, "peak": peak}))
 
 
@@ -96,16 +95,16 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_set(Path(folder))
-        figures = {}
+        measured = {}
         for turn in ("first load", "second load"):
             command = [sys.executable, __file__, "--load", folder, *["--skip-unreadable"] * arguments.skip_unreadable]
-            figures[turn] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    results = {turn: figure["seconds"] for turn, figure in figures.items()}
-    results["peak memory"] = max(figure["peak"] for figure in figures.values())
-    for what, value in results.items():
-        unit = "GiB" if what == "peak memory" else "s"
-        print(f"{what}: {value:.2f} {unit} (bar {BARS[what]:g} {unit})")
-    sys.exit(any(value > BARS[what] for what, value in results.items()))
+            measured[turn] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    results = {turn: load["seconds"] for turn, load in measured.items()}
+    results["peak memory"] = max(load["peak"] for load in measured.values())
+    for name, value in results.items():
+        unit = "GiB" if name == "peak memory" else "s"
+        print(f"{name}: {value:.2f} {unit} (limit {LIMITS[name]:g} {unit})")
+    sys.exit(any(value > LIMITS[name] for name, value in results.items()))
 
 
 if __name__ == "__main__":

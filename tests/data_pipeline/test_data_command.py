@@ -115,7 +115,8 @@ def test_convert_and_inspect_a_gallery(tmp_path: Path) -> None:
     options = ["--cache-dir", tmp_path / "cache"]
     result = bdam("convert", "folder", "--data-dir", tmp_path / "mine", "--to-parquet", tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
-    assert "The source is the data set `folder` of the library `bdam-reid`" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "The source is the data set `folder` of the library `bdam-reid`" in card
     for name, place in (("folder", "mine"), ("parquet", "out")):
         result = bdam("inspect", name, "--data-dir", tmp_path / place, "--json", *options)
         assert result.exit_code == 0, result.output
