@@ -147,35 +147,36 @@ def test_killed_run_resumes_to_the_same_weights(
         ({"model_name_or_path": "no/such/model"}, "--model_name_or_path no/such/model: no such folder"),
         ({"vision_model_name_or_path": "tower"}, "give both or neither"),
         ({"resume_from_checkpoint": "checkpoint-9"}, "checkpoint-9: no checkpoint"),
+        # Fields of the configuration file
+        (
+            {"config": {"model": {"projektion_dim": 8}}},
+            "section model: unknown field `projektion_dim`; did you mean projection_dim",
+        ),
+        (
+            {"config": {"model": {"vision_config": {"pach_size": 8}}}},
+            "vision_config: unknown field `pach_size`; did you mean",
+        ),
+        (
+            {"config": {"model": {"vision_config": {"model_type": "vitt"}}}},
+            "unknown model_type `vitt`; did you mean vit",
+        ),
+        (
+            {"config": {"data": {"image_hight": 8}}},
+            "section data: unknown field `image_hight`; did you mean image_height",
+        ),
+        (
+            {"config": {"training": {"max_step": 8}}},
+            "section training: unknown field `max_step`; did you mean max_steps",
+        ),
     ],
 )
-def test_bad_flag_is_a_one_line_error_and_writes_nothing(
+def test_bad_input_is_a_one_line_error_and_writes_nothing(
     flags: dict[str, Any], message: str, command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
+    if isinstance(flags.get("config"), dict):
+        flags = {"config": command.write_settings("bad.json", flags["config"])}
     assert message in command.fails(capsys, command.arguments(output, "--do_train", **flags))
-    assert not output.exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"model": {"projektion_dim": 8}},
-            "section model: unknown field `projektion_dim`; did you mean projection_dim",
-        ),
-        ({"model": {"vision_config": {"pach_size": 8}}}, "vision_config: unknown field `pach_size`; did you mean"),
-        ({"model": {"vision_config": {"model_type": "vitt"}}}, "unknown model_type `vitt`; did you mean vit"),
-        ({"data": {"image_hight": 8}}, "section data: unknown field `image_hight`; did you mean image_height"),
-        ({"training": {"max_step": 8}}, "section training: unknown field `max_step`; did you mean max_steps"),
-    ],
-)
-def test_bad_config_field_is_an_error_with_the_nearest_name(
-    changes: dict[str, Any], message: str, command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    output = tmp_path / "output"
-    file = command.write_settings("bad.json", changes)
-    assert message in command.fails(capsys, command.arguments(output, "--do_train", config=file))
     assert not output.exists()
 
 

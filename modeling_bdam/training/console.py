@@ -1,5 +1,6 @@
 """Console output of a training: one progress bar, one table row per evaluation, plain lines in a file."""
 
+import math
 import sys
 import time
 from typing import Any
@@ -77,7 +78,7 @@ class ConsoleCallback(TrainerCallback):
         name = f"eval_{str(args.metric_for_best_model or 'mAP').removeprefix('eval_')}"
         values = [value for value in (state.best_metric, metrics.get(name)) if value is not None]
         best = (max if args.greater_is_better else min)(values) if values else None
-        cells = {"step": str(state.global_step), "loss": f"{self._loss:.4g}"}
+        cells = {"step": str(state.global_step), "loss": "-" if math.isnan(self._loss) else f"{self._loss:.4g}"}
         columns = {heading: metrics.get(key) for heading, key in COLUMNS.items()}
         columns[f"best {name.removeprefix('eval_')}"] = best
         cells |= {heading: "-" if value is None else f"{100 * value:.2f}" for heading, value in columns.items()}

@@ -3,8 +3,8 @@
 Rate: the collator on JPEG files, compared with `np.array(Image.open(file).convert("RGB").resize(size))` on the same
 files. The ratio of rates is the median over rounds, in processor time of one thread. Target: at least 0.8.
 
-Waiting: training steps of preset `paper` (see paper_step.py) with a DataLoader of two workers that decode, augment and
-tokenize. Target: at most 5 % of the time is spent waiting for a batch.
+Waiting: training steps of preset `paper` (see paper_step.py). Two workers of a DataLoader decode, augment and tokenize.
+Target: at most 5 % of the time is spent waiting for a batch.
 """
 
 import argparse

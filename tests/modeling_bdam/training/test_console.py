@@ -66,3 +66,12 @@ def test_other_processes_print_nothing(tmp_path: Any, capsys: pytest.CaptureFixt
         event(SimpleNamespace(), state, TrainerControl())  # type: ignore[arg-type]
     console.on_log(SimpleNamespace(), state, TrainerControl(), logs={"loss": 1.0})  # type: ignore[arg-type]
     assert capsys.readouterr() == ("", "")
+
+
+def test_evaluation_before_the_first_log_has_no_loss(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    console, control = ConsoleCallback(), TrainerControl()
+    args, state = TrainingArguments(str(tmp_path)), TrainerState(max_steps=4, is_world_process_zero=True)
+    console.on_train_begin(args, state, control)
+    console.on_evaluate(args, state, control, metrics={"eval_rank1": 0.5, "eval_mAP": 0.25})
+    console.on_train_end(args, state, control)
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["0", "-", "50.00"]
