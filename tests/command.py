@@ -10,47 +10,57 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "run_t2i_reid.py"
-LAYERS = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "model": {
-        "vision_config": {"model_type": "vit", "image_size": 32, "patch_size": 16, "initializer_range": 0.2, **LAYERS},
-        "text_config": {"model_type": "clip_text_model", "max_position_embeddings": 64, **LAYERS},
-        "hidden_size": 32,
-        "projection_dim": 16,
-        "num_bdam_layers": 1,
-        "num_bdam_heads": 2,
-        "fusion_hidden_size": 16,
-        "num_fusion_layers": 1,
-        "mamba_state_size": 4,
-        "initializer_range": 0.2,
-        "dropout": 0.1,
-    },
-    "data": {
-        "image_height": 32,
-        "image_width": 32,
-        "max_text_length": 64,
-        "vocab_size": 300,
-        "synthetic_people": 12,
-        "synthetic_val_people": 3,
-        "synthetic_test_people": 5,
-        "crop_probability": 0.5,
-        "erase_probability": 0.5,
-        "word_mask_probability": 0.2,
-    },
-    "training": {
-        "max_steps": 4,
-        "per_device_train_batch_size": 8,
-        "learning_rate": 1e-3,
-        # The gradient of key biases is zero up to rounding; with a smaller epsilon Adam would turn it into full steps.
-        "adam_epsilon": 1e-4,
-        "logging_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "use_cpu": True,
-    },
-}
+
+
+def tiny_settings(layers: int = 1, **changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the sections of a settings file for a tiny model, with changed fields of some sections."""
+    width = {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 32}
+    settings: dict[str, dict[str, Any]] = {
+        "model": {
+            "vision_config": {
+                "model_type": "vit",
+                "image_size": 32,
+                "patch_size": 16,
+                "initializer_range": 0.2,
+                **width,
+            },
+            "text_config": {"model_type": "clip_text_model", "max_position_embeddings": 64, **width},
+            "hidden_size": 32,
+            "projection_dim": 16,
+            "num_bdam_layers": 1,
+            "num_bdam_heads": 2,
+            "fusion_hidden_size": 16,
+            "num_fusion_layers": 1,
+            "mamba_state_size": 4,
+        },
+        "data": {
+            "image_height": 32,
+            "image_width": 32,
+            "max_text_length": 64,
+            "vocab_size": 300,
+            "synthetic_people": 12,
+            "synthetic_val_people": 3,
+            "synthetic_test_people": 5,
+        },
+        "training": {
+            "max_steps": 4,
+            "per_device_train_batch_size": 8,
+            "save_strategy": "steps",
+            "save_steps": 2,
+            "disable_tqdm": True,
+            "report_to": "none",
+            "use_cpu": True,
+        },
+    }
+    return {section: {**fields, **changes.get(section, {})} for section, fields in settings.items()}
+
+
+SETTINGS = tiny_settings(
+    model={"initializer_range": 0.2, "dropout": 0.1},
+    data={"crop_probability": 0.5, "erase_probability": 0.5, "word_mask_probability": 0.2},
+    # The gradient of key biases is zero up to rounding; with a smaller epsilon Adam would turn it into full steps.
+    training={"learning_rate": 1e-3, "adam_epsilon": 1e-4, "logging_steps": 1},
+)
 
 
 class Command:

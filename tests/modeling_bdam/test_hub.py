@@ -15,42 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ..command import tiny_settings
+
 ROOT = Path(__file__).parents[2]
-WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "model": {
-        "vision_config": {"model_type": "vit", "image_size": 32, "patch_size": 16, "initializer_range": 0.2, **WIDTH},
-        "text_config": {"model_type": "clip_text_model", "max_position_embeddings": 64, **WIDTH},
-        "hidden_size": 32,
-        "projection_dim": 16,
-        "num_bdam_layers": 1,
-        "num_bdam_heads": 2,
-        "fusion_hidden_size": 16,
-        "num_fusion_layers": 1,
-        "mamba_state_size": 4,
-    },
-    "data": {
-        "image_height": 32,
-        "image_width": 32,
-        "max_text_length": 64,
-        "vocab_size": 300,
-        "synthetic_people": 12,
-        "synthetic_val_people": 3,
-        "synthetic_test_people": 5,
-    },
-    "training": {
-        "max_steps": 4,
-        "per_device_train_batch_size": 8,
-        "eval_strategy": "steps",
-        "eval_steps": 2,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "load_best_model_at_end": True,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "use_cpu": True,
-    },
-}
+SETTINGS = tiny_settings(training={"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True})
 # Blocks this package: importing it raises ImportError.
 WITHOUT_PACKAGE = 'import sys; sys.modules["modeling_bdam"] = sys.modules["run_t2i_reid"] = None\n'
 EMBED = """

@@ -3,7 +3,6 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from datasets import config as datasets_config
@@ -15,25 +14,11 @@ from data_pipeline import load_person_dataset
 from data_pipeline.commands.main import app
 from data_pipeline.synthetic.dataset import synthetic_row
 
+from ...command import tiny_settings
 from ..styles.tiny_text_encoders import save_clip
 from .small_images import StartServer
 
-WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "model": {
-        "vision_config": {"model_type": "vit", "image_size": 32, "patch_size": 16, **WIDTH},
-        "text_config": {"model_type": "clip_text_model", "max_position_embeddings": 64, **WIDTH},
-        "hidden_size": 32,
-        "projection_dim": 16,
-        "num_bdam_layers": 1,
-        "num_bdam_heads": 2,
-        "fusion_hidden_size": 16,
-        "num_fusion_layers": 1,
-        "mamba_state_size": 4,
-    },
-    "data": {"image_height": 32, "image_width": 32, "max_text_length": 64, "vocab_size": 300},
-    "training": {"max_steps": 3, "per_device_train_batch_size": 8, "report_to": "none", "use_cpu": True},
-}
+SETTINGS = tiny_settings(training={"max_steps": 3})
 
 
 def annotate(folder: Path) -> list[str]:

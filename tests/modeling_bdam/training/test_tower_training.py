@@ -17,41 +17,16 @@ from modeling_bdam import BDAMModel
 from modeling_bdam.training import tower_training
 from modeling_bdam.training.tower_training import add_lora, freeze_layers, lora_weights, merged_weights
 
-WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "model": {
-        "vision_config": {"model_type": "vit", "image_size": 32, "patch_size": 16, "initializer_range": 0.2, **WIDTH},
-        "text_config": {"model_type": "clip_text_model", "max_position_embeddings": 64, **WIDTH},
-        "hidden_size": 32,
-        "projection_dim": 16,
-        "num_bdam_layers": 1,
-        "num_bdam_heads": 2,
-        "dropout": 0.0,
-        "fusion_hidden_size": 16,
-        "num_fusion_layers": 1,
-        "mamba_state_size": 4,
-    },
-    "data": {
-        "image_height": 32,
-        "image_width": 32,
-        "max_text_length": 64,
-        "vocab_size": 300,
-        "synthetic_people": 12,
-        "synthetic_val_people": 3,
-        "synthetic_test_people": 3,
-    },
-    "training": {
-        "max_steps": 4,
-        "per_device_train_batch_size": 8,
+from ...command import tiny_settings
+
+SETTINGS = tiny_settings(
+    layers=2,
+    model={"dropout": 0.0},
+    training={
         "learning_rate": 1e-2,
-        "adam_epsilon": 1e-4,  # otherwise rounding errors become full steps
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "use_cpu": True,
-    },
-}
+        "adam_epsilon": 1e-4,
+    },  # a smaller epsilon would turn rounding errors into full steps
+)
 MakeConfig = Callable[..., Any]
 MakeBatch = Callable[..., dict[str, Tensor]]
 
