@@ -212,7 +212,6 @@ def train_plain(
     args = copy.deepcopy(trainer.args)
     args.do_train, args.objective, args.images_per_person, args.gradnorm = True, "plain", 1, False
     args.output_dir, args.push_to_hub = str(Path(args.output_dir) / "plain"), False
-    args.ddp_find_unused_parameters = True
 
     # Model: the same towers without decoupling and fusion
     config = trainer.accelerator.unwrap_model(trainer.model).config

@@ -50,7 +50,7 @@ def test_two_processes_train_like_one(
     process = command.start(command.arguments(tmp_path, per_device_train_batch_size=4, **FLAGS), launcher, script)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-4000:]
-    assert torch.load(tmp_path / "training_args.bin", weights_only=False).world_size == 2
+    assert json.loads((tmp_path / "training_args.json").read_text())["world_size"] == 2
 
     # Losses, task weights and validation metrics of each step
     one, two = (

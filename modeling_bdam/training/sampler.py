@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 RowKey = tuple[int, int, int]  # (row index, index of the row that supplies its texts, augmentation seed)
 
@@ -21,6 +24,9 @@ class IdentityBalancedSampler(Sampler[RowKey]):
     groups that do not fill a last block. A person occurs twice in a block only if no other person is left. With K = 1
     the epoch is a plain shuffle of the rows.
 
+    With `kinds`, such as rows with and without descriptions, each block has rows of one kind, so that all processes
+    compute the same losses in a step; the blocks of the kinds are shuffled.
+
     Order and seeds depend only on `seed`, the epoch (`set_epoch`) and the global batch size.
 
     Args:
@@ -29,6 +35,7 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         batch_size: rows per batch and process.
         seed: must be equal on every process.
         num_processes: number of processes that share the stream.
+        kinds: kind of each row, [N]; a kind that does not fill one block is left out with a warning.
 
     Raises:
         ValueError: `batch_size` is no multiple of K, or the rows do not fill one block.
@@ -49,27 +56,43 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         batch_size: int,
         seed: int,
         num_processes: int = 1,
+        kinds: Sequence[int] | None = None,
     ) -> None:
         if images_per_person < 1 or batch_size < 1 or batch_size % images_per_person:
             raise ValueError(
                 f"The batch size of a process ({batch_size}) must be a multiple of images_per_person "
                 f"({images_per_person}), so that no batch divides the group of images of a person."
             )
-        people = np.unique(np.asarray(person_ids, dtype=np.int64), return_inverse=True)[1]
-        by_person = np.argsort(people, kind="stable")
-        self.rows_of_person = np.split(by_person, np.cumsum(np.bincount(people))[:-1])
         self.images_per_person = images_per_person
         self.groups_per_block = batch_size * num_processes // images_per_person
         self.seed = seed
         self.epoch = 0
-        self.text_rows = np.arange(len(people))
+        self.text_rows = np.arange(len(person_ids))
 
-        groups = sum(-(-len(rows) // images_per_person) for rows in self.rows_of_person)
-        self.num_blocks = groups // self.groups_per_block
+        # Rows of each person, [people][rows], and number of blocks, by kind
+        self.kinds: list[tuple[list[np.ndarray], int]] = []
+        kind_of_row = np.zeros(len(person_ids), dtype=np.int64) if kinds is None else np.asarray(kinds)
+        for kind in np.unique(kind_of_row):
+            rows = np.flatnonzero(kind_of_row == kind)
+            people = np.unique(np.asarray(person_ids, dtype=np.int64)[rows], return_inverse=True)[1]
+            by_person = rows[np.argsort(people, kind="stable")]
+            rows_of_person = np.split(by_person, np.cumsum(np.bincount(people))[:-1])
+            groups = sum(-(-len(each) // images_per_person) for each in rows_of_person)
+            problem = (
+                f"{len(rows)} training images of {len(rows_of_person)} people make {groups} groups of "
+                f"{images_per_person}, one batch of all processes takes {self.groups_per_block}: lower the batch size"
+            )
+            if groups >= self.groups_per_block:
+                self.kinds.append((rows_of_person, groups // self.groups_per_block))
+            elif len(rows) == len(kind_of_row):
+                raise ValueError(problem)
+            else:
+                logger.warning(f"with other texts than the rest, so left out: {problem}")
+        self.num_blocks = sum(blocks for _, blocks in self.kinds)
         if self.num_blocks == 0:
             raise ValueError(
-                f"{len(people)} training images of {len(self.rows_of_person)} people make {groups} groups of "
-                f"{images_per_person}, one batch of all processes takes {self.groups_per_block}: lower the batch size"
+                f"the {len(person_ids)} training images with and without descriptions do not fill one batch of all "
+                f"processes ({batch_size * num_processes} rows of one kind): lower the batch size"
             )
 
     def use_texts(self, text_rows: np.ndarray | None) -> None:
@@ -79,11 +102,11 @@ class IdentityBalancedSampler(Sampler[RowKey]):
             text_rows: index of the row that supplies the texts of each row, [N]; -1 leaves it out. None: own texts.
 
         Raises:
-            ValueError: every row is left out.
+            ValueError: every row, or every row of one kind, is left out.
         """
         if text_rows is None:
             text_rows = np.arange(len(self.text_rows))
-        if (text_rows < 0).all():
+        if any((text_rows[np.concatenate(rows_of_person)] < 0).all() for rows_of_person, _ in self.kinds):
             raise ValueError("text_rows leaves out every row; at least one must be >= 0")
         self.text_rows = text_rows
 
@@ -96,17 +119,21 @@ class IdentityBalancedSampler(Sampler[RowKey]):
 
     def __iter__(self) -> Iterator[RowKey]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        groups: list[np.ndarray] = []
-        while len(groups) < self.num_blocks * self.groups_per_block:
-            groups += self._groups_in_order(rng)
-        rows = np.concatenate(groups)[: len(self)]
+        blocks: list[np.ndarray] = []
+        for rows_of_person, count in self.kinds:
+            groups: list[np.ndarray] = []
+            while len(groups) < count * self.groups_per_block:
+                groups += self._groups_in_order(rows_of_person, rng)
+            blocks += np.split(np.concatenate(groups[: count * self.groups_per_block]), count)
+        order = rng.permutation(len(blocks)) if len(self.kinds) > 1 else range(len(blocks))
+        rows = np.concatenate([blocks[number] for number in order])
         augmentation_seeds = rng.integers(2**63, size=len(self))
         yield from zip(rows.tolist(), self.text_rows[rows].tolist(), augmentation_seeds.tolist(), strict=True)
 
-    def _groups_in_order(self, rng: np.random.Generator) -> list[np.ndarray]:
+    def _groups_in_order(self, rows_of_person: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
         """Shuffles the groups [K] of the epoch so that the people of a block are distinct where possible."""
         groups: list[tuple[int, np.ndarray]] = []  # (person, rows [K])
-        for person, rows in enumerate(self.rows_of_person):
+        for person, rows in enumerate(rows_of_person):
             rows = rows[self.text_rows[rows] >= 0]
             groups += [(person, group) for group in _split_into_groups(rows, self.images_per_person, rng)]
         waiting = [groups[position] for position in rng.permutation(len(groups))]

@@ -7,21 +7,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import DynamoBackend
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
-from transformers.trainer_utils import speed_metrics
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalPrediction, PredictionOutput, speed_metrics
 
 from ..evaluation.protocols import EncodedSplit, encode_split, protocol_metrics
+from ..files import write_json
 from ..losses_bdam import gate_regularization
 from ..modeling_bdam import BDAMModel
-from ..objective_bdam import task_losses
+from ..objective_bdam import PairLabels, task_losses
 from ..outputs_bdam import BDAMOutput
 from .baselines import plain_losses, sdm_losses
+from .collation import ProcessorCollator, described_rows
 from .console import ConsoleCallback
 from .gathering import gather_labels, gather_outputs, whole_batch_norms
 from .model_card import CardData, RunFacts, SplitSize, write_model_card
@@ -34,7 +39,15 @@ from .training_args import BDAMTrainingArguments
 TASK_WEIGHTING_FILE = "task_weighting.pt"
 TEXT_CHOICE_FILE = "text_choice.pt"
 LORA_FILE = "lora.safetensors"
+ARGUMENTS_FILE = "training_args.json"
 BASELINES = {"plain": plain_losses, "sdm": sdm_losses}
+
+
+Collator = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
+
+
+class NoBatchSizeError(RuntimeError):
+    """`auto_find_batch_size` found no batch size that fits into memory."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -45,35 +58,52 @@ class BDAMTrainer(Trainer):
     """`Trainer` for `BDAMModel` on data sets of person images, captions and descriptions.
 
     Batches, losses and gradients are equal to those of one process with the whole batch, for any number of processes.
+    Rows with and without descriptions may be mixed: each batch, on all processes, has rows of one kind.
 
     Args:
-        model: the model to train.
+        model, model_init: the model to train, or a function that returns it, as in `Trainer`.
         args: training arguments.
         train_dataset, eval_dataset: rows of the common schema (image, person_id, outfit_id, captions, ...); training
             draws P x K batches, evaluation encodes every image and every caption.
-        data_collator: rows, each with an `augmentation_seed`, to a training batch.
-        retrieval_collator: rows with `image` and/or `caption` to tensors, for evaluation.
-        processing_class: saved beside the model.
-        callbacks: as in `Trainer`.
+        data_collator: rows, each with an `augmentation_seed`, to a training batch; by default `ProcessorCollator`.
+        retrieval_collator: rows with `image` and/or `caption` to tensors, for evaluation; the same default.
+        processing_class: the processor; builds the default collators and is saved beside the model.
+        compute_metrics: further metrics of an evaluation from `EvalPrediction(predictions, label_ids)`, each a pair of
+            queries and gallery: vectors with β applied, [Q, D] and [G, D], and person ids, [Q] and [G].
+        callbacks, optimizers: as in `Trainer`.
 
     Attributes:
         card_data: names of the data sets, for the model card.
+
+    Raises:
+        TypeError: other training arguments.
+        ValueError: no processor to build a default collator from; a batch size that does not fit; GradNorm together
+            with an option under which its gradient norms would be 0.
     """
 
     args: BDAMTrainingArguments
 
     def __init__(
         self,
-        model: BDAMModel,
-        args: BDAMTrainingArguments,
-        data_collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
-        retrieval_collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+        model: BDAMModel | None = None,
+        args: BDAMTrainingArguments | None = None,
+        data_collator: Collator | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
+        model_init: Callable[..., BDAMModel] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        *,
+        retrieval_collator: Collator | None = None,
     ) -> None:
-        self.retrieval_collator = retrieval_collator
+        args = BDAMTrainingArguments() if args is None else args
+        if not isinstance(args, BDAMTrainingArguments):
+            raise TypeError(f"args is a {type(args).__name__}; BDAMTrainer needs BDAMTrainingArguments")
+        if (data_collator is None or retrieval_collator is None) and processing_class is None:
+            raise ValueError("without processing_class, pass data_collator and retrieval_collator to BDAMTrainer")
+        self.retrieval_collator = retrieval_collator or ProcessorCollator(processing_class)
         self.train_sampler: IdentityBalancedSampler | None = None
         self.task_weighting: TaskWeighting | None = None
         self.text_choice = TextChoice()
@@ -81,25 +111,48 @@ class BDAMTrainer(Trainer):
         self.scored: dict[str, SplitSize] = {}  # by prefix of the figures
         self._micro_batches: list[tuple[Tensor, Tensor]] = []  # losses and gradient norms, since the last step
         self._noted: dict[str, tuple[Tensor, int]] = {}  # sums and counts for the next log entry
-        if train_dataset is not None:
-            self._new_sampler(train_dataset, args)  # raises on an invalid batch size before a folder is created
+        self._balanced_tasks: list[str] = []
+        self._untrained: set[str] = set()  # names of the parameters that no loss of this run reaches
+        self._untouched: dict[bool, list[torch.nn.Parameter]] = {}  # not reached by batches with, without descriptions
+        if train_dataset is not None:  # raises on an invalid batch size before a folder is created
+            self._new_sampler(train_dataset, args, args.per_device_train_batch_size)
         super().__init__(
             model=model,
             args=args,
-            data_collator=data_collator,
+            data_collator=data_collator or ProcessorCollator(processing_class),
             train_dataset=None if train_dataset is None else KeyedDataset(train_dataset),
             eval_dataset=eval_dataset,
             processing_class=processing_class,
+            model_init=model_init,
+            compute_metrics=compute_metrics,
             callbacks=callbacks,
+            optimizers=optimizers,
             optimizer_cls_and_kwargs=(torch.optim.Adam, _adam_arguments(args)) if args.adam_l2 else None,
         )
         self.model_accepts_loss_kwargs = False
+        self._check_gradnorm()
         if self.is_fsdp_enabled:
-            self._prepare_fsdp(model)
+            self._prepare_fsdp(self.model)
         self.add_callback(_EpochCallback(self))
         for printed_by_transformers in (ProgressCallback, PrinterCallback):
             if self.pop_callback(printed_by_transformers) is not None:
                 self.add_callback(ConsoleCallback)
+
+    def _check_gradnorm(self) -> None:
+        """Refuses GradNorm where the outputs of the model do not depend on each other: all its norms would be 0."""
+        if not self.args.gradnorm or self.args.objective in BASELINES:
+            return
+        options = {
+            "--ddp_find_unused_parameters": self.args.ddp_find_unused_parameters,
+            "--ddp_static_graph": self.args.ddp_static_graph,
+            "--torch_compile (or a dynamo backend of accelerate)": (
+                self.accelerator.state.dynamo_plugin.backend != DynamoBackend.NO
+            ),
+        }
+        if refused := [option for option, is_set in options.items() if is_set]:
+            raise ValueError(
+                f"GradNorm cannot be combined with {' and '.join(refused)}: set --gradnorm false, or leave it out"
+            )
 
     def _prepare_fsdp(self, model: BDAMModel) -> None:
         """Shards layer by layer, unless the launch configuration names the classes itself.
@@ -121,17 +174,18 @@ class BDAMTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> IdentityBalancedSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         assert isinstance(dataset, KeyedDataset)
-        self.train_sampler = self._new_sampler(dataset.rows, self.args)
+        self.train_sampler = self._new_sampler(dataset.rows, self.args, self._train_batch_size)
         return self.train_sampler
 
     @staticmethod
-    def _new_sampler(rows: Any, args: BDAMTrainingArguments) -> IdentityBalancedSampler:
+    def _new_sampler(rows: Any, args: BDAMTrainingArguments, batch_size: int) -> IdentityBalancedSampler:
         return IdentityBalancedSampler(
             rows["person_id"],
             images_per_person=args.images_per_person,
-            batch_size=args.per_device_train_batch_size,
+            batch_size=batch_size,
             seed=args.data_seed if args.data_seed is not None else args.seed,
             num_processes=args.world_size,
+            kinds=described_rows(rows),
         )
 
     def begin_epoch(self, epoch: int) -> None:
@@ -145,15 +199,7 @@ class BDAMTrainer(Trainer):
         # After a resume the choice of this epoch is already in the checkpoint
         if epoch > self.text_choice.epoch and trained >= self.args.robust_pairs_warmup:
             assert isinstance(self.train_dataset, KeyedDataset)
-            text_rows = choose_texts(
-                self.accelerator.unwrap_model(self.model),
-                self.train_dataset.rows,
-                self.data_collator,
-                self.args.per_device_eval_batch_size,
-                self.accelerator,
-                self.args.dataloader_num_workers,
-                borrow=trained >= self.args.robust_pairs_borrowing,
-            )
+            text_rows = self._choose_texts(self.train_dataset.rows, trained >= self.args.robust_pairs_borrowing)
             own = text_rows == torch.arange(len(text_rows))  # [N]
             shares = {"plausible_rows": own, "borrowed_rows": (text_rows >= 0) & ~own}
             self._note({name: chosen.float().mean().to(self.args.device) for name, chosen in shares.items()})
@@ -161,6 +207,84 @@ class BDAMTrainer(Trainer):
         self.text_choice.epoch = epoch
         text_rows_now = self.text_choice.text_rows
         self.train_sampler.use_texts(None if text_rows_now is None else text_rows_now.numpy())
+
+    def _choose_texts(self, rows: Any, borrow: bool) -> Tensor:
+        """Chooses texts by `choose_texts`, separately for the rows with and without descriptions, [N]."""
+        assert self.train_sampler is not None
+        kinds = [np.sort(np.concatenate(rows_of_person)) for rows_of_person, _ in self.train_sampler.kinds]
+        text_rows = torch.arange(len(rows))
+        for numbers in map(torch.from_numpy, kinds):
+            chosen = choose_texts(
+                self.accelerator.unwrap_model(self.model),
+                rows if len(numbers) == len(rows) else rows.select(numbers.numpy()),
+                self.data_collator,
+                self.args.per_device_eval_batch_size,
+                self.accelerator,
+                self.args.dataloader_num_workers,
+                borrow=borrow,
+            )
+            text_rows[numbers] = torch.where(chosen >= 0, numbers[chosen], -1)
+        return text_rows
+
+    # Training loop
+
+    def _inner_training_loop(self, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains as `Trainer` does; `auto_find_batch_size` keeps the batch size a multiple of K."""
+        self.task_weighting, self.text_choice = None, TextChoice()
+        self._micro_batches.clear()
+        self._noted.clear()
+        if batch_size is not None and self.args.auto_find_batch_size:
+            batch_size -= batch_size % self.args.images_per_person
+            if batch_size == 0:
+                raise NoBatchSizeError(
+                    f"out of memory even with a batch of --images_per_person={self.args.images_per_person} images: "
+                    "use smaller images or towers, or --gradient_checkpointing"
+                )
+        try:
+            return super()._inner_training_loop(batch_size, *args, **kwargs)
+        finally:
+            for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters():
+                parameter.requires_grad_(parameter.requires_grad or name in self._untrained)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Freezes the parameters that no loss reaches, such as those for descriptions in a run on captions only.
+
+        DDP would wait for their gradients, and weight decay would shrink them. DDP's own search for unused parameters
+        separates the outputs of the model from each other, so that GradNorm could not see their dependence.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        assert isinstance(self.train_dataset, KeyedDataset)
+        assert self.train_sampler is not None
+        parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        reached: dict[bool, set[str]] = {}  # by whether the batch has descriptions
+        self._balanced_tasks = []
+        for rows_of_person, _ in self.train_sampler.kinds:
+            rows = np.concatenate(rows_of_person[:2])[:4].tolist()
+            batch = self.data_collator([self.train_dataset[row] for row in rows])
+            batch = {name: value.to(model.device) for name, value in batch.items()}
+            loss, tasks = self._probed_loss(model, batch)
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            names = {name for name, value in zip(parameters, gradients, strict=True) if value is not None}
+            reached["identity_input_ids" in batch] = names
+            self._balanced_tasks = max(self._balanced_tasks, tasks, key=len)
+        trained = set().union(*reached.values())
+        self._untrained = parameters.keys() - trained
+        for name in self._untrained:
+            parameters[name].requires_grad_(False)
+        self._untouched = {kind: [parameters[name] for name in trained - names] for kind, names in reached.items()}
+        return super()._prepare_for_training(*args, **kwargs)
+
+    def _probed_loss(self, model: BDAMModel, batch: dict[str, Tensor]) -> tuple[Tensor, list[str]]:
+        """Computes the loss of a few rows in this process, and the names of its tasks; the model stays unchanged."""
+        was_training = model.training
+        model.eval()
+        with torch.enable_grad():
+            output = model(**self._texts_and_images(batch))
+        model.train(was_training)
+        people = batch["person_ids"]
+        losses = self._task_losses(output, output, PairLabels.of_rows(people, people))
+        total = torch.stack(list(losses.values())).sum() + self._gate_loss(output)
+        return total, list(losses)
 
     # Losses
 
@@ -176,19 +300,13 @@ class BDAMTrainer(Trainer):
         DDP averages the gradients; the task weights are updated once per optimizer step.
         """
         # Forward pass on the local batch, all-gather with gradient
-        if self.args.objective in BASELINES:
-            inputs = {name: inputs[name] for name in ("pixel_values", "input_ids", "attention_mask", "person_ids")}
-        texts = {name: value for name, value in inputs.items() if name != "person_ids"}
-        output: BDAMOutput = model(**texts)
+        output: BDAMOutput = model(**self._texts_and_images(inputs))
         gathered = gather_outputs(output, self.accelerator)
-        labels = gather_labels(inputs["person_ids"], inputs, self.accelerator)
+        texts = {} if self.args.objective in BASELINES else inputs
+        labels = gather_labels(inputs["person_ids"], texts, self.accelerator)
 
         # One scalar per task
-        if self.args.objective in BASELINES:
-            losses = BASELINES[self.args.objective](output, gathered, labels)
-        else:
-            losses = task_losses(output, gathered, labels, self.args.triplet_margin)
-            losses = {task: loss for task, loss in losses.items() if task not in self.args.left_out_tasks}
+        losses = self._task_losses(output, gathered, labels)
         for task, loss in losses.items():
             if not bool(torch.isfinite(loss)):
                 raise self._non_finite(f"the loss of task '{task}' is {loss.item()}")
@@ -199,10 +317,10 @@ class BDAMTrainer(Trainer):
         # Weighted sum over the tasks, plus the gate regularization with its fixed weight
         weights = self._current_task_weights(losses, output)  # [K]
         weighted = (weight * loss for weight, loss in zip(weights, losses.values(), strict=True))
-        total = sum(weighted, start=weights.new_zeros(()))
-        if self.args.gate_regularization_weight > 0 and (gathered.gate is not None or gathered.fusion_gate is not None):
-            gates = gate_regularization(gathered.gate, gathered.fusion_gate)
-            total = total + self.args.gate_regularization_weight * gates
+        total = sum(weighted, start=weights.new_zeros(())) + self._gate_loss(gathered)
+        if not self.is_fsdp_enabled:  # DDP waits for a gradient of each parameter that batches of the other kind train
+            for parameter in self._untouched.get("identity_input_ids" in inputs, []):
+                total = total + 0 * parameter.sum()
 
         # Values for the next log entry
         for (task, loss), weight in zip(losses.items(), weights, strict=True):
@@ -214,21 +332,45 @@ class BDAMTrainer(Trainer):
             self._note({"fusion_gate_image_mean": output.fusion_gate[:, 0].mean()})
         return (total, output) if return_outputs else total
 
+    def _texts_and_images(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the arguments of the model in a batch; the baselines take no descriptions."""
+        is_baseline = self.args.objective in BASELINES
+        used = ("pixel_values", "input_ids", "attention_mask") if is_baseline else batch.keys() - {"person_ids"}
+        return {name: batch[name] for name in used}
+
+    def _task_losses(self, output: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
+        """Computes the unweighted losses of the tasks that this run trains."""
+        if self.args.objective in BASELINES:
+            return BASELINES[self.args.objective](output, gathered, labels)
+        losses = task_losses(output, gathered, labels, self.args.triplet_margin)
+        return {task: loss for task, loss in losses.items() if task not in self.args.left_out_tasks}
+
+    def _gate_loss(self, gathered: BDAMOutput) -> Tensor | float:
+        weight = self.args.gate_regularization_weight
+        if weight == 0 or (gathered.gate is None and gathered.fusion_gate is None):
+            return 0.0
+        return weight * gate_regularization(gathered.gate, gathered.fusion_gate)
+
     def _current_task_weights(self, losses: dict[str, Tensor], output: BDAMOutput) -> Tensor:
-        """Returns the weights of this step, [K], and updates them after the last micro-batch of a step."""
+        """Returns the weights of this step, [K], and updates them after the last micro-batch of a step.
+
+        In a run on rows with and without descriptions, only batches with all tasks update the weights.
+        """
         values = torch.stack([loss.detach() for loss in losses.values()])
         if not (self.args.gradnorm or self.args.uncertainty_weighting) or len(losses) == 1:
             return torch.ones_like(values)
         if self.task_weighting is None:
-            self.task_weighting = self._new_task_weighting(list(losses))
-        weights = self.task_weighting.weights
-        norms = torch.zeros_like(values)
-        if self.args.gradnorm:
-            norms = shared_gradient_norms(list(losses.values()), [output.pooled_identity, output.pooled_clothing])
-            norms = whole_batch_norms(norms, self.accelerator)
-            self._note({f"gradient_norm_{task}": norm for task, norm in zip(losses, norms, strict=True)})
-        self._micro_batches.append((self.accelerator.reduce(values, "mean"), norms))
-        if self.accelerator.sync_gradients:
+            self.task_weighting = self._new_task_weighting(self._balanced_tasks or list(losses))
+        tasks = self.task_weighting.tasks
+        weights = self.task_weighting.weights[[tasks.index(task) for task in losses]]
+        if len(losses) == len(tasks):
+            norms = torch.zeros_like(values)
+            if self.args.gradnorm:
+                norms = shared_gradient_norms(list(losses.values()), [output.pooled_identity, output.pooled_clothing])
+                norms = whole_batch_norms(norms, self.accelerator)
+                self._note({f"gradient_norm_{task}": norm for task, norm in zip(losses, norms, strict=True)})
+            self._micro_batches.append((self.accelerator.reduce(values, "mean"), norms))
+        if self.accelerator.sync_gradients and self._micro_batches:
             mean_values, mean_norms = (torch.stack(part).mean(dim=0) for part in zip(*self._micro_batches, strict=True))
             self.task_weighting.update(mean_values, mean_norms)
             self._micro_batches.clear()
@@ -285,8 +427,13 @@ class BDAMTrainer(Trainer):
                 evaluated one by one, and their names become part of the keys.
             ignore_keys: unused, part of the signature of `Trainer`.
             metric_key_prefix: "eval" gives `eval_rank1`, `eval_clothes_changing_mAP`, ....
+
+        Raises:
+            ValueError: there is no evaluation set, or it has no captions.
         """
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if rows is None:
+            raise ValueError("there is nothing to evaluate on: pass eval_dataset to BDAMTrainer or to evaluate")
         if isinstance(rows, dict):
             parts = [self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}") for name, part in rows.items()]
             return {name: value for metrics in parts for name, value in metrics.items()}
@@ -298,13 +445,37 @@ class BDAMTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Encodes a split; returns vectors and person ids as `compute_metrics` takes them, and the metrics.
+
+        Args:
+            test_dataset, metric_key_prefix: see `evaluate`.
+            ignore_keys: unused, part of the signature of `Trainer`.
+        """
+        split = self.encode(test_dataset)
+        prediction = self._prediction(split)
+        metrics = self.score(split, metric_key_prefix)
+        return PredictionOutput(prediction.predictions, prediction.label_ids, metrics)
+
+    def _prediction(self, split: EncodedSplit) -> EvalPrediction:
+        to_pair: Any = lambda pair: tuple(part.numpy() for part in pair)  # noqa: E731
+        beta = self.accelerator.unwrap_model(self.model).config.clothing_weight
+        vectors = split.weighted_queries(beta), split.gallery
+        people = split.gallery_ids[split.query_rows], split.gallery_ids
+        return EvalPrediction(to_pair(vectors), to_pair(people))
+
     def score(self, split: EncodedSplit, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Computes the metrics of an encoded split at the β of the config."""
         beta = self.accelerator.unwrap_model(self.model).config.clothing_weight
         self.scored[metric_key_prefix] = SplitSize(
             people=len(split.gallery_ids.unique()), images=len(split.gallery), captions=len(split.queries)
         )
-        return {f"{metric_key_prefix}_{name}": value for name, value in protocol_metrics(split, beta).items()}
+        metrics = protocol_metrics(split, beta)
+        if self.compute_metrics is not None:
+            metrics |= self.compute_metrics(self._prediction(split))
+        return {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
 
     def encode(self, rows: Any) -> EncodedSplit:
         """Encodes every image and caption of `rows`; each process gets all vectors."""
@@ -356,6 +527,11 @@ class BDAMTrainer(Trainer):
         sharded, own.__class__ = own.__class__, BDAMModel
         super()._save(output_dir, state_dict)
         own.__class__ = sharded
+        # The arguments as JSON: `Trainer` pickles them, and reading a pickle can run arbitrary code
+        folder = Path(output_dir or self.args.output_dir)
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        if self.args.should_save:
+            write_json(folder / ARGUMENTS_FILE, self.args.to_dict() | {"world_size": self.args.world_size})
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -417,7 +593,11 @@ class BDAMTrainer(Trainer):
             data=self.card_data,
             config=model.config,
             parameters=sum(value.numel() for name, value in model.named_parameters() if ".lora_" not in name),
-            trained_parameters=self.get_num_trainable_parameters(),
+            trained_parameters=sum(
+                value.numel()
+                for name, value in model.named_parameters()
+                if value.requires_grad and name not in self._untrained
+            ),
             train_size=SplitSize.of_rows(rows) if rows is not None else None,
             test_sizes=self.scored,
         )
@@ -447,4 +627,4 @@ class _EpochCallback(TrainerCallback):
         self.trainer.begin_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
-__all__ = ["BDAMTrainer", "NonFiniteLossError"]
+__all__ = ["BDAMTrainer", "NoBatchSizeError", "NonFiniteLossError"]

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from transformers import TrainingArguments
+from transformers.utils import logging
 
 from ..objective_bdam import TASKS
+
+logger = logging.get_logger(__name__)
 
 
 def flag(default: Any, help: str) -> Any:
@@ -79,9 +82,13 @@ class BDAMTrainingArguments(TrainingArguments):
             )
         # A smaller last batch would hold fewer people than P
         self.dataloader_drop_last = True
-        # Without some tasks, parameters are unused and DDP must search for them
+        # The trainer freezes the parameters that no loss reaches, so DDP does not need to search for them
         if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = self.objective != "decoupled" or bool(self.left_out_tasks)
+            self.ddp_find_unused_parameters = False
+        # DataParallel would divide batches of the losses; `accelerate launch` uses every GPU
+        if self.n_gpu > 1:
+            logger.warning(f"training on one of {self.n_gpu} GPUs; start with `accelerate launch` to use all of them")
+            self._n_gpu = 1
 
 
 __all__ = ["BDAMTrainingArguments", "flag"]

@@ -1,5 +1,8 @@
 """The trainer on random tensors; several processes and resuming are also tested through the command."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from modeling_bdam import BDAMConfig, BDAMModel
 from modeling_bdam.losses_bdam import gate_regularization
@@ -244,3 +247,76 @@ def test_robust_pairs_choose_texts_each_epoch_and_resume(
     for again, first in zip(recorder.gradients, whole[6:], strict=True):
         for name, gradient in first.items():
             torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def without_descriptions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in batch.items() if not name.startswith(("identity_", "clothing_"))}
+
+
+def test_train_freezes_parameters_no_loss_reaches(make_trainer: MakeTrainer) -> None:
+    trainer, recorder = make_trainer(weight_decay=0.5, learning_rate=1e-2)
+    trainer.data_collator = lambda rows: without_descriptions(collate(rows))
+    before = {name: value.detach().clone() for name, value in model_of(trainer).named_parameters()}
+    trainer.train()
+    unreached = {name for name in before if name.startswith(("adversarial_projection.", "fusion.gate."))}
+    assert unreached
+    assert unreached == trainer._untrained == before.keys() - recorder.gradients[0].keys()
+    assert all(torch.equal(dict(model_of(trainer).named_parameters())[name], before[name]) for name in unreached)
+    assert all(parameter.requires_grad for parameter in model_of(trainer).parameters())  # as before the training
+
+
+@pytest.mark.parametrize("option", ["ddp_find_unused_parameters", "ddp_static_graph", "torch_compile"])
+def test_gradnorm_refuses_options_that_hide_norms(make_trainer: MakeTrainer, option: str) -> None:
+    with pytest.raises(ValueError, match=f"GradNorm cannot be combined with --{option}"):
+        make_trainer(**{option: True})
+    make_trainer(**{option: True}, gradnorm=False)
+
+
+def test_save_writes_arguments_as_json_without_pickle(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    trainer, _ = make_trainer(hub_token="secret-token")
+    trainer.save_model(str(tmp_path / "saved"))
+    assert not (tmp_path / "saved" / "training_args.bin").exists()
+    text = (tmp_path / "saved" / "training_args.json").read_text()
+    assert json.loads(text)["per_device_train_batch_size"] == 4
+    assert "secret-token" not in text
+
+
+def test_auto_find_batch_size_keeps_a_multiple_of_k(make_trainer: MakeTrainer) -> None:
+    sizes: list[int] = []
+    trainer, _ = make_trainer(auto_find_batch_size=True, per_device_train_batch_size=8)
+
+    def collate_or_fail(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        sizes.append(len(rows))
+        if sizes[-1] > 4 and len(sizes) > 1:  # the first batch is the probe of the losses
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return collate(rows)
+
+    trainer.data_collator = collate_or_fail
+    trainer.train()
+    assert sizes[1] == 8
+    assert sizes[-1] == 4
+    assert all(size % 2 == 0 for size in sizes)
+
+
+def test_init_refuses_plain_training_arguments(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="args is a TrainingArguments; BDAMTrainer needs BDAMTrainingArguments"):
+        BDAMTrainer(args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True))  # type: ignore[arg-type]
+
+
+def test_evaluate_without_evaluation_set_is_refused(make_trainer: MakeTrainer) -> None:
+    trainer, _ = make_trainer()
+    with pytest.raises(ValueError, match="there is nothing to evaluate on: pass eval_dataset"):
+        trainer.evaluate()
+
+
+def test_two_processes_train_on_captions_like_one(tmp_path: Path) -> None:
+    results = []
+    for launcher in ((), ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")):
+        program = Path(__file__).parent / "captions_only.py"
+        subprocess.run([sys.executable, *launcher, str(program), str(tmp_path)], check=True, capture_output=True)
+        results.append(json.loads((tmp_path / "losses.json").read_text()))
+    one, two = results
+    assert len(one) == 8
+    assert {name: len(losses) for name, losses in two.items()} == dict.fromkeys(one, 3)
+    for name, losses in one.items():
+        assert two[name] == pytest.approx(losses, rel=1e-4), name
