@@ -25,7 +25,9 @@ class ProcessorCollator:
         batch: dict[str, Tensor] = {}
         if "image" in rows[0]:
             batch |= self.processor(images=[row["image"] for row in rows], return_tensors="pt")
-        texts = {"": [row.get("caption") or next(iter(row.get("captions") or []), None) for row in rows]}
+        texts: dict[str, list[Any]] = {
+            "": [row.get("caption") or next(iter(row.get("captions") or []), None) for row in rows]
+        }
         if all(has_descriptions(row) for row in rows):
             texts |= {f"{name.split('_')[0]}_": [row[name] for row in rows] for name in DESCRIPTIONS}
         for prefix, values in texts.items():

@@ -132,6 +132,7 @@ class BDAMTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._check_gradnorm()
         if self.is_fsdp_enabled:
+            assert isinstance(self.model, BDAMModel)
             self._prepare_fsdp(self.model)
         self.add_callback(_EpochCallback(self))
         for printed_by_transformers in (ProgressCallback, PrinterCallback):

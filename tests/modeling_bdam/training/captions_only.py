@@ -61,3 +61,5 @@ if __name__ == "__main__":
     result = {name: losses(sys.argv[1], **arguments) for name, arguments in RUNS.items()}
     if os.environ.get("RANK", "0") == "0":
         Path(sys.argv[1], "losses.json").write_text(json.dumps(result))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # gloo's threads must not outlive the interpreter
