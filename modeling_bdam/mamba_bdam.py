@@ -5,6 +5,7 @@ Weights are compatible with `mamba_ssm.Mamba`; its fused CUDA kernel is used whe
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import cast
 
@@ -12,26 +13,58 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
+from transformers.utils import logging
 
+logger = logging.get_logger(__name__)
+
+# Environment variable that sets the scan of new blocks: "auto"; "fused", an error without mamba_ssm on CUDA; "pytorch"
+SCAN_VARIABLE = "BDAM_MAMBA_SCAN"
 DT_MIN, DT_MAX = 1e-3, 1e-1  # mamba_ssm's range of step sizes at initialization
 
 
 @functools.cache
-def _import_fused_kernel() -> Callable[..., Tensor] | None:
-    """Returns `mamba_inner_fn` of mamba_ssm, or None if that package or causal_conv1d cannot be imported."""
+def _import_fused_kernel() -> tuple[Callable[..., Tensor] | None, str]:
+    """Returns `mamba_inner_fn` of mamba_ssm or, if it cannot be imported, None with the reason."""
     try:
         from mamba_ssm.ops import selective_scan_interface
-    except ImportError:
-        return None
-    # Without causal_conv1d, mamba_ssm can be imported but its kernel fails.
-    return selective_scan_interface.mamba_inner_fn if selective_scan_interface.causal_conv1d_fn is not None else None
+
+        # Without causal_conv1d, mamba_ssm can be imported but its kernel fails.
+        if selective_scan_interface.causal_conv1d_fn is None:
+            raise ImportError("causal_conv1d cannot be imported")
+        return selective_scan_interface.mamba_inner_fn, ""
+    except Exception as error:  # a broken triton or CUDA library raises RuntimeError, OSError or AttributeError
+        is_missing = isinstance(error, ModuleNotFoundError) and str(error.name).startswith("mamba_ssm")
+        if not is_missing:
+            _report_fallback(error)
+        return None, _one_line(error)
 
 
-def _fused_kernel(hidden: Tensor, d_conv: int) -> Callable[..., Tensor] | None:
-    """Returns the fused CUDA kernel if it supports this tensor (CUDA, not float64), else None."""
-    if not hidden.is_cuda or hidden.dtype == torch.float64 or d_conv not in (2, 3, 4):
-        return None
-    return _import_fused_kernel()
+def _fused_kernel(hidden: Tensor, d_conv: int, scan: str) -> Callable[..., Tensor] | None:
+    """Returns the fused kernel if it is installed and supports this tensor, else None.
+
+    Raises:
+        RuntimeError: the kernel cannot be used, but `scan` is "fused".
+    """
+    kernel, reason = None, f"it needs CUDA tensors, not of float64, and 2 to 4 taps; got {hidden.device}, "
+    reason += f"{hidden.dtype}, {d_conv}"
+    if scan != "pytorch" and hidden.is_cuda and hidden.dtype != torch.float64 and d_conv in (2, 3, 4):
+        kernel, reason = _import_fused_kernel()
+    if kernel is None and scan == "fused":
+        raise RuntimeError(
+            f"{SCAN_VARIABLE}=fused, but mamba_ssm's kernel cannot be used: {reason}; unset the variable"
+        )
+    return kernel
+
+
+def _report_fallback(error: Exception) -> None:
+    logger.warning_once(
+        f"mamba_ssm is installed, but its kernel fails ({_one_line(error)}): the slower scan in PyTorch is used; "
+        f"repair mamba_ssm, or set {SCAN_VARIABLE}=pytorch"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -88,11 +121,31 @@ def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Te
     return torch.stack(outputs, dim=1)
 
 
+class CausalConv1d(nn.Conv1d):
+    """A convolution that is computed by `causal_conv`, in a module so that accelerate can offload its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `[B, L, E]` to `[B, L, E]`."""
+        return causal_conv(x, self.weight, cast(Tensor, self.bias))
+
+
+class StepSize(nn.Linear):
+    """The projection of step sizes, in the dtype of the scan."""
+
+    def forward(self, dt: Tensor, dtype: torch.dtype) -> Tensor:  # type: ignore[override]
+        """Maps `[B, L, R]` to positive step sizes `[B, L, E]` in `dtype`.
+
+        The bias is added after the cast: in bfloat16 it would change dt by several percent.
+        """
+        return F.softplus(F.linear(dt, self.weight).to(dtype) + self.bias.to(dtype))
+
+
 class MambaBlock(nn.Module):
     """One Mamba layer, `[B, L, d_model]` to `[B, L, d_model]`, without residual connection and norm.
 
     Parameter names, shapes and initialization equal those of `mamba_ssm.Mamba`, so state dicts are interchangeable.
-    CUDA tensors use that package's fused kernel if it is installed, all others `selective_scan` in at least float32.
+    CUDA tensors use that package's fused kernel if it is installed, all others `selective_scan` in at least float32;
+    the environment variable `BDAM_MAMBA_SCAN` forces one of them.
 
     Args:
         d_model: width of the input and output.
@@ -103,6 +156,9 @@ class MambaBlock(nn.Module):
 
     def __init__(self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: int = 2) -> None:
         super().__init__()
+        self.scan = os.environ.get(SCAN_VARIABLE, "auto")
+        if self.scan not in ("auto", "fused", "pytorch"):
+            raise ValueError(f"environment variable {SCAN_VARIABLE}={self.scan}: must be auto, fused or pytorch")
         self.d_state = d_state
         self.d_conv = d_conv
         self.d_inner = expand * d_model
@@ -110,9 +166,9 @@ class MambaBlock(nn.Module):
 
         # In the order of mamba_ssm, so that the same seed gives the same weights
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
-        self.conv1d = nn.Conv1d(self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1)
+        self.conv1d = CausalConv1d(self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1)
         self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False)
-        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner)
+        self.dt_proj = StepSize(self.dt_rank, self.d_inner)
         self.A_log = nn.Parameter(torch.empty(self.d_inner, d_state))
         self.D = nn.Parameter(torch.empty(self.d_inner))
         self.init_weights()
@@ -141,35 +197,39 @@ class MambaBlock(nn.Module):
         """
         # At least float32 (float64 for float64 weights), since decays are multiplied along the sequence and dt is tiny
         scan_dtype = torch.promote_types(self.A_log.dtype, torch.float32)
-        A = -torch.exp(self.A_log.to(scan_dtype))  # [E, N]
-        D, dt_bias = self.D.to(scan_dtype), self.dt_proj.bias.to(scan_dtype)
+        A, D = -torch.exp(self.A_log.to(scan_dtype)), self.D.to(scan_dtype)  # [E, N], [E]
         projected = self.in_proj(hidden)  # [B, L, 2E]
 
-        # Fused CUDA kernel for all remaining stages
-        kernel = _fused_kernel(hidden, self.d_conv)
+        # Fused CUDA kernel for all remaining stages, except if accelerate has offloaded the weights that it reads
+        kernel = None if self.conv1d.weight.is_meta else _fused_kernel(hidden, self.d_conv, self.scan)
         if kernel is not None:
-            return kernel(
-                projected.transpose(1, 2),
-                self.conv1d.weight,
-                self.conv1d.bias,
-                self.x_proj.weight,
-                self.dt_proj.weight,
-                self.out_proj.weight,
-                None,  # out_proj has no bias
-                A,
-                D=D,
-                delta_bias=dt_bias,
-                delta_softplus=True,
-            )
+            try:
+                return kernel(
+                    projected.transpose(1, 2),
+                    self.conv1d.weight,
+                    self.conv1d.bias,
+                    self.x_proj.weight,
+                    self.dt_proj.weight,
+                    self.out_proj.weight,
+                    None,  # out_proj has no bias
+                    A,
+                    D=D,
+                    delta_bias=self.dt_proj.bias.to(scan_dtype),
+                    delta_softplus=True,
+                )
+            except Exception as error:  # such as a build for another GPU
+                if self.scan == "fused" or isinstance(error, torch.OutOfMemoryError):
+                    raise
+                _report_fallback(error)
+                self.scan = "pytorch"
 
         # Causal convolution
         x, gate = projected.chunk(2, dim=-1)  # [B, L, E] each
-        x = F.silu(causal_conv(x, self.conv1d.weight, cast(Tensor, self.conv1d.bias)))  # [B, L, E]
+        x = F.silu(self.conv1d(x))  # [B, L, E]
 
-        # Input-dependent step sizes and matrices. The bias is added after the cast: in bfloat16 it would change dt by
-        # several percent.
+        # Input-dependent step sizes and matrices
         dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)  # B, C: [B, L, N]
-        dt = F.softplus(F.linear(dt, self.dt_proj.weight).to(scan_dtype) + dt_bias)  # [B, L, E]
+        dt = self.dt_proj(dt, scan_dtype)  # [B, L, E]
 
         # Scan, skip connection and gate, output projection
         y = selective_scan(x.to(scan_dtype), dt, A, B.to(scan_dtype), C.to(scan_dtype))  # [B, L, E]

@@ -27,6 +27,7 @@ from .towers_bdam import (
     longest_text,
     run_text_tower,
     run_vision_tower,
+    supported_attention,
     takes_one_size,
     tower_width,
 )
@@ -64,6 +65,10 @@ class BDAMPreTrainedModel(PreTrainedModel):
             OSError: there are no safetensors, or they are damaged.
             ValueError: the weights do not fit the config.
         """
+        places = kwargs.get("device_map")
+        if isinstance(places, dict) and "" not in places and places.get("logit_scale", "disk") == "disk":
+            # Accelerate offloads the parameters of modules; this one belongs to the model itself.
+            kwargs["device_map"] = places | {"logit_scale": "cpu"}
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs | {"use_safetensors": True})
         except SafetensorError as error:
@@ -92,6 +97,10 @@ class BDAMPreTrainedModel(PreTrainedModel):
         if is_other_model and missing > total - missing:
             raise ValueError(f"{problem}: of its {total:,} parameters, the file lacks {missing:,}")
         return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args: Any, **kwargs: Any) -> str:
+        kernels = supported_attention(type(self), attn_implementation)
+        return super()._check_and_adjust_attn_implementation(kernels, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -125,6 +134,12 @@ class BDAMModel(BDAMPreTrainedModel):
         self.vision_model = vision_model or build_tower(vision_config)
         self.text_model = text_model or build_tower(text_config)
         self.vision_model.config, self.text_model.config = vision_config, text_config
+        for tower in (
+            self.vision_model,
+            self.text_model,
+        ):  # pretrained ones, of which the new config resets the kernels
+            kernels = supported_attention(type(tower), tower.config._attn_implementation)
+            tower.config._attn_implementation = tower.get_correct_attn_implementation(kernels)
         drop_idle_parameters(self.vision_model, self.text_model)
         self.vision_takes_one_size = takes_one_size(self.vision_model)
         self.longest_text = longest_text(self.text_model)
@@ -155,11 +170,18 @@ class BDAMModel(BDAMPreTrainedModel):
             ValueError: an unknown config field.
         """
         vision_model, text_model = load_tower(vision, "vision_config"), load_tower(text, "text_config")
-        towers: dict[str, Any] = {
-            "vision_config": vision_model.config.to_dict(),
-            "text_config": text_model.config.to_dict(),
-        }
+        towers: dict[str, Any] = {"vision_config": vision_model.config, "text_config": text_model.config}
         return cls(BDAMConfig(**towers, **config_fields), vision_model=vision_model, text_model=text_model)
+
+    def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
+        """Sets the attention kernels; a tower that does not support them keeps its default, with one warning."""
+        if not isinstance(attn_implementation, dict):
+            attn_implementation = dict.fromkeys(("", *self.config.sub_configs), attn_implementation)
+        for field, tower in (("vision_config", self.vision_model), ("text_config", self.text_model)):
+            if field in attn_implementation:
+                kernels = supported_attention(type(tower), attn_implementation[field])
+                attn_implementation = attn_implementation | {field: kernels}
+        super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()

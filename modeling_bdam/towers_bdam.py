@@ -7,17 +7,33 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import logging
 
 from .clip_grid_bdam import GridVisionModel
+
+logger = logging.get_logger(__name__)
 
 _NOT_IN_AUTO_MODEL = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
 
 # The final norm of towers that apply it only to their pooled vector; it is applied to each token here.
 _NORM_OF_POOLED_VECTOR = {"clip_vision_model": "post_layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
 
+# Flags of transformers' classes by the kind of attention implementation
+_ATTENTION_FLAGS = {"sdpa": "_supports_sdpa", "flash": "_supports_flash_attn", "flex": "_supports_flex_attn"}
+
+
+def supported_attention(model_class: type[PreTrainedModel], wanted: str | None) -> str | None:
+    """Returns an attention implementation if the class supports it, else None (the default) after one warning."""
+    for kind, flag in _ATTENTION_FLAGS.items():
+        if wanted is not None and kind in wanted and not getattr(model_class, flag):
+            logger.warning_once(f"{model_class.__name__} does not support attention by {wanted} and uses its default")
+            return None
+    return wanted
+
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """Creates a tower with new weights."""
+    config._attn_implementation = supported_attention(_tower_class(config), config._attn_implementation)
     return _tower_class(config)._from_config(config, **_without_pooler(config))
 
 
@@ -69,7 +85,7 @@ def run_vision_tower(
     check_image_size(pixel_values, vision_model.config, one_size and not interpolate)
     if one_size and interpolate and _has_other_size(pixel_values, vision_model.config):
         kwargs["interpolate_pos_encoding"] = True
-    output = vision_model(pixel_values=pixel_values, **kwargs)
+    output = vision_model(pixel_values=pixel_values.to(vision_model.dtype), **kwargs)
     tokens = output.last_hidden_state  # [B, L, width], or a feature map [B, width, h, w]
     if tokens.ndim == 4:
         tokens = tokens.flatten(2).transpose(1, 2)  # [B, h * w, width]

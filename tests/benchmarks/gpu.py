@@ -153,14 +153,14 @@ def machine(device: torch.device, tiny: bool) -> dict[str, Any]:
 
 def fused_kernels(device: torch.device) -> bool:
     """Returns whether the state-space layer uses the kernels of mamba_ssm on this device."""
-    return mamba_bdam._fused_kernel(torch.zeros(1, device=device), 4) is not None
+    return mamba_bdam._fused_kernel(torch.zeros(1, device=device), 4, "auto") is not None
 
 
 @contextmanager
 def own_scan() -> Iterator[None]:
     """Makes the state-space layer use our scan on every device, as without mamba_ssm."""
     chosen = mamba_bdam._fused_kernel
-    mamba_bdam._fused_kernel = lambda hidden, d_conv: None  # type: ignore[assignment]
+    mamba_bdam._fused_kernel = lambda hidden, d_conv, scan: None  # type: ignore[assignment]
     try:
         yield
     finally:

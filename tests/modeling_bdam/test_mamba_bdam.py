@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -131,7 +132,7 @@ def test_kernel_gets_the_arguments_of_mamba_inner_fn(
         calls.append(arguments)
         return ops.mamba_inner_ref(*arguments, **named)
 
-    monkeypatch.setattr(mamba_bdam, "_fused_kernel", lambda hidden, d_conv: kernel_reference)
+    monkeypatch.setattr(mamba_bdam, "_fused_kernel", lambda hidden, d_conv, scan: kernel_reference)
     assert_same(output_and_gradients(block, sequence(17)), plain)
     assert len(calls) == 1
 
@@ -143,9 +144,9 @@ def test_kernel_gets_the_arguments_of_mamba_inner_fn(
 def test_cuda_kernel_agrees_with_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cuda = MambaBlock(WIDTH).cuda()
     inputs = sequence(64).float().cuda()
-    assert mamba_bdam._fused_kernel(inputs, 4) is not None
+    assert mamba_bdam._fused_kernel(inputs, 4, "auto") is not None
     fused = on_cuda(inputs)
-    monkeypatch.setattr(mamba_bdam, "_fused_kernel", lambda hidden, d_conv: None)
+    monkeypatch.setattr(mamba_bdam, "_fused_kernel", lambda hidden, d_conv, scan: None)
     torch.testing.assert_close(fused, on_cuda(inputs), rtol=1e-3, atol=1e-4)
 
 
@@ -154,6 +155,67 @@ def test_cpu_tensor_does_not_use_the_kernel(block: MambaBlock, monkeypatch: pyte
         mamba_bdam, "_import_fused_kernel", lambda: pytest.fail("a CPU tensor asked for the CUDA kernel")
     )
     assert block.float()(sequence(3).float()).shape == (3, 3, WIDTH)  # float32, which the kernel supports
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Makes a CPU tensor count as one of CUDA, for tests of the choice of the kernel; yields the warnings."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    clear_kernel: Any = mamba_bdam._import_fused_kernel.cache_clear
+    warn_once: Any = mamba_bdam.logger.warning_once
+    clear_kernel()
+    warn_once.cache_clear()
+    yield caplog
+    clear_kernel()
+
+
+@pytest.mark.parametrize("error", [ImportError, RuntimeError, OSError, AttributeError])
+@pytest.mark.parametrize("stage", ["import", "call"])
+def test_broken_mamba_ssm_falls_back_with_one_warning(
+    error: type[Exception], stage: str, on_cuda: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> object:
+        raise error("libcudart.so.11.0: cannot open\nshared object file")
+
+    def lookup(name: str) -> object:
+        return fail() if stage == "import" else fail
+
+    interface = ModuleType("selective_scan_interface")
+    interface.__getattr__ = lookup  # type: ignore[method-assign]
+    for name in ("mamba_ssm", "mamba_ssm.ops"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(sys.modules["mamba_ssm.ops"], "selective_scan_interface", interface, raising=False)
+    blocks = [MambaBlock(WIDTH), MambaBlock(WIDTH)]
+    for block in blocks * 2:
+        assert block(sequence(3).float()).isfinite().all()
+    (message,) = on_cuda.messages
+    assert f"its kernel fails ({error.__name__}: libcudart.so.11.0: cannot open shared object file)" in message
+    assert "the slower scan in PyTorch is used" in message
+    monkeypatch.setenv("BDAM_MAMBA_SCAN", "fused")
+    with pytest.raises(error if stage == "call" else RuntimeError, match="libcudart"):
+        MambaBlock(WIDTH)(sequence(3).float())
+
+
+def test_missing_mamba_ssm_is_not_reported(on_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mamba_ssm", None)
+    assert MambaBlock(WIDTH)(sequence(3).float()).shape == (3, 3, WIDTH)
+    assert not on_cuda.messages
+
+
+def _unexpected() -> None:
+    pytest.fail("mamba_ssm was imported")
+
+
+def test_variable_forces_the_scan(on_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mamba_bdam, "_import_fused_kernel", _unexpected)
+    monkeypatch.setenv("BDAM_MAMBA_SCAN", "pytorch")
+    assert MambaBlock(WIDTH)(sequence(3).float()).shape == (3, 3, WIDTH)
+    monkeypatch.setenv("BDAM_MAMBA_SCAN", "fused")
+    with pytest.raises(RuntimeError, match=r"^BDAM_MAMBA_SCAN=fused, but mamba_ssm's kernel cannot be used: it needs"):
+        MambaBlock(WIDTH).double()(sequence(3))  # float64
+    monkeypatch.setenv("BDAM_MAMBA_SCAN", "fast")
+    with pytest.raises(ValueError, match=r"^environment variable BDAM_MAMBA_SCAN=fast: must be auto, fused or pytorch"):
+        MambaBlock(WIDTH)
 
 
 def test_remote_code_does_not_require_mamba_ssm() -> None:

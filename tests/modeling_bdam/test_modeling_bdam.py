@@ -1,6 +1,7 @@
 """Tests of the model: each ablation trains, queries see no image, missing inputs, padding, precision, compilation."""
 
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling_bdam import BDAMModel
+from modeling_bdam import BDAMModel, towers_bdam
 from modeling_bdam.losses_bdam import gate_regularization
 
 TRANSFORMER_TOWERS = ["vit", "clip", "siglip", "dinov2"]
 EACH_TOWER = pytest.mark.parametrize("towers", [*TRANSFORMER_TOWERS, "convnext"])
 EACH_TRANSFORMER_TOWER = pytest.mark.parametrize("towers", TRANSFORMER_TOWERS)
+PARTS = ["vision_model", "text_model", "vision_projection", "text_projection", "decoupling", "fusion"]
+PARTS += ["image_clothing_head", "text_clothing_head", "adversarial_projection"]
 ABLATIONS: list[dict[str, Any]] = [
     {},
     {"use_bdam": False},
@@ -208,7 +211,7 @@ def test_bfloat16_is_close_to_float32(towers: str, tiny_config: Any, batch: dict
     model = BDAMModel(tiny_config(towers)).eval()
     with torch.no_grad():
         exact = model(**batch)
-        rough = model.bfloat16()(**{**batch, "pixel_values": batch["pixel_values"].bfloat16()})
+        rough = model.bfloat16()(**batch)  # float32 pixels, as the processor returns them
     for name in ("image_identity_embeds", "image_clothing_embeds", "text_embeds", "fused_identity_embeds"):
         assert rough[name].dtype == torch.bfloat16
         assert F.cosine_similarity(rough[name].float(), exact[name]).min() > 0.995, name
@@ -223,6 +226,37 @@ def test_eager_attention_equals_sdpa(towers: str, tiny_config: Any, batch: dict[
         outputs.append(model(**batch))
     for name, value in outputs[1].items():
         torch.testing.assert_close(value, outputs[0][name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("kernels", ["sdpa", "flex_attention"])
+def test_tower_without_kernels_keeps_its_default(
+    kernels: str, tiny_config: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    warn_once: Any = towers_bdam.logger.warning_once
+    warn_once.cache_clear()
+    model = BDAMModel(tiny_config("convnext"))
+    model.save_pretrained(tmp_path)
+    model.set_attn_implementation(kernels)
+    loaded = BDAMModel.from_pretrained(tmp_path, attn_implementation=kernels)
+    for one in (model, loaded):
+        used = [part.config._attn_implementation for part in (one, one.vision_model, one.text_model)]
+        assert used == ["sdpa", "eager", kernels]
+    assert [record.message for record in caplog.records if "ConvNextModel" in record.message] == [
+        f"ConvNextModel does not support attention by {kernels} and uses its default"
+    ]
+
+
+@pytest.mark.parametrize("place", ["auto", {"": "disk"}, dict.fromkeys(PARTS, "disk")], ids=["auto", "all", "parts"])
+def test_weights_can_be_offloaded_to_disk(
+    place: str | dict[str, str], model: BDAMModel, batch: dict[str, Tensor], tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    memory = {"max_memory": {"cpu": 40_000}} if place == "auto" else {}
+    offloaded = BDAMModel.from_pretrained(tmp_path, device_map=place, offload_folder=tmp_path / "offload", **memory)
+    assert any(value.is_meta for value in offloaded.fusion.parameters())
+    with torch.no_grad():
+        expected, outputs = model(**batch), offloaded(**batch)
+    assert all(value.equal(outputs[name]) for name, value in expected.items())
 
 
 def test_cross_attention_maps_are_returned(tiny_config: Any, batch: dict[str, Tensor]) -> None:

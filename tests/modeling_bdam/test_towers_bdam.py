@@ -1,7 +1,7 @@
 """Tests of each type of tower: training, saving, pretrained weights, and the limits of image sizes and text lengths."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -62,6 +62,10 @@ def test_pretrained_towers_keep_their_weights(towers: str, tmp_path: Path, tiny_
     assert_same_weights(model.text_model, source.text_model)
     assert model.text_model.config is model.config.text_config  # a change of one changes the other
     assert model.vision_model.config is model.config.vision_config
+    model.set_attn_implementation("eager")
+    assert {
+        cast(Any, module.config)._attn_implementation for module in model.modules() if hasattr(module, "config")
+    } == {"eager"}
     pixels = make_batch()["pixel_values"]
     tokens, expected = (m.eval().get_image_features(pixels).last_hidden_state for m in (model, source))
     torch.testing.assert_close(tokens, expected)
