@@ -1,7 +1,6 @@
 """The metadata table of an index in duckdb: SQL filters, rows by number, frequent values."""
 
 import re
-import threading
 from typing import Any
 
 import duckdb
@@ -10,15 +9,9 @@ import pyarrow as pa
 
 from modeling_bdam.files import did_you_mean
 
-ROW = "_row"
-_TIME_LIMIT = 10.0  # seconds; an expression over a million rows takes milliseconds
-_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    # Filters come from untrusted users: no files, no network, no extensions
-    "enable_external_access": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "memory_limit": "4GB",
-}
+from .filter_process import LOCKED, ROW, FilterProcess
+
+_SHOWN = 200  # characters of a filter in an error message
 
 
 class MetadataTable:
@@ -32,37 +25,35 @@ class MetadataTable:
     """
 
     def __init__(self, table: pa.Table) -> None:
-        self._database = duckdb.connect(":memory:", config=_SETTINGS)
+        self._database = duckdb.connect(":memory:", config=LOCKED)
         self._database.register("source", table.append_column(ROW, pa.array(np.arange(len(table)))))
         self._database.execute("CREATE TABLE gallery AS SELECT * FROM source")
         self._database.unregister("source")
         self._database.execute("SET lock_configuration = true")
         described = self._database.execute("DESCRIBE gallery").fetchall()
         self.columns: dict[str, str] = {row[0]: row[1] for row in described if not row[0].startswith("_")}
+        database = self._database  # the process must not refer to this object, which ends it
+        self._filters = FilterProcess(lambda: database.cursor().table("gallery").to_arrow_reader())
 
     def select(self, where: str) -> np.ndarray:
         """Returns the rows that match an expression, int64, ascending; comparisons with null do not match.
 
-        SQL injection: the text is parsed as one expression, so that it cannot become another statement; the database
-        has no access to files or the network; and a query is interrupted after ten seconds.
+        SQL injection: the text is parsed as one expression, so that it cannot become another statement. It is evaluated
+        in a child process with no access to files or the network, which is killed after ten seconds or 1 GiB.
 
         Args:
             where: SQL expression of duckdb, such as `camera == 3 and time > '2026-05-01'`.
 
         Raises:
-            ValueError: the expression is invalid; the message says why, or lists the columns.
+            ValueError: the expression is invalid, too slow or needs too much memory; the message says why, or lists
+                the columns.
+            OSError: the child process cannot be started.
         """
-        cursor = self._database.cursor()
-        alarm = threading.Timer(_TIME_LIMIT, cursor.interrupt)
-        alarm.start()
         try:
-            chosen = cursor.table("gallery").filter(duckdb.SQLExpression(where)).project(ROW)
-            return np.sort(np.asarray(chosen.fetchnumpy()[ROW], dtype=np.int64))
-        except duckdb.Error as error:
-            raise ValueError(f"the filter {where!r}: {self._explain(str(error))}") from None
-        finally:
-            alarm.cancel()
-            cursor.close()
+            return self._filters.select(where)
+        except ValueError as error:
+            shown = where if len(where) <= _SHOWN else f"{where[:_SHOWN]}…"
+            raise ValueError(f"the filter {shown!r}: {self._explain(str(error))}") from None
 
     def rows(self, numbers: np.ndarray) -> list[dict[str, Any]]:
         """Returns the public columns of the given rows, in their order."""
@@ -86,13 +77,12 @@ class MetadataTable:
             return [row[0] for row in cursor.fetchall()]
 
     def close(self) -> None:
-        """Frees the table."""
+        """Frees the table and ends the child process."""
+        self._filters.close()
         self._database.close()
 
     def _explain(self, error: str) -> str:
         """Shortens an error message of duckdb to one line."""
-        if "Interrupted" in error:
-            return f"it took longer than {_TIME_LIMIT:g} s"
         unknown = re.search(r'Referenced column "([^"]*)" not found', error)
         if unknown:
             return self._no_column(unknown[1])

@@ -1,12 +1,20 @@
 """SQL filters over the metadata, from untrusted users."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipeline.search import metadata_table
+from data_pipeline.search import filter_process
 from data_pipeline.search.metadata_table import MetadataTable
 
 COLUMNS = {
@@ -18,9 +26,11 @@ COLUMNS = {
 }
 
 
-@pytest.fixture
-def table() -> MetadataTable:
-    return MetadataTable(pa.table(COLUMNS))
+@pytest.fixture(scope="module")
+def table() -> Iterator[MetadataTable]:
+    table = MetadataTable(pa.table(COLUMNS))
+    yield table
+    table.close()
 
 
 @pytest.mark.parametrize(
@@ -67,10 +77,88 @@ def test_select_refuses_sql_injection_in_one_line(table: MetadataTable, where: s
     assert table.select("true").tolist() == [0, 1, 2, 3]
 
 
-def test_select_interrupts_a_slow_expression(table: MetadataTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metadata_table, "_TIME_LIMIT", 0.3)
-    with pytest.raises(ValueError, match="it took longer than"):
-        table.select("(select count(*) from range(1000000000000) as numbers(n) where n % 7 = 3) > camera")
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (
+            "(select count(*) from range(1000000000000) as numbers(n) where n % 7 = 3) > camera",
+            "it took longer than 0.3",
+        ),
+        ("sleep_ms(60000) is null", "it took longer than 0.3 s"),
+        ("len(list_sort(range(300000000))) > 0", "it needs more than 64 MiB of memory"),
+        ("length(repeat(path, 200000000)) > 0", "it needs more than 64 MiB of memory"),
+        ("(select list(a.range) from range(100000000) a) is null", "it needs more than 64 MiB of memory"),
+        ("(" * 100_000 + "1" + ")" * 100_000, "(…': "),
+    ],
+)
+def test_select_limits_time_and_memory_of_a_filter(monkeypatch: pytest.MonkeyPatch, where: str, message: str) -> None:
+    table = MetadataTable(pa.table(COLUMNS))
+    monkeypatch.setattr(filter_process, "TIME_LIMIT", 0.3 if "0.3" in message else 10.0)
+    monkeypatch.setattr(filter_process, "MEMORY_LIMIT", 64 * 2**20)
+    with pytest.raises(ValueError, match="the filter") as caught:
+        table.select(where)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert table.select("camera == 3").tolist() == [1, 3]
+    table.close()
+
+
+def test_select_serves_others_after_a_slow_filter(table: MetadataTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filter_process, "TIME_LIMIT", 0.5)
+    with ThreadPoolExecutor(4) as pool:
+        slow = pool.submit(table.select, "sleep_ms(60000) is null")
+        found = [pool.submit(table.select, f"camera == {number % 4}") for number in range(40)]
+        assert [len(future.result(timeout=10)) for future in found] == [0, 1, 0, 2] * 10
+        with pytest.raises(ValueError, match="longer"):
+            slow.result(timeout=10)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_filter_process_ends_with_its_parent(tmp_path: Path) -> None:
+    """The parent is a script without `if __name__ == "__main__"`, killed in the middle of a filter."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import threading, time\n"
+        "import pyarrow as pa\n"
+        "import filter_process\n"
+        "filter_process.TIME_LIMIT = 0.2\n"
+        "table = filter_process.FilterProcess(lambda: pa.table({'_row': [0]}).to_reader())\n"
+        "table.select('true')\n"
+        "threading.Thread(target=table.select, args=['sleep_ms(60000) is null'], daemon=True).start()\n"
+        "print(table._process.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    folder = str(Path(filter_process.__file__).parent)
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": folder}
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        os.kill(child, 0)
+        parent.send_signal(signal.SIGKILL)
+    for _ in range(40):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {child} runs on")
+
+
+def test_filter_process_ends_with_its_table() -> None:
+    for end in (lambda table: table.close(), lambda table: table.__dict__.clear()):
+        table = MetadataTable(pa.table(COLUMNS))
+        table.select("true")
+        process = table._filters._process
+        assert process is not None
+        end(table)
+        assert process.wait(5) != 0
+
+
+def test_filter_process_that_cannot_start_is_an_os_error(table: MetadataTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(OSError, match="the process for filters, /bin/false, did not start"):
+        MetadataTable(pa.table(COLUMNS)).select("true")
 
 
 def test_rows_keeps_order_and_hides_internal_columns(table: MetadataTable) -> None:
