@@ -223,13 +223,10 @@ class BatchRun:
         """Records the answers of an ended batch and removes its chunk; unanswered requests are sent again."""
         jobs = {job.key: (job, attempt) for job, attempt in self._files.jobs(chunk)}
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            path = self._files.path(chunk, "answers")
-            async with self._api.files.with_streaming_response.content(file_id) as response:
-                await response.stream_to_file(path)
-            with path.open("rb") as answers:
-                for line in map(json.loads, filter(bytes.strip, answers)):
-                    if line.get("custom_id") in jobs:
-                        self._record(*jobs[line["custom_id"]], line)
+            answers = await self._api.files.content(file_id)
+            for line in map(json.loads, filter(bytes.strip, answers.content.splitlines())):
+                if line.get("custom_id") in jobs:
+                    self._record(*jobs[line["custom_id"]], line)
         self._store.sync()
         self._files.remove(chunk)
         if batch.status == "failed":
@@ -250,7 +247,7 @@ class BatchRun:
                 return
             self.describer.record(job, answer)
         elif status is not None and 400 <= status < 500 and status not in (408, 409, 429):
-            detail = self.client.redact(json.dumps(response.get("body"), ensure_ascii=False)[:300])
+            detail = self.client.redact(json.dumps(response.get("body"), ensure_ascii=False))[:300]
             self.describer.fail(job, f"status {status}: {detail}", attempt - 1, ["server"])
 
 

@@ -27,7 +27,7 @@ class Chunk:
 
 
 class BatchFiles:
-    """A folder with `state.json` and, for each chunk, its requests, its jobs and its answers.
+    """A folder with `state.json` and, for each chunk, its requests and its jobs.
 
     Args:
         folder: created if it does not exist.
@@ -76,7 +76,7 @@ class BatchFiles:
             yield Job(line["file_path"], line["key"], style, image_url=""), line["attempt"]
 
     def path(self, chunk: Chunk, part: str) -> Path:
-        """Returns the file of a chunk's `requests`, `jobs` or `answers`."""
+        """Returns the file of a chunk's `requests` or `jobs`."""
         return self.folder / f"{chunk.name}.{part}.jsonl"
 
     def save(self) -> None:
@@ -87,7 +87,7 @@ class BatchFiles:
         """Removes a chunk and its files."""
         self.chunks.remove(chunk)
         self.save()
-        for part in ("requests", "jobs", "answers"):
+        for part in ("requests", "jobs"):
             self.path(chunk, part).unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -2,19 +2,23 @@
 
 import asyncio
 import email.utils
+import logging
 import os
 import random
 import time
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import openai
 
 from .prompts import Message
+from .redaction import Redactor, secret_values
 from .throttle import Throttle
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+_SDK_LOGGER = logging.getLogger("openai._base_client")  # with OPENAI_LOG=debug it logs whole requests
 
 
 @dataclass(frozen=True)
@@ -117,21 +121,27 @@ class ChatClient:
     def __post_init__(self) -> None:
         if self.timeout <= 0:
             raise ValueError(f"timeout must be positive, got {self.timeout}")
-        if self.base_url is not None:
-            address = urlsplit(self.base_url)
-            if address.scheme not in ("http", "https") or not address.hostname:
-                raise ValueError(f"the server's address must be like http://localhost:8000/v1, got {self.base_url!r}")
+        base_url = self.base_url or os.environ.get("OPENAI_BASE_URL")
+        if base_url:
+            address = urlsplit(base_url)
             if address.username or address.password or address.query:
                 raise ValueError(
                     f"the server's address must not contain a password or key: set {KEY_VARIABLE} in the environment"
                 )
-        self._key = os.environ.get(KEY_VARIABLE, "")
-        if not self._key and self.base_url is None and not os.environ.get("OPENAI_BASE_URL"):
+            if address.scheme not in ("http", "https") or not address.hostname:
+                raise ValueError(f"the server's address must be like http://localhost:8000/v1, got {base_url!r}")
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not key and not base_url:
             raise ValueError(f"no API key: set {KEY_VARIABLE} in the environment, or give a server's address")
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError(f"{KEY_VARIABLE} contains characters that a key cannot have: set it again")
+        proxies = (urlsplit(proxy).password or "" for proxy in getproxies().values())
+        self.redact = Redactor([key, *secret_values(self.sampling.extra), *proxies])
+        _SDK_LOGGER.addFilter(self._redact_record)
         self._throttle = Throttle(self.in_flight, self.requests_per_minute, self.tokens_per_minute)
         # The SDK's own retries are off: they ignore the throttle that all requests share.
         self.api = openai.AsyncOpenAI(
-            api_key=self._key or "none", base_url=self.base_url, max_retries=0, timeout=self.timeout
+            api_key=key or "none", base_url=self.base_url, max_retries=0, timeout=self.timeout
         )
 
     async def ask(self, messages: list[Message], response_format: dict[str, Any] | None) -> Answer:
@@ -159,7 +169,7 @@ class ChatClient:
             await asyncio.sleep(max(wait, backoff * random.uniform(0.5, 1.0)))
 
     def read(self, completion: Any) -> Answer:
-        """Parses a chat completion from the server's JSON. The API key is redacted from all texts.
+        """Parses a chat completion from the server's JSON. Secrets are redacted from all texts.
 
         Raises:
             ValueError: the JSON is not a chat completion.
@@ -172,19 +182,16 @@ class ChatClient:
                 text=self.redact(message.get("content") or ""),
                 prompt_tokens=int(usage.get("prompt_tokens") or 0),
                 completion_tokens=int(usage.get("completion_tokens") or 0),
-                response_id=completion.get("id"),
+                response_id=self.redact(str(completion.get("id") or "")) or None,
                 refusal=self.redact(message.get("refusal") or "") or None,
                 cut_off=choice.get("finish_reason") == "length",
             )
         except (LookupError, TypeError, AttributeError):
             raise ValueError("the response is not a chat completion") from None
 
-    def redact(self, text: str) -> str:
-        """Replaces the API key in a text by `[key]`."""
-        return text.replace(self._key, "[key]") if self._key else text
-
     async def close(self) -> None:
         """Closes the connections."""
+        _SDK_LOGGER.removeFilter(self._redact_record)
         await self.api.close()
 
     def _judge(self, error: Exception) -> tuple[str, float, float]:
@@ -196,7 +203,7 @@ class ChatClient:
         """
         if isinstance(error, openai.APIStatusError):
             status = error.status_code
-            reason = self.redact(f"status {status}: {_message(error)}")
+            reason = f"status {status}: {self._message(error)}"
             if status in (401, 403, 404, 405) or "insufficient_quota" in reason:
                 raise ServerRefuses(f"the server refuses all requests: {reason}") from None
             wait = _retry_after(error)
@@ -210,19 +217,25 @@ class ChatClient:
             return f"no answer within {self.timeout:g} s", 0.0, 1.0
         if isinstance(error, openai.APIConnectionError):
             return self.redact(f"no connection: {error.__cause__ or error}"), 0.0, 1.0
-        if isinstance(error, ValueError):  # a truncated or malformed body
+        if isinstance(error, (ValueError, openai.OpenAIError)):  # a truncated or malformed body
             return self.redact(f"unreadable response: {error}"), 0.0, 1.0
         raise error
 
+    def _message(self, error: openai.APIStatusError) -> str:
+        """Extracts the server's message and error code, on one line."""
+        body: Any = error.body
+        code = None
+        if isinstance(body, dict):
+            code = body.get("code")
+            body = body.get("message") or body.get("detail") or body
+        # Redacted before it is cut, since a part of a key may remain otherwise
+        text = " ".join(self.redact(str(body or error.message)).split())
+        return text[:300] + (f" [{self.redact(str(code))}]" if code else "")
 
-def _message(error: openai.APIStatusError) -> str:
-    """Extracts the server's message and error code, on one line."""
-    body: Any = error.body
-    code = None
-    if isinstance(body, dict):
-        code = body.get("code")
-        body = body.get("message") or body.get("detail") or body
-    return " ".join(str(body or error.message).split())[:300] + (f" [{code}]" if code else "")
+    def _redact_record(self, record: logging.LogRecord) -> bool:
+        """Redacts a record of the log."""
+        record.msg, record.args = self.redact(record.getMessage()), ()
+        return True
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:

@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import logging
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import openai
 import pytest
 
 from data_pipeline.descriptions.client import Answer, ChatClient, RequestFailed, Sampling, ServerRefuses
@@ -81,6 +85,34 @@ def test_read_and_ask_redact_an_echoed_key(start_server: StartServer) -> None:
     assert "[key]" in str(error) and KEY not in str(error)
 
 
+def test_judge_redacts_before_it_cuts_a_message() -> None:
+    response: Any = SimpleNamespace(status_code=400, headers={}, request=None)
+    error = openai.BadRequestError("", response=response, body={"message": "x " * 145 + KEY, "code": {"was": KEY}})
+    with pytest.raises(RequestFailed) as caught:
+        ChatClient("m", NOWHERE)._judge(error)
+    assert "sk-" not in str(caught.value) and "{'was': '[key]'}" in str(caught.value)
+
+
+def test_client_redacts_secrets_of_requests_and_proxies(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:proxy-pass1@proxy:3128")
+    extra = {"metadata": [{"api_key": "Bearer inner.pass-1"}], "min_tokens": 3}
+    client = ChatClient("m", NOWHERE, sampling=Sampling(extra=extra))
+    answer = client.read({"id": KEY, "choices": [{"message": {"content": "inner.pass-1 proxy-pass1 3"}}]})
+    assert answer.text == "[key] [key] 3" and answer.response_id == "[key]"
+    logging.getLogger("openai._base_client").error("Request options: %s", {"extra": "inner.pass-1"})
+    assert "inner.pass-1" not in caplog.text and "Request options: {'extra': '[key]'}" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["sk-tes\nt-1234", "“sk-test-1234”"])
+def test_client_rejects_an_invalid_key_without_printing_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ValueError, match="OPENAI_API_KEY contains characters") as error:
+        ChatClient("m", NOWHERE)
+    assert "1234" not in str(error.value)
+
+
 @pytest.mark.parametrize("completion", [None, "text", {}, {"choices": []}, {"choices": [{"message": None}]}, []])
 def test_read_rejects_other_json(completion: object) -> None:
     with pytest.raises(ValueError, match="not a chat completion"):
@@ -95,9 +127,13 @@ def test_read_rejects_other_json(completion: object) -> None:
         (f"http://host/v1?key={KEY}", "must not contain a password or key: set OPENAI_API_KEY"),
     ],
 )
-def test_client_rejects_invalid_addresses(base_url: str, message: str) -> None:
+def test_client_rejects_invalid_addresses(monkeypatch: pytest.MonkeyPatch, base_url: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         ChatClient("m", base_url)
+    assert KEY not in str(error.value)
+    monkeypatch.setenv("OPENAI_BASE_URL", base_url)
+    with pytest.raises(ValueError, match=message) as error:
+        ChatClient("m")
     assert KEY not in str(error.value)
 
 
