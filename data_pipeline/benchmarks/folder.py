@@ -2,29 +2,33 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from .annotations import read_captions, split_named
 from .benchmark import UNKNOWN, Benchmark, PersonImage, Source
 from .image_listing import safe_path
-from .metadata_file import METADATA_FILES, find_metadata_file, read_metadata_rows
+from .metadata_file import METADATA_FILES, Metadata, find_metadata_file, read_metadata
 from .people_splits import divide
 from .side_files import DESCRIPTION_KEYS, numbered, optional_text
-from .text_files import check_string
 
 COLUMNS = {
     **{name: name for name in ("file_name", "person_id", "captions", "split", *DESCRIPTION_KEYS)},
     "caption": "captions",
     **{name: f"{part}_id" for part in ("camera", "outfit") for name in (part, f"{part}_id")},
 }
-"""Columns of a metadata file and their names in the table. Only `file_name` is required."""
+"""Columns of a metadata file and their names in the table. Only `file_name` (or `file_path`) is required."""
+LABELS = ("person_id", "camera_id", "outfit_id")
 
 
 def read(source: Source) -> list[PersonImage]:
     """Reads the images in the metadata file, or all images if there is no such file.
 
-    Person, camera and outfit may be strings, which are numbered alphabetically; whole numbers are kept. Without a
+    Person, camera and outfit may be strings, which are numbered alphabetically; whole numbers are kept, but a column
+    with a leading zero, such as 007, is one of strings. Without a
     `split` column, people are divided into train, validation and test. Images without a person join test as a gallery.
     Invalid metadata raise a `ValueError` with the row.
     """
@@ -58,34 +62,28 @@ def _gallery(source: Source) -> list[PersonImage]:
 
 
 def _described_images(source: Source, file: Path) -> list[PersonImage]:
-    rows = read_metadata_rows(file)
-    if not rows:
-        raise ValueError(f"{file}: the file has no rows")
-
-    # Column names
-    columns = {key for _, row in rows for key in row}
-    if "file_name" not in columns:
-        raise ValueError(f"{file}: there is no column `file_name`; the columns are {', '.join(map(str, columns))}")
-    if ignored := sorted(str(key) for key in columns - COLUMNS.keys()):
+    # Columns; those of labels must be typed as a whole
+    metadata = read_metadata(file, source.images.files)
+    table = metadata.table
+    if ignored := sorted(set(table.column_names) - COLUMNS.keys()):
         source.notes.append(f"{file}: ignored columns: {', '.join(ignored)}; the known ones are {', '.join(COLUMNS)}")
+    table = table.select([name for name in table.column_names if name in COLUMNS])
+    column_of = {COLUMNS[name]: name for name in table.column_names}
+    for name in table.column_names:
+        if COLUMNS[name] in LABELS and (other := column_of[COLUMNS[name]]) != name:
+            raise ValueError(f"{file}: both `{name}` and `{other}` are given; keep one")
 
     # One image per row
-    first_seen: dict[str, str] = {}
     irregular = {"single": 0, "blank": 0}
     images: list[PersonImage] = []
-    values_of = [{COLUMNS[key]: value for key, value in row.items() if key in COLUMNS} for _, row in rows]
-    for values, (where, row) in zip(values_of, rows, strict=True):
-        file_name = check_string(values.get("file_name"), where, "file_name")
-        where += f" ({file_name})"
-        path = safe_path(file_name, where)
-        if first_seen.setdefault(path, where) != where:
-            raise ValueError(
-                f"{where}: {first_seen[path]} names the same file; give each image one row, with all its captions in "
-                'the column `captions` as a JSON list: ["…", "…"]'
-            )
-        if "caption" in row and "captions" in row:
+    rows = table.to_pylist() or [{} for _ in metadata.paths]
+    for row, name, path, where in zip(rows, metadata.names, metadata.paths, metadata.places, strict=True):
+        where += f" ({name})"
+        values = {COLUMNS[key]: value for key, value in row.items() if value is not None}
+        if row.get("caption") is not None and row.get("captions") is not None:
             raise ValueError(f"{where}: both `caption` and `captions` are given; keep one")
-        image = PersonImage(file_name, UNKNOWN, split_named(values["split"], where) if "split" in values else "")
+        split = split_named(values["split"], where) if "split" in values else ""
+        image = PersonImage(name if safe_path(name, where) == path else path, UNKNOWN, split)
         if "captions" in values:
             image.captions = read_captions(_list_of(values["captions"]), where, irregular)
         for key in DESCRIPTION_KEYS:
@@ -95,12 +93,22 @@ def _described_images(source: Source, file: Path) -> list[PersonImage]:
         source.notes.append(f"{file}: {irregular['blank']} caption(s) are blank: dropped")
 
     # Labels to numbers, over all rows
-    for key in ("person_id", "camera_id", "outfit_id"):
-        numbers = numbered([values.get(key) for values in values_of], f"{file}, {key}")
+    for key in filter(column_of.__contains__, LABELS):
+        numbers = numbered(_labels(metadata, column_of[key]), f"{file}, {key}")
         for image, number in zip(images, numbers, strict=True):
             setattr(image, key, number)
+    source.notes += metadata.notes
     _assign_splits(source, file, images)
     return images
+
+
+def _labels(metadata: Metadata, name: str) -> list[Any]:
+    """Returns the labels in a column: integers if all are whole numbers (7 or 7.0), otherwise as written."""
+    typed = metadata.typed(name)
+    if pa.types.is_integer(typed.type) or pa.types.is_floating(typed.type):
+        with suppress(pa.ArrowInvalid):
+            return typed.cast(pa.int64()).to_pylist()
+    return metadata.table[name].to_pylist()
 
 
 def _assign_splits(source: Source, file: Path, images: Sequence[PersonImage]) -> None:
@@ -143,7 +151,7 @@ FOLDER = Benchmark(
     title="folder of images",
     origin="you",
     layout=(
-        "images, and metadata.csv, metadata.jsonl or metadata.parquet with file_name and, if known, person_id, "
+        "images, and metadata.csv, .tsv, .jsonl or .parquet with file_name and, if known, person_id, "
         "caption or captions, split, camera, outfit, identity_description, clothing_description; or images only"
     ),
     read=read,

@@ -77,11 +77,15 @@ def read_split_file(file: Path) -> dict[int, str]:
 def numbered(values: Sequence[Any], where: str) -> list[int]:
     """Converts labels to integers: whole numbers are kept; if one is not, all are numbered alphabetically from 0.
 
-    None and blank strings are -1. Raises `ValueError` for a number below -1; the message begins with `where`.
+    A string with a leading zero is no number, since "01" and "1" are different names. None, blank strings and "-1" are
+    -1. Raises `ValueError` for a number below -1; the message begins with `where`.
     """
     labels = [value.strip() or None if isinstance(value, str) else value for value in values]
+    labels = [None if label == str(UNKNOWN) else label for label in labels]
     try:
         numbers = [UNKNOWN if label is None else check_integer(label, where, "the value") for label in labels]
+        if any(isinstance(label, str) and label != str(number) for label, number in zip(labels, numbers, strict=True)):
+            raise ValueError
     except ValueError:
         names = sorted({str(label) for label in labels if label is not None})
         places = {name: place for place, name in enumerate(names)}

@@ -1,24 +1,44 @@
 """Reads text, JSON and JSON Lines files; error messages name file and line."""
 
+import codecs
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+_BYTE_ORDER_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+    **dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-32"),
+    **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"),
+}
 
-def read_text(file: Path) -> str:
-    """Reads a UTF-8 file, with or without a byte order mark; raises `ValueError` with the bad line, or `OSError`."""
+
+def read_text(file: Path, notes: list[str] | None = None) -> str:
+    """Reads a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+
+    With `notes`, other text is read as Windows-1252, a superset of Latin-1, and a note for the user is appended. Raises
+    `ValueError` with the bad line, or `OSError`.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such file")
     content = file.read_bytes()
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8-sig")
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{file}, line {line}: byte 0x{content[error.start]:02x} at offset {error.start} is not UTF-8; "
-            "save the file in UTF-8"
-        ) from None
+        name = encoding.removesuffix("-sig").upper()
+        found = f"{file}, line {line}: byte 0x{content[error.start]:02x} at offset {error.start} is not {name}"
+        try:
+            text = content.removeprefix(codecs.BOM_UTF8).decode("cp1252")
+        except UnicodeDecodeError:
+            notes = None  # nor Windows-1252
+        if notes is None or encoding != "utf-8-sig":
+            raise ValueError(f"{found}; save the file in UTF-8") from None
+        notes.append(f"{found}: read as Windows-1252; save the file in UTF-8 if letters with accents are wrong")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"{file}, line {line}: it contains a zero byte, so it is not UTF-8 text; save it in UTF-8")
+    return text
 
 
 def read_json(file: Path) -> Any:
@@ -32,12 +52,12 @@ def read_json(file: Path) -> Any:
         ) from None
 
 
-def read_json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_json_lines(file: Path, notes: list[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the objects of a JSON Lines file, each with its place for error messages (`FILE, line 3`).
 
-    Raises `ValueError` if a line is not a JSON object, or `OSError`.
+    See `read_text` for `notes`. Raises `ValueError` if a line is not a JSON object, or `OSError`.
     """
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
+    for number, line in enumerate(read_text(file, notes).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"

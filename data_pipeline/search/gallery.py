@@ -272,7 +272,7 @@ def group_by_person(hits: Sequence[PersonHit]) -> list[PersonGroup]:
     groups: dict[Any, PersonGroup] = {}
     for hit in hits:
         person = hit.metadata.get("person_id")
-        known = person is not None and person != -1
+        known = person not in (None, -1, "-1")  # a column with names is text
         key = (person,) if known else ("unknown", hit.row)
         groups.setdefault(key, PersonGroup(person if known else None, [])).hits.append(hit)
     return list(groups.values())

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .gallery import PersonHit
+from .index.sources import public_names
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -16,7 +17,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def export_hits(hits: Sequence[PersonHit], title: str, path: Path) -> Path:
     """Writes `hits.csv`, `hits.json` and `images/RANK_NAME` to a zip file.
 
-    Missing image files are left out, with an empty column `image`. The title, in `hits.json`, is the query.
+    Missing image files are left out, with an empty column `image`. A metadata column of the name of another column in
+    the CSV file, such as `score`, is called `metadata_score` there. The title, in `hits.json`, is the query.
 
     Raises:
         ValueError: there are no hits.
@@ -27,7 +29,8 @@ def export_hits(hits: Sequence[PersonHit], title: str, path: Path) -> Path:
     columns = list(dict.fromkeys(name for hit in hits for name in hit.metadata))
     table = io.StringIO()
     writer = csv.writer(table)
-    writer.writerow(["rank", "score", "identity_score", "clothing_score", "file", "image", *columns])
+    own = ["rank", "score", "identity_score", "clothing_score", "file", "image"]
+    writer.writerow([*own, *public_names(columns, own).values()])
     entries = []
     with zipfile.ZipFile(path, "w") as archive:
         for rank, hit in enumerate(hits, start=1):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 import statistics
 import sys
 import time
@@ -197,7 +198,8 @@ def test_broken_mamba_ssm_falls_back_with_one_warning(
 
 
 def test_missing_mamba_ssm_is_not_reported(on_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mamba_ssm", None)
+    for name in ["mamba_ssm", *filter(re.compile(r"mamba_ssm\.").match, sys.modules)]:
+        monkeypatch.setitem(sys.modules, name, None)
     assert MambaBlock(WIDTH)(sequence(3).float()).shape == (3, 3, WIDTH)
     assert not on_cuda.messages
 

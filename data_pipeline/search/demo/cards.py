@@ -78,7 +78,7 @@ def large(hit: PersonHit, rank: int, picture: str) -> str:
 def details(hit: PersonHit) -> str:
     """Returns file name and metadata of a hit; lists are one value per line, long values are cut."""
     entries = []
-    for name, value in {"file": hit.name, **hit.metadata}.items():
+    for name, value in [("file", hit.name), *hit.metadata.items()]:
         if value not in (None, [], ""):
             lines = [_cut(str(line)) for line in (value if isinstance(value, list) else [value])]
             entries.append(f"<dt>{text(name)}</dt><dd>{'<br>'.join(map(text, lines))}</dd>")

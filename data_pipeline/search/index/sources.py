@@ -6,27 +6,23 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 from datasets import Dataset
 from PIL import Image
 
 from modeling_bdam.files import atomic_path
 
 from ...benchmarks.image_listing import list_images
-from ...benchmarks.metadata_file import find_metadata_file
+from ...benchmarks.metadata_file import find_metadata_file, read_metadata
 from ...benchmarks.side_files import read_descriptions
 from ...benchmarks.text_files import first_of
 
 KEY_COLUMNS = ("path", "_size", "_mtime_ns", "_text")
 EXPORTED = "exported-images"  # subfolder of the index for images that are not files
-_NAME_COLUMNS = ("file_name", "file_path")
 
 
 @dataclass
@@ -129,43 +125,42 @@ def key_table(paths: Sequence[str], files: Sequence[Path], texts: dict[str, str]
 
 
 def side_by_side(table: pa.Table, columns: pa.Table) -> pa.Table:
-    """Appends the columns of another table with as many rows."""
-    for name in columns.column_names:
-        table = table.append_column(name, columns[name])
+    """Appends the metadata columns in another table with as many rows, with their public names."""
+    for name, public in public_names(columns.column_names).items():
+        table = table.append_column(public, columns[name])
     return table
 
 
-def _read_metadata(file: Path, paths: Sequence[str]) -> tuple[pa.Table, list[str]]:
-    """Reads a metadata file with inferred column types; returns one row per image (or nulls), and notes.
+def public_names(names: Sequence[str], taken: Collection[str] = ("path",)) -> dict[str, str]:
+    """Returns the name of each metadata column in an index: its own, or `metadata_NAME`.
 
-    Types are inferred, unlike in a benchmark folder, so that filters can compare numbers and times.
+    Names that begin with `_` are internal, and SQL ignores upper and lower case.
     """
-    try:
-        if file.suffix == ".csv":
-            options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
-            table = pyarrow.csv.read_csv(file, convert_options=options)
-        elif file.suffix == ".jsonl":
-            table = pyarrow.json.read_json(file)
-        else:
-            table = pyarrow.parquet.read_table(file)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: it cannot be read: {' '.join(str(error).split())}") from None
-    names = [name for name in _NAME_COLUMNS if name in table.column_names]
-    if not names:
-        raise ValueError(f"{file}: there is no column file_name; the columns are {', '.join(table.column_names)}")
-    for name in table.column_names:
-        if name.startswith("_") or name in KEY_COLUMNS:
-            raise ValueError(f"{file}: the column name {name!r} is reserved for the index; rename the column")
-    named = [PurePosixPath(str(value)).as_posix() for value in table[names[0]].to_pylist()]
-    places = {path: place for place, path in enumerate(named)}
-    if len(places) < len(named):
-        twice = next(path for place, path in enumerate(named) if places[path] != place)
-        raise ValueError(f"{file}: the image {twice} has two rows")
-    notes = _missing_images(file, places, paths)
+    public: dict[str, str] = {}
+    lower = {*taken}
+    for name in names:
+        new = name
+        if not name or name.startswith("_") or name.lower() in lower:
+            new = f"metadata_{name.lstrip('_')}"
+        while new.lower() in lower or (new != name and new in names):
+            new += "_"
+        lower.add(new.lower())
+        public[name] = new
+    return public
+
+
+def _read_metadata(file: Path, paths: Sequence[str]) -> tuple[pa.Table, list[str]]:
+    """Reads a metadata file with column types, for filters; returns one row per image (or nulls), and notes."""
+    metadata = read_metadata(file, paths)
+    table = pa.table({name: metadata.typed(name) for name in metadata.table.column_names})
+    places = {path: place for place, path in enumerate(metadata.paths)}
+    notes = metadata.notes + _missing_images(file, places, paths)
     if without := sum(path not in places for path in paths):
         notes.append(f"{file}: {without} of {len(paths)} images have no row in it")
-    taken = pa.array([places.get(path) for path in paths], pa.int64())
-    return table.drop_columns(names).take(taken), notes
+    for name, public in public_names(table.column_names).items():
+        if name != public:
+            notes.append(f"{file}: the column {name!r} is called {public!r} in filters and results: its name is taken")
+    return table.take(pa.array([places.get(path) for path in paths], pa.int64())), notes
 
 
 def _missing_images(file: Path, named: Collection[str], paths: Sequence[str]) -> list[str]:

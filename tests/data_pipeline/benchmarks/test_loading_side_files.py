@@ -94,14 +94,15 @@ def test_load_keeps_outfit_numbers_and_orders_strings(
     load: Load, cuhk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outfits: dict[str, Any] = {path: 10 * number for number, path in enumerate(PATHS)}
-    outfits |= {PATHS[1]: "0007", PATHS[2]: None}
+    outfits |= {PATHS[1]: "7", PATHS[2]: None}
     del outfits[PATHS[3]]
     splits = load("cuhk-pedes", cuhk, outfits=write_json(tmp_path / "o.json", outfits))
     assert list(splits["train"]["outfit_id"])[:5] == [0, 7, -1, -1, 40]
     assert "1 of 19 images have no outfit in it: their outfit_id is -1, and a split with such images has" in caplog.text
-    outfits = {path: ("red", "blue", "9")[number % 3] for number, path in enumerate(PATHS)}
-    splits = load("cuhk-pedes", cuhk, outfits=write_json(tmp_path / "names.json", outfits))
-    assert list(splits["train"]["outfit_id"])[:4] == [2, 1, 0, 2]
+    for names, numbers in ((("red", "blue", "9"), [2, 1, 0, 2]), (("1", "01", "-1"), [1, 0, -1, 1])):
+        outfits = {path: names[number % 3] for number, path in enumerate(PATHS)}
+        splits = load("cuhk-pedes", cuhk, outfits=write_json(tmp_path / "names.json", outfits))
+        assert list(splits["train"]["outfit_id"])[:4] == numbers
 
 
 def test_load_split_file_replaces_the_splits(load: Load, cuhk: Path, tmp_path: Path) -> None:
