@@ -7,7 +7,8 @@ refused image is unreadable, like a truncated file.
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,17 @@ from PIL import Image, UnidentifiedImageError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+with suppress(ImportError, OSError):  # the extra `formats`; OSError: its libraries do not fit this machine
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+
 ImageFile = str | Path | Mapping[str, Any]
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".heic", ".heif", ".hif"),
+)
+"""Suffixes of image files, in lower case; see `readable_suffixes`."""
 DRAFT_FACTOR = 2  # a JPEG is decoded at this multiple of the target size, or larger
 _ROTATING = {"exif", "xmp"}  # blocks of a JPEG that may contain a rotation
 
@@ -32,6 +43,12 @@ class UnreadableImageError(OSError):
         # A DataLoader worker sends its error as a formatted traceback that ends in the message
         line = message.strip().rpartition("\n")[2]
         super().__init__(line.removeprefix(f"{__name__}.{type(self).__name__}: "))
+
+
+@cache
+def readable_suffixes() -> tuple[str, ...]:
+    """Returns those of `IMAGE_SUFFIXES` that the installed Pillow and its plug-ins can decode."""
+    return tuple(suffix for suffix in IMAGE_SUFFIXES if suffix in Image.registered_extensions())
 
 
 def check_image(source: ImageFile) -> str | None:
@@ -122,6 +139,9 @@ def _reason(error: Exception, source: ImageFile | Image.Image) -> str:
     if isinstance(error, UnidentifiedImageError):
         content = source["bytes"] if isinstance(source, Mapping) else None
         is_empty = content == b"" or (content is None and os.path.getsize(_name(source)) == 0)
+        suffix = os.path.splitext(_name(source))[1].lower()
+        if not is_empty and suffix in IMAGE_SUFFIXES and suffix not in readable_suffixes():
+            return f"{suffix} needs a plug-in: pip install -U pillow pillow-heif"
         return "zero bytes" if is_empty else "no image of a known format"
     if isinstance(error, Image.DecompressionBombError) and Image.MAX_IMAGE_PIXELS is not None:
         return f"more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels"

@@ -42,6 +42,8 @@ class Options:
     seed: int = 0
     skip_unreadable: bool = False
     check_images: bool = True
+    exclude: Sequence[str] = ()
+    follow_links: bool = False
 
 
 @dataclass

@@ -53,7 +53,7 @@ def _gallery(source: Source) -> list[PersonImage]:
             "paths relative to it and a column `split`"
         )
     if not paths:
-        raise FileNotFoundError(f"{source.folder}: the folder contains no image")
+        raise source.images.no_images()
     source.notes.append(
         f"{source.folder}: no {', '.join(METADATA_FILES)} in it, so the people on the {len(paths)} images are unknown: "
         "the images are a gallery to search in, the split test, with person_id -1"

@@ -70,6 +70,8 @@ def load_person_dataset(
     seed: int = 0,
     skip_unreadable: bool = False,
     check_images: bool = True,
+    exclude: Sequence[str] = (),
+    follow_links: bool = False,
     cache_dir: PathLike | None = None,
     synthetic: Mapping[str, Any] | None = None,
 ) -> DatasetDict:
@@ -92,6 +94,9 @@ def load_person_dataset(
             Ignored for `parquet` and `hub:`.
         check_images: decodes every image at the first load, so that a damaged one is found before a training. Images
             are decoded in any case with `skip_unreadable`.
+        exclude: patterns of files and folders to leave out, see `list_images`. Only for a folder of images, as is
+            `follow_links`.
+        follow_links: follows symbolic links that lead out of the image folder.
         cache_dir: by default the cache of `datasets`.
         synthetic: arguments of `load_synthetic`, only for the set `synthetic`.
 
@@ -106,13 +111,16 @@ def load_person_dataset(
         OSError: images cannot be decoded; the message names some of them.
     """
     kind = name.lower().replace("_", "-")
+    if (exclude or follow_links) and kind not in BENCHMARKS and (kind in OTHER_SETS or kind.startswith("hub:")):
+        raise ValueError(f"{name}: the set has no folder of images; drop {'exclude' if exclude else 'follow_links'}")
     if kind == SYNTHETIC:
         given = {"data_dir": data_dir, "descriptions": descriptions, "outfits": outfits, "split_file": split_file}
         if unused := [option for option, value in given.items() if value is not None]:
             raise ValueError(f"synthetic: the set is drawn, with its own descriptions and outfits; drop {unused[0]}")
         return load_synthetic(**(synthetic or {}), cache_dir=None if cache_dir is None else str(cache_dir))
     paths = [None if file is None else Path(file) for file in (descriptions, outfits, split_file)]
-    options = Options(paths[0], paths[1], paths[2], val_people, seed, skip_unreadable, check_images)
+    more = (val_people, seed, skip_unreadable, check_images, tuple(exclude), follow_links)
+    options = Options(paths[0], paths[1], paths[2], *more)
     if kind == "parquet" or kind.startswith("hub:"):
         splits, notes = _load_tables(name, data_dir, options, cache_dir)
     elif kind in BENCHMARKS:
@@ -174,12 +182,12 @@ def _locate(benchmark: Benchmark, data_dir: PathLike | None, options: Options) -
     root = next((folder / inner for inner in benchmark.image_folders if (folder / inner).is_dir()), None)
     if root is None:
         raise FileNotFoundError(f"{folder}: there is no folder {' or '.join(benchmark.image_folders)} in it. {how}")
-    return Source(folder, annotation, list_images(root), options)
+    return Source(folder, annotation, list_images(root, options.exclude, options.follow_links), options)
 
 
 def _find_annotation(folder: Path, spellings: Sequence[str]) -> Path | None:
     for spelling in spellings:
-        found = sorted(folder.glob(spelling))
+        found = sorted(file for file in folder.glob(spelling) if not file.name.startswith("."))
         if len(found) > 1:
             names = ", ".join(file.name for file in found)
             raise ValueError(f"{folder}: several annotation files, {names}; rename the right one to {spellings[0]}")

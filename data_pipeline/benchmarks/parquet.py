@@ -84,7 +84,7 @@ def _write_split(split: Dataset, folder: Path, name: str, shard_bytes: int) -> N
     shards: list[Path] = []
     written = 0
     writer: pq.ParquetWriter | None = None
-    with tqdm(total=len(rows), desc=f"writing {name}", unit=" images") as bar:
+    with tqdm(total=len(rows), desc=f"writing {name}", unit=" images", disable=None) as bar:
         for first in range(0, len(rows), ROWS_IN_A_GROUP):
             table = embed_table_storage(rows[first : first + ROWS_IN_A_GROUP])
             if writer is None:

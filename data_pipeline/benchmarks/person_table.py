@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..images import check_image
 from ..schema import PERSON_FEATURES, check_splits
-from .benchmark import Benchmark, PersonImage, Source
+from .benchmark import UNKNOWN, Benchmark, PersonImage, Source
 from .image_listing import safe_path
 from .people_splits import hold_out
 from .side_files import join, read_split_file
@@ -29,6 +29,7 @@ TABLE_FEATURES = Features({**PERSON_FEATURES, "file_path": Value("string"), "sty
 LEFT_OUT = "left_out.jsonl"
 MISSING = "there is no such file"
 _LEAVE_OUT = "leave them out with --skip_unreadable (skip_unreadable=True)"
+_REMEDY = f"put the images themselves into the folder, pass follow_links=True for links, or {_LEAVE_OUT}"
 
 
 def build_tables(
@@ -39,26 +40,30 @@ def build_tables(
     Messages refer to `folder`, the cache folder of the result. Raises the errors of `load_person_dataset`.
     """
     options, notes = source.options, source.notes
-    images = benchmark.read(source)
+    images = [image for image in benchmark.read(source) if not source.images.excludes(image.file_path)]
     if options.split_file is not None:
         _apply_split_file(images, options.split_file)
 
     # Missing and unreadable image files
     paths = [safe_path(image.file_path, source.name) for image in images]
-    left_out = dict.fromkeys(_missing(benchmark, source, images, paths), MISSING)
+    left_out = _missing(benchmark, source, images, paths)
     if options.skip_unreadable:
         left_out |= _unreadable(source.images.root, [path for path in paths if path not in left_out])
+    if source.annotation is None and source.images.left_out:
+        left_out |= source.images.left_out
+        if not options.skip_unreadable:
+            path, reason = min(left_out.items())
+            raise FileNotFoundError(
+                f"{source.folder}: {len(left_out)} paths cannot be read: {path} is {reason}; {_REMEDY}"
+            )
+    if source.annotation is None or source.annotation.parent.resolve() == source.images.root:
+        notes += source.images.notes([source.annotation.name] if source.annotation else [])
     if left_out:
         counts = Counter("missing" if reason == MISSING else "unreadable" for reason in left_out.values())
         counted = " and ".join(f"{count} {kind}" for kind, count in counts.items())
         notes.append(f"{benchmark.title}: {counted} images are left out; {folder / LEFT_OUT} lists them")
         images = [image for image, path in zip(images, paths, strict=True) if path not in left_out]
         paths = [path for path in paths if path not in left_out]
-    if source.annotation is None and source.images.outside:
-        raise ValueError(
-            f"{source.folder}: a symbolic link points out of {source.images.root}, or is broken: "
-            f"{first_of(sorted(source.images.outside))}; put the images themselves into the folder"
-        )
     if not images:
         raise FileNotFoundError(
             f"{source.folder}: there is no image of {benchmark.title} in it. {benchmark.how_to_get()}"
@@ -99,36 +104,39 @@ def build_tables(
 
 
 def _apply_split_file(images: Sequence[PersonImage], file: Path) -> None:
-    """Assigns each image the split of its person, in place."""
+    """Assigns each image the split of its person, in place; images of unknown people keep theirs."""
     split_of = read_split_file(file)
-    unnamed = sorted({image.person_id for image in images} - split_of.keys())
+    unnamed = sorted({image.person_id for image in images} - split_of.keys() - {UNKNOWN})
     if unnamed:
         raise ValueError(f"{file}: {len(unnamed)} people of the annotation are in no split of it: {first_of(unnamed)}")
     for image in images:
-        image.split = split_of[image.person_id]
+        image.split = split_of.get(image.person_id, image.split)
 
 
-def _missing(benchmark: Benchmark, source: Source, images: Sequence[PersonImage], paths: Sequence[str]) -> list[str]:
-    """Returns the paths without a file; without `skip_unreadable` they are a `FileNotFoundError`.
+def _missing(
+    benchmark: Benchmark, source: Source, images: Sequence[PersonImage], paths: Sequence[str]
+) -> dict[str, str]:
+    """Returns the paths without a file, each with the reason.
 
-    A path through a link out of the data folder is always a `ValueError`.
+    Without `skip_unreadable` they are a `FileNotFoundError`.
     """
     listing = source.images
-    missing = []
+    missing: dict[str, str] = {}
     for image, path in zip(images, paths, strict=True):
         check_string(path, f"{listing.root}: {path!r}", "the file name")
         if path in listing:
             continue
-        if listing.leads_outside(path):
-            raise ValueError(
-                f"{source.name}, {image.file_path}: a symbolic link points out of {listing.root}, or is broken; put "
-                "the image itself into the folder"
+        reason = listing.reason(path)
+        if reason is not None and not source.options.skip_unreadable:
+            raise FileNotFoundError(
+                f"{source.name}, {image.file_path} in {listing.root}: on its path is {reason}; {_REMEDY}"
             )
-        missing.append(path)
+        missing[path] = reason or MISSING
     if missing and not source.options.skip_unreadable:
+        relative = " Paths must be relative to this folder." if len(missing) == len(paths) else ""
         raise FileNotFoundError(
             f"{source.annotation}: {len(missing)} of its {len(paths)} images are not in {listing.root}: "
-            f"{first_of(missing, 3)}.{_absent_parts(benchmark, source)} Get them, or {_LEAVE_OUT}. "
+            f"{first_of(list(missing), 3)}.{relative}{_absent_parts(benchmark, source)} Get them, or {_LEAVE_OUT}. "
             f"{benchmark.how_to_get()}"
         )
     return missing

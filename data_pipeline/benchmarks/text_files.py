@@ -46,10 +46,11 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(read_text(file))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{file}, line {error.lineno}, column {error.colno}: no valid JSON ({error.msg}); "
-            "the file is damaged or truncated: download it again"
-        ) from None
+        remedy = "the file is damaged or truncated: download it again"
+        if error.msg == "Extra data":
+            remedy = "it has several values: enclose them in one list, [ … ]"
+        where = f"{file}, line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{where}: no valid JSON ({error.msg}); {remedy}") from None
 
 
 def read_json_lines(file: Path, notes: list[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -81,7 +82,7 @@ def check_string(value: Any, where: str, name: str) -> str:
     return value
 
 
-def check_integer(value: Any, where: str, name: str) -> int:
+def check_integer(value: Any, where: str, name: str, remedy: str = "") -> int:
     """Returns `value` as a 64-bit integer; `7`, `"7"`, `"0007"` and `7.0` are all 7.
 
     For other values, a `ValueError` names the place and the field.
@@ -96,7 +97,7 @@ def check_integer(value: Any, where: str, name: str) -> int:
     elif isinstance(value, int) and not isinstance(value, bool):
         number = value
     if number is None or not -(2**63) <= number < 2**63:
-        raise ValueError(f"{where}: {name} is {_show(value)}, not a whole number")
+        raise ValueError(f"{where}: {name} is {_show(value)}, not a whole number{remedy and '; '}{remedy}")
     return number
 
 

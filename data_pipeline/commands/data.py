@@ -26,6 +26,10 @@ SplitFile = Annotated[Path | None, typer.Option(help="A JSON file {split: person
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out images that are missing or cannot be read.")
 ]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="Pattern of files and folders to leave out, such as 'old/*'; can be repeated.")
+]
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Follow symbolic links out of the image folder.")]
 CacheDir = Annotated[str | None, typer.Option(help="Folder of the cache.", show_default="the cache of `datasets`")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -38,6 +42,8 @@ def inspect(
     outfits: Outfits = None,
     split_file: SplitFile = None,
     skip_unreadable: SkipUnreadable = False,
+    exclude: Exclude = None,
+    follow_links: FollowLinks = False,
     sheet: Annotated[Path | None, typer.Option(help="Draw some images with their captions to this PNG.")] = None,
     cache_dir: CacheDir = None,
     as_json: AsJson = False,
@@ -55,7 +61,8 @@ def inspect(
         from ..benchmarks.loading import load_person_dataset
 
         options: dict[str, Any] = {"descriptions": descriptions, "outfits": outfits, "split_file": split_file}
-        options |= {"check_images": False, "cache_dir": cache_dir}
+        options |= {"check_images": False, "exclude": exclude or (), "follow_links": follow_links}
+        options["cache_dir"] = cache_dir
         with loader_notes() as notes:
             try:
                 splits = load_person_dataset(name, data_dir, skip_unreadable=skip_unreadable, **options)
@@ -107,6 +114,8 @@ def convert(
     outfits: Outfits = None,
     split_file: SplitFile = None,
     skip_unreadable: SkipUnreadable = False,
+    exclude: Exclude = None,
+    follow_links: FollowLinks = False,
     cache_dir: CacheDir = None,
 ) -> None:
     """Writes a data set as Parquet files, with images, captions and descriptions, and its card."""
@@ -116,6 +125,7 @@ def convert(
         from ..hub import dataset_card
 
         files: dict[str, Any] = {"descriptions": descriptions, "outfits": outfits, "split_file": split_file}
+        files |= {"exclude": exclude or (), "follow_links": follow_links}
         splits = load_person_dataset(name, data_dir, **files, skip_unreadable=skip_unreadable, cache_dir=cache_dir)
         save_parquet(splits, to_parquet, card=dataset_card(splits, f"OWNER/{to_parquet.name}", name, {}))
     images = ", ".join(f"{len(split)} {split_name}" for split_name, split in splits.items())
@@ -131,6 +141,8 @@ def push(
     outfits: Outfits = None,
     split_file: SplitFile = None,
     skip_unreadable: SkipUnreadable = False,
+    exclude: Exclude = None,
+    follow_links: FollowLinks = False,
     public: Annotated[
         bool, typer.Option("--public", help="Make a new repository public. Most licenses forbid redistribution.")
     ] = False,
@@ -142,6 +154,7 @@ def push(
         from ..hub import push_person_dataset
 
         files: dict[str, Any] = {"descriptions": descriptions, "outfits": outfits, "split_file": split_file}
+        files |= {"exclude": exclude or (), "follow_links": follow_links}
         splits = load_person_dataset(name, data_dir, **files, skip_unreadable=skip_unreadable, cache_dir=cache_dir)
         push_person_dataset(splits, repo_id, name, private=not public)
     typer.echo(f"{repo_id}: pushed; load it as hub:{repo_id}")

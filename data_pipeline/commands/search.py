@@ -50,6 +50,23 @@ def index(
             help="Fuses each image with its description: a file of `bdam describe`, or `own` for a data set's."
         ),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pattern of files and folders to pass over, such as '*_mask.png' or 'old/*'; can be repeated. Hidden "
+            "and system folders are always passed over."
+        ),
+    ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow symbolic links that lead out of the folder.")
+    ] = False,
+    moved_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Former folder of the images: their rows keep their vectors. Only needed for an index of an earlier "
+            "version, or to skip the comparison of the contents."
+        ),
+    ] = None,
     index_type: Annotated[
         Literal["exact", "hnsw", "int8"] | None,
         typer.Option(
@@ -67,7 +84,7 @@ def index(
 ) -> None:
     """Embeds a folder of person images, or a data set, for `bdam search`.
 
-    Updates are incremental: only new and changed images are embedded, deleted images are removed, and an interrupted
+    Updates are incremental: only images with new contents are embedded, deleted images are removed, and an interrupted
     run resumes. `torchrun --nproc_per_node N -m data_pipeline.commands.main index ...` divides the images among
     processes.
     """
@@ -77,12 +94,15 @@ def index(
         _quiet()
         is_folder = Path(images).exists() or images.startswith((".", "~"))
         is_folder |= "/" in images and not images.startswith("hub:")
+        files: dict[str, Any] = {"exclude": exclude or (), "follow_links": follow_links}
         report = build_index(
             index,
-            images if is_folder else _dataset(images, data_dir, split, descriptions),
+            images if is_folder else _dataset(images, data_dir, split, descriptions, files),
             model,
             descriptions=descriptions if is_folder else None,
             fuse_descriptions=descriptions is not None,
+            **(files if is_folder else {}),
+            moved_from=moved_from,
             index_type=index_type,
             store=store,
             batch_size=batch_size,
@@ -189,15 +209,21 @@ def _quiet() -> None:
     logging.set_verbosity_error()
 
 
-def _dataset(name: str, data_dir: Path | None, split: str, descriptions: str | None) -> "Dataset":
-    """Loads a split of a data set given by name."""
+def _dataset(
+    name: str, data_dir: Path | None, split: str, descriptions: str | None, files: dict[str, Any]
+) -> "Dataset":
+    """Loads a split of a data set given by name; missing images are left out with a note."""
     from datasets import disable_progress_bars
 
     from ..benchmarks.loading import load_person_dataset
 
     disable_progress_bars()
     file = None if descriptions == "own" else descriptions
-    splits = load_person_dataset(name, data_dir, descriptions=file, check_images=False)  # indexing checks the images
+    options = {"descriptions": file, "check_images": False, **files}  # indexing checks the images
+    try:
+        splits = load_person_dataset(name, data_dir, **options)
+    except FileNotFoundError:  # images may be missing; index the others
+        splits = load_person_dataset(name, data_dir, skip_unreadable=True, **options)
     if split not in splits:
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(splits)}")
     return splits[split]

@@ -14,7 +14,7 @@ from ..modeling_bdam import BDAMModel
 from ..outputs_bdam import weigh_clothing
 from .retrieval_metrics import retrieval_metrics
 
-UNKNOWN_OUTFIT = -1
+UNKNOWN_PERSON = UNKNOWN_OUTFIT = -1
 Row = dict[str, Any]
 
 
@@ -115,12 +115,13 @@ def encode_split(
         show_progress: shows a progress bar on the main process, if it has a terminal.
 
     Raises:
-        ValueError: no row has a caption.
+        ValueError: no row of a known person has a caption.
     """
     gallery_rows, query_rows = GalleryRows(rows), QueryRows(rows)
     if len(query_rows) == 0:
         raise ValueError(
-            f"none of the {len(gallery_rows)} images of this split has a caption, so there is no query; add captions"
+            f"none of the {len(gallery_rows)} images of this split has a caption and a known person, so there is no "
+            "query; add captions and person_id"
         )
 
     def encode(rows: Dataset, label: str, embed: Callable[[BDAMModel, Any], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -166,11 +167,15 @@ class GalleryRows(Dataset[Row]):
 
 
 class QueryRows(Dataset[Row]):
-    """Captions of a split, each with the row of its image; images are not decoded."""
+    """Captions of known people, each with the row of its image; images are not decoded."""
 
     def __init__(self, rows: Any) -> None:
-        numbered = enumerate(rows["captions"])
-        self.queries = [{"caption": caption, "index": index} for index, captions in numbered for caption in captions]
+        self.queries = [
+            {"caption": caption, "index": index}
+            for index, (person, captions) in enumerate(zip(rows["person_id"], rows["captions"], strict=True))
+            if person != UNKNOWN_PERSON
+            for caption in captions
+        ]
 
     def __len__(self) -> int:
         return len(self.queries)

@@ -1,5 +1,6 @@
 """Embeds image files in batches, with a thread pool."""
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ class EmbeddedBatch:
 
     vectors: np.ndarray  # float32 [B, dimensions]; zeros for unreadable images
     reasons: list[str | None]  # why an image is unreadable, or None
+    contents: list[str | None]  # digests of the files
     wide: np.ndarray  # bool [B]: wider than high, so probably a whole frame and not a crop of a person
 
 
@@ -52,6 +54,18 @@ def embed_batches(embedder: Embedder, batches: Iterable[Batch], workers: int | N
         pool.shutdown(cancel_futures=True)
 
 
+def content_digest(file: Path) -> str | None:
+    """Returns the SHA-256 of a file, or None if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
 def _use_one_thread() -> None:
     torch.set_num_threads(1)  # applies to the calling worker only
 
@@ -60,6 +74,7 @@ def _embed(embedder: Embedder, files: Sequence[Path], descriptions: Sequence[str
     vectors = np.zeros((len(files), embedder.dimensions), dtype=np.float32)
     reasons: list[str | None] = [None] * len(files)
     wide = np.zeros(len(files), dtype=bool)
+    contents: list[str | None] = [None] * len(files)
     pixels = []
     for place, file in enumerate(files):
         try:
@@ -69,7 +84,8 @@ def _embed(embedder: Embedder, files: Sequence[Path], descriptions: Sequence[str
             continue
         pixels.append(embedder.pixels.resize(image))
         wide[place] = image.width > image.height
+        contents[place] = content_digest(file)
     readable = [place for place, reason in enumerate(reasons) if reason is None]
     if readable:
         vectors[readable] = embedder.embed_images(pixels, [descriptions[place] for place in readable])
-    return EmbeddedBatch(vectors, reasons, wide)
+    return EmbeddedBatch(vectors, reasons, contents, wide)

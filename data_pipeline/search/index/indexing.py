@@ -1,7 +1,7 @@
 """Builds and updates an index: embeds new images in shards, reuses unchanged vectors, publishes the new generation."""
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from .embedding import embed_batches
 from .manifest import MANIFEST
 from .opened import OpenedIndex, open_index
 from .publishing import LOCK, IndexReport, is_part_of_an_index, publish
+from .reuse import reusable_rows
 from .shards import SHARD_SIZE, Key, Shards, keys_of
 from .sources import GallerySource, images_in_folder, images_of_dataset
 
@@ -29,6 +30,9 @@ def build_index(
     *,
     descriptions: str | Path | None = None,
     fuse_descriptions: bool = False,
+    exclude: Sequence[str] = (),
+    follow_links: bool = False,
+    moved_from: str | Path | None = None,
     index_type: IndexType | None = None,
     store: str | None = None,
     batch_size: int = 64,
@@ -38,9 +42,9 @@ def build_index(
 ) -> IndexReport:
     """Builds or updates the index of a folder or of a data set.
 
-    Only new and changed images are embedded; deleted images are removed. Searches use the last generation until the
-    new one is published. An interrupted run resumes when it is started again. Under `accelerate launch` or `torchrun`
-    the processes divide the images, and the result is the same.
+    Only images with new contents are embedded, also if files were copied, renamed or moved; deleted images are
+    removed. Searches use the last generation until the new one is published. An interrupted run resumes when it is
+    started again. Under `accelerate launch` or `torchrun` the processes divide the images, and the result is the same.
 
     Args:
         index: folder of the index; created if it does not exist.
@@ -49,6 +53,9 @@ def build_index(
         model: folder, Hub name or loaded model.
         descriptions: JSON Lines file; fuses each image of a folder with its `identity_description`.
         fuse_descriptions: fuses each image of a data set with its column `identity_description`.
+        exclude: patterns of files and folders below a folder to pass over, see `list_images`.
+        follow_links: follows symbolic links that lead out of a folder.
+        moved_from: former folder of the images, see `reusable_rows`.
         index_type: `exact`, `hnsw` or `int8`; by default exact up to a million images, then hnsw.
         store: address of a Milvus cluster for the vectors; by default they are in the index folder.
         batch_size: images per forward pass.
@@ -70,17 +77,24 @@ def build_index(
         # The main process plans and broadcasts the images to embed
         shards = Shards(index / f"partial-{embedder.weights}-{embedder.config}")
         last: OpenedIndex | None = None
+        kept: dict[Key, int] = {}
         if state.is_main_process:
             if (index / MANIFEST).exists():
                 last = open_index(index)
                 check_model(index, last, embedder)
+            elif moved_from is not None:
+                raise ValueError(f"{index}: there is no index, so no vectors to keep; leave out moved_from")
             if callable(images):
                 source = images()
             elif isinstance(images, Dataset):
+                if exclude or follow_links:
+                    raise ValueError("exclude and follow_links apply to a folder, not to a data set; leave them out")
                 source = images_of_dataset(images, index, fuse_descriptions)
             else:
-                source = images_in_folder(Path(images), None if descriptions is None else Path(descriptions))
-            kept = set() if last is None else set(keys_of(last.table))
+                texts_file = None if descriptions is None else Path(descriptions)
+                source = images_in_folder(Path(images), texts_file, exclude, follow_links)
+            if last is not None:
+                kept = reusable_rows(index, last, source, None if moved_from is None else Path(moved_from))
             plan, first = shards.plan([key for key in keys_of(source.table) if key not in kept])
             work = [(source.root, plan, first, {key[0]: source.descriptions[key[0]] for key in plan if key[3]})]
         if state.num_processes > 1:
@@ -95,14 +109,14 @@ def build_index(
             total=sum(len(keys) for _, keys in jobs),
             desc="embedding",
             unit="image",
-            disable=not (show_progress and state.is_main_process and jobs),
+            disable=None if show_progress and state.is_main_process and jobs else True,  # None: only in a terminal
         ) as bar:
             _embed_shards(embedder, shards, jobs, (index.absolute() / root), texts, batch_size, workers, bar)
         state.wait_for_everyone()
 
         # The main process publishes the generation
         if state.is_main_process:
-            report = [publish(index, source, embedder, last, shards, index_type, store, show_progress)]
+            report = [publish(index, source, embedder, last, kept, shards, index_type, store, show_progress)]
         if state.num_processes > 1:
             broadcast_object_list(report)
     assert report[0] is not None
@@ -153,6 +167,7 @@ def _embed_shards(
             keys,
             np.concatenate([part.vectors for part in parts]),
             [reason for part in parts for reason in part.reasons],
+            [content for part in parts for content in part.contents],
             np.concatenate([part.wide for part in parts]),
         )
 

@@ -1,6 +1,7 @@
 """Publishes a generation of an index atomically: writes its files beside the old ones, then replaces the manifest."""
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,8 @@ from ..stores.faiss_store import EXACT_UP_TO, FaissStore
 from ..stores.store import IndexType
 from .manifest import MANIFEST, Manifest, write_manifest
 from .opened import TABLE, OpenedIndex
-from .shards import Key, Shards, keys_of
-from .sources import EXPORTED, GallerySource
+from .shards import Key, Shards, contents_of, keys_of
+from .sources import CONTENT, EXPORTED, KEY_COLUMNS, GallerySource
 
 UNREADABLE = "unreadable.json"
 LOCK = ".lock"
@@ -54,11 +55,11 @@ class IndexReport:
 class _Vectors:
     """The vectors of the last generation and of all shards, by the key of their image."""
 
-    def __init__(self, last: OpenedIndex | None, shards: Shards) -> None:
+    def __init__(self, last: OpenedIndex | None, kept: dict[Key, int], shards: Shards) -> None:
         self.last = last
-        self.old: dict[Key, int] = {}  # row in the last generation
-        if last is not None:
-            self.old = {key: row for row, key in enumerate(keys_of(last.table))}
+        self.old = kept  # row in the last generation
+        contents = [] if last is None else contents_of(last.table)
+        self.contents = {key: contents[row] for key, row in kept.items()}
         self.new: dict[Key, tuple[int, int]] = {}  # shard, and row in it
         self.reasons: dict[Key, str] = {}
         self.wide: set[Key] = set()
@@ -66,12 +67,13 @@ class _Vectors:
         for table in shards.read():
             vectors = table["vector"].combine_chunks()
             self._shards.append(vectors.flatten().to_numpy().reshape(len(table), -1))
-            rows = zip(keys_of(table), table["reason"].to_pylist(), table["wide"].to_pylist(), strict=True)
-            for row, (key, reason, wide) in enumerate(rows):
+            columns = (table["reason"].to_pylist(), contents_of(table), table["wide"].to_pylist())
+            for row, (key, reason, content, wide) in enumerate(zip(keys_of(table), *columns, strict=True)):
                 if reason is not None:
                     self.reasons[key] = reason
                     continue
                 self.new[key] = (len(self._shards) - 1, row)
+                self.contents[key] = content
                 if wide:
                     self.wide.add(key)
 
@@ -95,6 +97,7 @@ def publish(
     source: GallerySource,
     embedder: Embedder,
     last: OpenedIndex | None,
+    kept: dict[Key, int],
     shards: Shards,
     index_type: IndexType | None,
     store: str | None,
@@ -106,7 +109,7 @@ def publish(
     last generation is then unchanged.
     """
     # Select the readable images
-    vectors = _Vectors(last, shards)
+    vectors = _Vectors(last, kept, shards)
     keys = keys_of(source.table)
     rows = [row for row, key in enumerate(keys) if key in vectors.old or key in vectors.new]
     unreadable = [(key[0], vectors.reasons[key]) for key in keys if key in vectors.reasons]
@@ -115,7 +118,9 @@ def publish(
     unreadable = sorted(unreadable + source.left_out)
     keys = [keys[row] for row in rows]
     sink = pa.BufferOutputStream()
-    pyarrow.parquet.write_table(source.table.take(pa.array(rows)), sink)
+    stored = source.table.select([name for name in source.table.column_names if name != CONTENT]).take(pa.array(rows))
+    contents = pa.array([vectors.contents[key] for key in keys], pa.string())
+    pyarrow.parquet.write_table(stored.add_column(len(KEY_COLUMNS), CONTENT, contents), sink)
     table = sink.getvalue().to_pybytes()  # equal tables give equal bytes
 
     # Compose the manifest; keep the generation if table, model, index type and store are equal
@@ -145,7 +150,7 @@ def publish(
             vectors.chunks(keys, embedder.dimensions),
             desc="writing the index",
             total=-(-len(keys) // _CHUNK),
-            disable=not show_progress,
+            disable=None if show_progress else True,
             leave=False,
         )
         _write_generation(index, manifest, table, chunks, unreadable)
@@ -156,7 +161,7 @@ def publish(
     return IndexReport(
         images=len(keys),
         embedded=sum(key not in vectors.old for key in keys),
-        removed=len(vectors.old.keys() - set(keys)),
+        removed=0 if last is None else len(last.table) - len({vectors.old[key] for key in keys if key in vectors.old}),
         unreadable=unreadable,
         wide=sum(key in vectors.wide for key in keys),
         index_type=manifest.index_type,
@@ -199,6 +204,9 @@ def _write_generation(
             MilvusStore.write(manifest.store, manifest.collection, chunks, manifest.dimensions, manifest.index_type)
         (folder / TABLE).write_bytes(table)
         (folder / UNREADABLE).write_text(json.dumps(unreadable, indent=1))
+        for file in folder.iterdir():  # on the disk before the manifest that names them
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -12,11 +12,11 @@ import pyarrow.feather
 
 from modeling_bdam.files import atomic_path, write_json
 
-from .sources import KEY_COLUMNS
+from .sources import CONTENT, KEY_COLUMNS
 
 SHARD_SIZE = 256  # images; at most as many are lost per process when a run is killed
 Key = tuple[str, int, int, str]
-"""Path, size, modification time and description digest of an image; its vector is reused while they are equal."""
+"""Path, size, modification time and description digest of an image."""
 
 
 class Shards:
@@ -50,19 +50,26 @@ class Shards:
         return self._file(number).is_file()
 
     def write(
-        self, number: int, keys: Sequence[Key], vectors: np.ndarray, reasons: Sequence[str | None], wide: np.ndarray
+        self,
+        number: int,
+        keys: Sequence[Key],
+        vectors: np.ndarray,
+        reasons: Sequence[str | None],
+        contents: Sequence[str | None],
+        wide: np.ndarray,
     ) -> None:
-        """Writes a shard atomically; see `EmbeddedBatch` for vectors, reasons and wide."""
+        """Writes a shard atomically; see `EmbeddedBatch` for vectors, reasons, contents and wide."""
         flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
         columns = {name: pa.array(values) for name, values in zip(KEY_COLUMNS, zip(*keys, strict=True), strict=True)}
         columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+        columns[CONTENT] = pa.array(contents, pa.string())
         columns["reason"] = pa.array(reasons, pa.string())
         columns["wide"] = pa.array(wide)
         with atomic_path(self._file(number)) as file:
             pyarrow.feather.write_feather(pa.table(columns), file, compression="uncompressed")
 
     def read(self) -> Iterator[pa.Table]:
-        """Yields all shards, memory-mapped: the key columns, `vector`, `reason` (or null), `wide`."""
+        """Yields all shards, memory-mapped: the key columns, `vector`, `_content`, `reason` (or null), `wide`."""
         for _, file in self._files():
             yield pyarrow.feather.read_table(file, memory_map=True)
 
@@ -84,6 +91,11 @@ class Shards:
 def keys_of(table: pa.Table) -> list[Key]:
     """Returns the key of each row of the table of an index or a shard."""
     return list(zip(*(table[name].to_pylist() for name in KEY_COLUMNS), strict=True))
+
+
+def contents_of(table: pa.Table) -> list[str | None]:
+    """Returns the digest of the embedded file of each row; None in an index of an earlier version."""
+    return table[CONTENT].to_pylist() if CONTENT in table.column_names else [None] * len(table)
 
 
 def _digest(plan: Sequence[Key]) -> str:

@@ -16,12 +16,13 @@ from PIL import Image
 
 from modeling_bdam.files import atomic_path
 
-from ...benchmarks.image_listing import list_images
+from ...benchmarks.image_listing import ImageListing, list_images
 from ...benchmarks.metadata_file import find_metadata_file, read_metadata
 from ...benchmarks.side_files import read_descriptions
 from ...benchmarks.text_files import first_of
 
 KEY_COLUMNS = ("path", "_size", "_mtime_ns", "_text")
+CONTENT = "_content"  # column of an index and its shards: digest of the embedded file
 EXPORTED = "exported-images"  # subfolder of the index for images that are not files
 
 
@@ -30,7 +31,7 @@ class GallerySource:
     """Images to index, sorted by path.
 
     The table has the columns `path`, `_size` (bytes), `_mtime_ns`, `_text` (digest of the description, or empty), then
-    the metadata. A vector is reused while the first four are equal.
+    the metadata. A vector is reused while the first four are equal, and see `reusable_rows`.
     """
 
     root: str  # folder that the paths are relative to; a relative root is relative to the index folder
@@ -40,16 +41,19 @@ class GallerySource:
     notes: list[str] = field(default_factory=list)  # for the user
 
 
-def images_in_folder(folder: Path, descriptions: Path | None = None) -> GallerySource:
+def images_in_folder(
+    folder: Path, descriptions: Path | None = None, exclude: Sequence[str] = (), follow_links: bool = False
+) -> GallerySource:
     """Lists all images below a folder, with its metadata file and a descriptions file if there are any.
 
-    Raises `FileNotFoundError` without a folder or images, and `ValueError` for invalid metadata or descriptions.
+    See `list_images` for `exclude` and `follow_links`. Raises `FileNotFoundError` without a folder or images, and
+    `ValueError` for invalid metadata or descriptions.
     """
     # Image files
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder")
-    listing = list_images(folder)
-    left_out = [(path, "a link that leads out of the folder") for path in sorted(listing.outside)]
+    listing = list_images(folder, exclude, follow_links)
+    left_out = sorted(listing.left_out.items())
     paths = []
     for path in listing.images():
         printable = path.encode("utf-8", "replace").decode()
@@ -58,20 +62,21 @@ def images_in_folder(folder: Path, descriptions: Path | None = None) -> GalleryS
         else:
             left_out.append((printable, "its name is not UTF-8"))
     if not paths:
-        raise FileNotFoundError(f"{folder}: there are no images in it (.jpg, .png, .webp, ...)")
+        raise listing.no_images()
 
     # Descriptions and metadata
-    notes = []
+    file = find_metadata_file(listing.root)
+    used = [os.path.relpath(os.path.realpath(each), listing.root) for each in (file, descriptions) if each]
+    notes = listing.notes(used)
     texts: dict[str, str] = {}
     if descriptions is not None:
         described = read_descriptions(descriptions)
         texts = {path: entry.identity_description for path, entry in described.items() if entry.identity_description}
-        notes += _missing_images(descriptions, texts, paths)
+        notes += _missing_images(descriptions, [path for path in texts if not listing.excludes(path)], paths)
         texts = {path: texts[path] for path in paths if path in texts}
     table = key_table(paths, [listing.root / path for path in paths], texts)
-    file = find_metadata_file(listing.root)
     if file is not None:
-        metadata, more = _read_metadata(file, paths)
+        metadata, more = _read_metadata(file, paths, listing)
         table, notes = side_by_side(table, metadata), notes + more
     return GallerySource(str(listing.root), table, texts, left_out, notes)
 
@@ -94,6 +99,10 @@ def images_of_dataset(rows: Dataset, index: Path, fuse_descriptions: bool = Fals
     root = _common_root(files, names) or os.path.commonpath([file.parent for file in files])
     paths = [file.relative_to(root).as_posix() for file in files]
     order = sorted(range(len(paths)), key=paths.__getitem__)
+    left_out = [(paths[place], "there is no such file") for place in order if not files[place].is_file()]
+    order = [place for place in order if files[place].is_file()]
+    if not order:
+        raise FileNotFoundError(f"{left_out[0][0]} in {root}: {left_out[0][1]}, as of all {len(files)} images")
     twice = next((paths[place] for before, place in pairwise(order) if paths[before] == paths[place]), None)
     if twice is not None:
         raise ValueError(f"the data set names the image {twice} twice")
@@ -107,7 +116,7 @@ def images_of_dataset(rows: Dataset, index: Path, fuse_descriptions: bool = Fals
     if kept:
         table = side_by_side(table, rows.select_columns(kept).with_format("arrow")[:].take(order))
     is_exported = Path(root) == (index / EXPORTED).absolute()
-    return GallerySource(EXPORTED if is_exported else str(root), table, texts)
+    return GallerySource(EXPORTED if is_exported else str(root), table, texts, left_out)
 
 
 def key_table(paths: Sequence[str], files: Sequence[Path], texts: dict[str, str]) -> pa.Table:
@@ -149,12 +158,12 @@ def public_names(names: Sequence[str], taken: Collection[str] = ("path",)) -> di
     return public
 
 
-def _read_metadata(file: Path, paths: Sequence[str]) -> tuple[pa.Table, list[str]]:
+def _read_metadata(file: Path, paths: Sequence[str], listing: ImageListing) -> tuple[pa.Table, list[str]]:
     """Reads a metadata file with column types, for filters; returns one row per image (or nulls), and notes."""
     metadata = read_metadata(file, paths)
     table = pa.table({name: metadata.typed(name) for name in metadata.table.column_names})
     places = {path: place for place, path in enumerate(metadata.paths)}
-    notes = metadata.notes + _missing_images(file, places, paths)
+    notes = metadata.notes + _missing_images(file, [path for path in places if not listing.excludes(path)], paths)
     if without := sum(path not in places for path in paths):
         notes.append(f"{file}: {without} of {len(paths)} images have no row in it")
     for name, public in public_names(table.column_names).items():

@@ -13,6 +13,7 @@ from data_pipeline import PERSON_FEATURES, check_splits, load_person_dataset, lo
 from data_pipeline.benchmarks import loading, table_cache
 from data_pipeline.benchmarks.benchmark import Counts
 from data_pipeline.benchmarks.cuhk_pedes import CUHK_PEDES
+from modeling_bdam.evaluation.protocols import QueryRows
 
 from . import layouts
 
@@ -93,7 +94,9 @@ def test_load_rstpreid_warns_about_the_early_split(
 
 @pytest.mark.parametrize("annotation", ["UFine6926.json", "anything.json"])
 def test_load_ufine6926_paths_and_splits(annotation: str, load: Load, tmp_path: Path) -> None:
-    splits = load("ufine6926", layouts.write_ufine6926(tmp_path / "ufine", annotation))
+    folder = layouts.write_ufine6926(tmp_path / "ufine", annotation)
+    (folder / f"._{annotation}").write_bytes(b"mac")
+    splits = load("ufine6926", folder)
     assert people(splits)["test"] == {5, 6}
     assert numbers(splits)["images/1.jpg"] == (1, -1, -1)
     assert splits.num_rows == {"train": 6, "validation": 2, "test": 4}
@@ -118,7 +121,8 @@ def test_load_prcc_outfits_and_disjoint_validation(
     [
         ("ltcc", {100, 101}, 6, "train/002_2_c12_0158312.png", (2, 12, 2)),
         ("ltcc", {100, 101}, 6, "query/100_1_c9_015833.png", (100, 9, 1)),
-        ("market-1501", {1, 3}, 4, "bounding_box_train/1500_c6s1_000451_03.jpg", (1500, 6, -1)),  # no junk
+        ("market-1501", {1, 3, -1}, 5, "bounding_box_train/1500_c6s1_000451_03.jpg", (1500, 6, -1)),
+        ("market-1501", {1, 3, -1}, 5, "bounding_box_test/0000_c3s2_001051_01.jpg", (-1, 3, -1)),  # distractor
         ("celeb-reid", {633, 634}, 6, "train/1_1_0.jpg", (1, -1, 0)),
         ("celeb-reid-light", {633, 634}, 6, "query/633_1_0.jpg", (633, -1, 6)),
     ],
@@ -150,6 +154,17 @@ def test_load_msmt17_offsets_test_people(
     assert people(splits)["test"] == {4, 5, 6}
     assert numbers(splits)[f"{folders[1]}/0002/0002_001_15_0303morning_0015_1.jpg"] == (6, 15, -1)
     assert "4 is added to each person_id of test" in caplog.text
+
+
+def test_load_market_1501_counts_gallery_and_junk(load: Load, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = layouts.write_market_1501(tmp_path / "market")
+    people_of = {"train": [1500], "val": [2, 7], "test": [1, 3]}
+    splits = load("market-1501", folder, split_file=layouts.write_json(tmp_path / "splits.json", people_of))
+    assert splits.num_rows == {"train": 2, "validation": 4, "test": 5}
+    assert "the gallery has 3 images, 2 of people and 1 distractors" in caplog.text
+    assert "1 junk images (-1 in the file name) are left out" in caplog.text
+    queries = QueryRows(splits["test"].to_dict() | {"captions": [["a man"]] * 5}).queries
+    assert [splits["test"][query["index"]]["person_id"] for query in queries] == [1, 3, 1, 3]
 
 
 def test_load_accepts_a_test_part_only(load: Load, tmp_path: Path) -> None:

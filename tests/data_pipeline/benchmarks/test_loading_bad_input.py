@@ -10,6 +10,7 @@ import pytest
 from datasets import DatasetDict
 
 from data_pipeline import BENCHMARKS, load_person_dataset
+from data_pipeline.benchmarks.inspection import left_out_images
 
 from . import layouts
 
@@ -172,6 +173,90 @@ def test_load_refuses_another_annotation_form(content: Any, message: str, load: 
         load("cuhk-pedes", changed(cuhk, lambda entries: content))
 
 
+def by_caption(entries: Entries) -> Entries:
+    """The form of ALBEF and its successors: one entry per caption, and paths from the folder of all data sets."""
+    return [
+        {"image": f"CUHK-PEDES/imgs/{e['file_path']}", "caption": text, "image_id": str(e["id"]), "split": e["split"]}
+        for e in entries
+        for text in e["captions"]
+    ]
+
+
+def by_split(entries: Entries) -> dict[str, Entries]:
+    names = {"train": "training", "val": "dev", "test": "test"}
+    parts = {name: [e for e in entries if e["split"] == split] for split, name in names.items()}
+    return {name: [{k: v for k, v in e.items() if k != "split"} for e in part] for name, part in parts.items()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        by_caption,
+        by_split,
+        lambda entries: [e | {"file_path": [e["file_path"]]} for e in entries],
+        lambda entries: [e | {"split": e["split"].replace("val", "valid").upper()} for e in entries],
+        lambda entries: [e | {"split": e["split"].replace("val", "dev")} for e in entries],
+        lambda entries: [{"img_path": e.pop("file_path"), "person_id": f"{e.pop('id'):06d}", **e} for e in entries],
+        lambda entries: [e | {"caption": e.pop("captions")} for e in entries],
+        lambda entries: [e | {"file_path": e["file_path"].replace("/", "\\")} for e in entries],
+        lambda entries: [e | {"file_path": f"/data/CUHK-PEDES/imgs/{e['file_path']}"} for e in entries],
+    ],
+)
+def test_load_accepts_forms_of_other_projects(change: Callable[[Entries], Any], load: Load, cuhk: Path) -> None:
+    expected = load("cuhk-pedes", cuhk)
+    assert {name: split.to_dict() for name, split in load("cuhk-pedes", changed(cuhk, change)).items()} == {
+        name: split.to_dict() for name, split in expected.items()
+    }
+
+
+def test_load_accepts_json_lines(load: Load, cuhk: Path) -> None:
+    layouts.write_json_lines(cuhk / "reid_raw.json", layouts.cuhk_entries())
+    assert load("cuhk-pedes", cuhk).num_rows == {"train": 12, "validation": 3, "test": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda entries: [entries[0] | {"file_path": ["a.jpg", "b.jpg"]}],
+            r'entry 1: file_path is a list of 2 paths; write one object per image, \{"file_path": "a\.jpg", ',
+        ),
+        (
+            lambda entries: {"images": entries, "annotations": []},
+            r'not an object \(of images, annotations\); convert it to \[\{"file_path"',
+        ),
+        (
+            lambda entries: {e["file_path"]: e["captions"] for e in entries},
+            r"not an object \(of cam_a/00001_0\.jpg, .*\); convert it to \[\{",
+        ),
+        (
+            lambda entries: [e | {"id": n} for n, e in enumerate(by_caption(entries))],
+            r"entry 2 .*: entry 1 has the same image but another id or split; keep one of the two",
+        ),
+        (lambda entries: [{"path": "a"}], r"entry 1: no key `file_path`; the keys are path; convert the entry to \{"),
+        (lambda entries: [entries[0] | {"id": "p7"}], r"id is 'p7', not a whole number; give each person a number"),
+        (
+            lambda entries: [{k: v for k, v in e.items() if k != "split"} for e in by_caption(entries)],
+            r'entry 1 .*: no key `split`.* gather the entries by split: \{"train": \[…\]',
+        ),
+    ],
+)
+def test_load_names_a_form_and_its_conversion(
+    change: Callable[[Entries], Any], message: str, load: Load, cuhk: Path
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        load("cuhk-pedes", changed(cuhk, change))
+    assert "\n" not in str(caught.value)
+
+
+def test_load_doubts_an_image_id_of_each_image(load: Load, cuhk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entries = [
+        {"image_id": n} | {k: v for k, v in e.items() if k != "id"} for n, e in enumerate(layouts.cuhk_entries())
+    ]
+    load("cuhk-pedes", changed(cuhk, lambda _: entries))
+    assert "`image_id` is read as the person, but each image has its own" in caplog.text
+
+
 def test_load_accepts_a_bom_and_ids_as_strings(load: Load, cuhk: Path) -> None:
     changed(cuhk, lambda entries: [entry | {"id": f"{entry['id']:05d}"} for entry in entries])
     (cuhk / "caption_all.json").write_text("no JSON, and not read, since reid_raw.json has the splits")
@@ -202,17 +287,22 @@ def test_load_counts_missing_images_and_absent_folders(load: Load, cuhk: Path) -
 
 
 @pytest.mark.parametrize("link", ["file", "folder", "dangling"])
-@pytest.mark.parametrize("skip_unreadable", [False, True])
-def test_load_refuses_links_out_of_the_folder(
-    link: str, skip_unreadable: bool, load: Load, cuhk: Path, tmp_path: Path
-) -> None:
+def test_load_refuses_links_out_of_the_folder(link: str, load: Load, cuhk: Path, tmp_path: Path) -> None:
     image = cuhk / "imgs" / "cam_a" / "00001_0.jpg"
     inside = image if link != "folder" else image.parent
     outside = tmp_path / "elsewhere"
     inside.rename(outside)
     inside.symlink_to(outside if link != "dangling" else tmp_path / "nothing")
-    with pytest.raises(ValueError, match=r"reid_raw\.json, cam_a/00001_0\.jpg: a symbolic link points out of .*imgs"):
-        load("cuhk-pedes", cuhk, skip_unreadable=skip_unreadable)
+    reason = "a broken link" if link == "dangling" else "a link that leads out of the folder"
+    with pytest.raises(FileNotFoundError, match=rf"cam_a/00001_0\.jpg in .*imgs: on its path is {reason}; put the"):
+        load("cuhk-pedes", cuhk)
+    kept = 10 if link == "folder" else 11
+    splits = load("cuhk-pedes", cuhk, skip_unreadable=True)
+    assert splits.num_rows["train"] == kept
+    left_out = {image.file: image.reason for image in left_out_images(splits)}
+    assert left_out["cam_a/00001_0.jpg"] == reason
+    if link != "dangling":
+        assert load("cuhk-pedes", cuhk, follow_links=True).num_rows["train"] == 12
 
 
 @pytest.mark.parametrize(
@@ -236,11 +326,12 @@ def test_load_names_an_invalid_file_name(name: str, file: str, example: str, loa
 def test_load_market_1501_hidden_files_and_links(load: Load, tmp_path: Path) -> None:
     folder = layouts.write_market_1501(tmp_path / "market")
     (folder / "query" / "._0001_c1s1_001051_00.jpg").write_bytes(b"mac")
-    assert load("market-1501", folder).num_rows["test"] == 4
+    assert load("market-1501", folder).num_rows["test"] == 5
     (folder / "bounding_box_train").rename(tmp_path / "elsewhere")
     (folder / "bounding_box_train").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"a symbolic link points out of .*market, or is broken: bounding_box_train"):
+    with pytest.raises(FileNotFoundError, match=r"1 paths cannot be read: bounding_box_train is a link that leads out"):
         load("market-1501", folder)
+    assert load("market-1501", folder, follow_links=True).num_rows == {"train": 4, "validation": 2, "test": 5}
 
 
 @pytest.mark.parametrize("count", [0, 5, -2])

@@ -188,7 +188,7 @@ def test_load_folder_names_missing_images_and_an_empty_one(load: Load, tmp_path:
     with pytest.raises(FileNotFoundError, match=message):
         load("folder", folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="empty: the folder contains no image"):
+    with pytest.raises(FileNotFoundError, match="empty: there are no images in it"):
         load("folder", tmp_path / "empty")
 
 

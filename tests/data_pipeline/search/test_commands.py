@@ -9,6 +9,8 @@ from typer.testing import CliRunner, Result
 
 from data_pipeline.commands.main import app
 
+from ..benchmarks.layouts import write_market_1501
+
 SENTENCE = "a young woman in a red coat and blue jeans"
 
 
@@ -68,6 +70,38 @@ def test_index_reports_unreadable_images_and_whole_frames(photos: Path, model_fo
     report = json.loads(bdam("index", *arguments, "--json").stdout)
     assert report["images"] == 25
     assert report["unreadable"] == [["text.png", "no image of a known format"]]
+
+
+def test_index_excludes_follows_links_and_moves(photos: Path, model_folder: Path, tmp_path: Path) -> None:
+    folder, arguments = tmp_path / "linked", ["--model", model_folder, "--index", tmp_path / "index", "--device", "cpu"]
+    folder.mkdir()
+    for place in photos.iterdir():
+        (folder / place.name).symlink_to(place)
+    (folder / "broken.jpg").symlink_to("nowhere.jpg")
+    arguments += ["--images", folder]
+    result = bdam("index", *arguments)
+    assert result.exit_code == 1
+    assert " links lead out of the folder, such as camera_" in result.stderr and "--follow-links" in result.stderr
+    result = bdam("index", *arguments, "--moved-from", photos)
+    assert "there is no index, so no vectors to keep; leave out moved_from" in result.stderr
+    arguments += ["--follow-links", "--exclude", "camera_1", "--exclude", "0_*"]
+    result = bdam("index", *arguments)
+    assert "images cannot be read and were skipped:\n  broken.jpg: a broken link\n" in result.stderr
+    assert "files and folders by exclude" in result.stderr
+    assert not {"\r", "%"} & set(result.stderr), "a progress bar without a terminal"
+    listed = json.loads(bdam("index", *arguments, "--json").stdout)
+    assert listed["embedded"] == 0 and 0 < listed["images"] < 20
+    result = bdam("index", *arguments, "--moved-from", folder / "elsewhere")
+    assert "no image of the index was in it" in result.stderr
+
+
+def test_index_of_a_data_set_lists_missing_images(model_folder: Path, tmp_path: Path) -> None:
+    folder = write_market_1501(tmp_path / "market")
+    (folder / "query/0001_c1s1_001051_00.jpg").unlink()
+    (folder / "query/0001_c1s1_001051_00.jpg").symlink_to("nowhere.jpg")
+    arguments = ["--model", model_folder, "--index", tmp_path / "index", "--device", "cpu", "--data-dir", folder]
+    result = bdam("index", *arguments, "--images", "market-1501", "--exclude", "bounding_box_train")
+    assert "4 images (4 embedded, 0 kept, 0 removed)" in result.stdout
 
 
 def test_search_notes_few_images_and_foreign_words(index: Path) -> None:

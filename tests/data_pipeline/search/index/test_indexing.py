@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
@@ -95,6 +96,60 @@ def test_build_index_reuses_vectors_for_new_metadata_and_root(photos: Path, embe
     assert build(index, moved, embedder).embedded == 0
     with PersonGallery.open(index, embedder) as gallery:
         assert gallery.path(0).is_relative_to(moved)
+
+
+@pytest.mark.parametrize("change", ["copied", "copied over", "below another folder", "renamed"])
+def test_build_index_reuses_vectors_of_equal_contents(
+    change: str, photos: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    build(index, photos, embedder)
+    before = vectors_by_name(index, embedder)
+    now = photos
+    if change == "copied":
+        now = Path(shutil.copytree(photos, tmp_path / "copy", copy_function=shutil.copy))
+    elif change == "copied over":
+        for file in photos.rglob("*.jpg"):
+            os.utime(file, (1, 1))
+    elif change == "below another folder":
+        now = tmp_path / "new"
+        shutil.copytree(photos, now / "deep", copy_function=shutil.copy)
+    else:
+        photos = photos.rename(tmp_path / "other")
+        now = photos
+        (photos / "metadata.csv").unlink()
+        for folder in photos.glob("camera_*"):
+            folder.rename(photos / f"gate_{folder.name}")
+    first = sorted(now.rglob("*.jpg"))[0]
+    changed = bytearray(first.read_bytes())
+    changed[-3] ^= 1  # of the same size
+    first.write_bytes(changed)
+    report = build(index, now, embedder)
+    assert (report.images, report.embedded, report.removed) == (24, 1, 1)
+    after = {
+        name.removeprefix("deep/").removeprefix("gate_"): v for name, v in vectors_by_name(index, embedder).items()
+    }
+    assert sum(np.array_equal(after[name], vector) for name, vector in before.items()) >= 23
+    assert build(index, now, embedder).embedded == 0
+
+
+def test_build_index_moved_from_a_folder(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    build(index, tmp_path, embedder, exclude=["index"])  # paths begin with photos/
+    table = next(index.glob("generation-*/metadata.parquet"))
+    pq.write_table(pq.read_table(table).drop_columns(["_content"]), table)  # as earlier versions wrote it
+    new = Path(shutil.copytree(photos, tmp_path / "new", copy_function=shutil.copy))
+    shutil.rmtree(photos)
+    with pytest.raises(ValueError, match=r"moved_from .*nowhere: no image of the index was in it; the images of .* in"):
+        build(index, new, embedder, moved_from=tmp_path / "nowhere")
+    before = vectors_by_name(index, embedder)
+    report = build(index, new, embedder, moved_from=photos)
+    assert (report.images, report.embedded, report.removed) == (24, 0, 0)
+    after = vectors_by_name(index, embedder)
+    assert all(np.array_equal(before[f"photos/{name}"], vector) for name, vector in after.items())
+    with PersonGallery.open(index, embedder) as gallery:
+        assert gallery.path(0).is_relative_to(new)
+        assert "_content" not in gallery.columns
 
 
 def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +297,8 @@ def test_build_index_notes_incomplete_metadata(photos: Path, embedder: Embedder,
     assert len(notes) == 2
     assert "1 of the images in it do not exist: camera_9/gone.jpg" in notes[0]
     assert "2 of 24 images have no row in it" in notes[1]
+    notes = build(tmp_path / "other", photos, embedder, exclude=["camera_1", "camera_9"]).notes
+    assert not any("do not exist" in note for note in notes)
     with PersonGallery.open(tmp_path / "index", embedder) as gallery:
         assert len(gallery.search_text(SENTENCE, 100, where="person_id is null")) == 2
 
@@ -291,7 +348,7 @@ def test_build_index_exports_dataset_images_without_files(embedder: Embedder, tm
         hit = gallery.search_row(5, top_k=1)[0]
         assert (hit.metadata["person_id"], hit.metadata["captions"]) == (2, rows[5]["captions"])
     report = build(index, rows.select([1, 4]), embedder)
-    assert (report.images, report.removed) == (2, 6)  # the row numbers of 1 and 4 changed
+    assert (report.images, report.embedded, report.removed) == (2, 0, 4)  # the row numbers of 1 and 4 changed
     assert len(list((index / "exported-images").iterdir())) == 2
 
 
@@ -303,6 +360,19 @@ def test_build_index_refers_to_dataset_image_files(embedder: Embedder, tmp_path:
         assert {gallery.path(row) for row in range(6)} == set(files)
         assert gallery.search_row(0, top_k=1, where="path == 'cam_0/0.png'")[0].path == files[0]
         assert not (tmp_path / "index" / "exported-images").exists()
+
+
+def test_build_index_lists_missing_images_of_a_dataset(embedder: Embedder, tmp_path: Path) -> None:
+    files = [tmp_path / "set" / "imgs" / f"{number}.png" for number in range(6)]
+    rows = dataset_of(files)
+    files[2].unlink()
+    report = build(tmp_path / "index", rows, embedder)
+    assert (report.images, report.unreadable) == (5, [("2.png", "there is no such file")])
+    with PersonGallery.open(tmp_path / "index", embedder) as gallery:
+        assert [hit.metadata["person_id"] for hit in gallery.search_row(4, where="path == '5.png'")] == [2]
+    shutil.rmtree(tmp_path / "set")
+    with pytest.raises(FileNotFoundError, match=r"0\.png in .*: there is no such file, as of all 6 images"):
+        build(tmp_path / "index", rows, embedder)
 
 
 def test_build_index_fuses_descriptions_of_a_dataset(embedder: Embedder, tmp_path: Path) -> None:
@@ -329,5 +399,6 @@ def test_build_index_reports_unreadable_and_wide_images(photos: Path, embedder: 
     assert [path for path, _ in report.unreadable] == ["empty.jpg", "half.jpg", "link.jpg", "text.png"]
     assert dict(report.unreadable)["empty.jpg"] == "zero bytes"
     assert "leads out of the folder" in dict(report.unreadable)["link.jpg"]
+    assert "1 links lead out of the folder, such as link.jpg; follow them with --follow-links" in report.notes[0]
     stored = json.loads(next(index.glob("generation-*/unreadable.json")).read_text())
     assert [tuple(entry) for entry in stored] == report.unreadable

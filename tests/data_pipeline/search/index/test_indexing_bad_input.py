@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from filelock import FileLock
 from PIL import Image
 
@@ -145,6 +146,11 @@ def test_build_index_refuses_invalid_metadata(
     Image.new("RGB", (32, 64)).save(folder / "a.jpg")
     (folder / name).write_text(content)
     refused(ValueError, message, index, folder, embedder)
+
+
+def test_build_index_refuses_exclude_for_a_data_set(index: Path, photos: Path, embedder: Embedder) -> None:
+    rows = Dataset.from_dict({"image": [str(photos / "a.jpg")]})
+    refused(ValueError, "exclude and follow_links apply to a folder", index, rows, embedder, exclude=["x"])
 
 
 def test_build_index_refuses_two_metadata_files(index: Path, photos: Path, embedder: Embedder) -> None:
