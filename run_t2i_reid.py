@@ -41,7 +41,7 @@ from modeling_bdam.training.console import quiet_libraries
 from modeling_bdam.training.logged_pictures import log_picture
 from modeling_bdam.training.model_card import SplitSize
 from modeling_bdam.training.run_arguments import DataArguments, ModelArguments, parse_arguments
-from modeling_bdam.training.trainer import BDAMTrainer, NonFiniteLossError
+from modeling_bdam.training.trainer import BDAMTrainer, TrainingStoppedError
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
             metrics |= train_and_save(trainer, checkpoint)
         if args.do_eval:
             metrics |= evaluate(trainer, model_args, data_args, splits)
-    except (NonFiniteLossError, UnreadableImageError) as error:
+    except (TrainingStoppedError, UnreadableImageError) as error:
         sys.exit(f"run_t2i_reid.py: {error}")
 
     # Results, card, Hub

@@ -16,6 +16,7 @@ from transformers.utils import logging
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
 from modeling_bdam.files import usable_cores
 from modeling_bdam.training.checkpoints import find_checkpoint
+from modeling_bdam.training.collation import described_rows
 from modeling_bdam.training.model_card import CardData
 from modeling_bdam.training.run_arguments import DataArguments, ModelArguments
 from modeling_bdam.training.trainer import BDAMTrainer
@@ -99,31 +100,36 @@ def synthetic_size(data_args: DataArguments) -> dict[str, Any]:
 
 
 def trainable_rows(rows: Dataset) -> Dataset:
-    """Selects the rows with both descriptions or, if no row has them, the rows with captions.
+    """Selects the rows with captions or with both descriptions.
 
-    Rows with and without descriptions are never mixed: the losses on descriptions need every row of a batch, and all
-    ranks must compute the same losses.
+    The sampler makes batches of rows with descriptions and of rows without them, since the losses on descriptions need
+    every row of a batch.
 
     Raises:
         ValueError: no row has a text.
     """
-    described = [bool(i and c) for i, c in zip(rows["identity_description"], rows["clothing_description"], strict=True)]
-    missing = described.count(False)
-    if missing == len(rows):
+    described = np.array(described_rows(rows), dtype=bool)
+    captioned = np.array([bool(captions) for captions in rows["captions"]], dtype=bool)
+    kept = np.flatnonzero(described | captioned)
+    if not len(kept):
+        raise ValueError("no training image has a caption or a description: give --descriptions (`bdam describe`)")
+    if len(kept) < len(rows):
+        logger.warning(
+            f"{len(rows) - len(kept)} of {len(rows)} training images have neither a caption nor both descriptions, and "
+            "are left out: finish the descriptions file"
+        )
+    missing = len(kept) - described.sum()
+    if missing == len(kept):
         logger.warning(
             "no training image has descriptions, so only captions are used: identity and clothing are not decoupled, "
             "and there is no described gallery. `bdam describe` writes descriptions; --descriptions reads them"
         )
-        captioned = [bool(captions) for captions in rows["captions"]]
-        if not any(captioned):
-            raise ValueError("no training image has a caption or a description: give --descriptions (`bdam describe`)")
-        return rows.select(np.flatnonzero(captioned))
-    if missing:
+    elif missing:
         logger.warning(
-            f"{missing} of {len(rows)} training images have no descriptions and are left out: finish the descriptions "
-            "file, or leave out --descriptions to train on the captions of all images"
+            f"{missing} of {len(kept)} training images have no descriptions: they are trained on their captions, in "
+            "batches of their own. `bdam describe` writes the missing descriptions"
         )
-    return rows.select(np.flatnonzero(described))
+    return rows.select(kept)
 
 
 def with_queries(rows: Dataset, name: str) -> Dataset:
@@ -238,7 +244,9 @@ def card_data(
     """Returns the names and licenses of the data sets and the pretrained towers, for the model card."""
     evaluated = data_args.eval_dataset_name or data_args.dataset_name
     prefixes = [name.replace("test", "eval", 1) for name in test_splits(splits)]
-    bases = [model_args.model_name_or_path, model_args.vision_model_name_or_path, model_args.text_model_name_or_path]
+    checkpoint = model_args.model_name_or_path
+    towers = [model_args.vision_model_name_or_path, model_args.text_model_name_or_path]
+    bases = towers if checkpoint is None else [checkpoint]
     return CardData(
         trained_on={name: license_of(name) for name in data_args.dataset_name} if args.do_train else {},
         evaluated_on=dict(zip(prefixes, evaluated, strict=False)),  # without --do_eval there are no prefixes

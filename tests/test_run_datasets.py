@@ -15,6 +15,10 @@ from .command import Command
 from .data_pipeline.benchmarks import layouts
 
 TINY = {"max_steps": 2, "per_device_train_batch_size": 2, "save_strategy": "no"}
+NO_RANDOMNESS: dict[str, Any] = {
+    "config_overrides": "dropout=0,vision_config.hidden_dropout_prob=0,vision_config.attention_probs_dropout_prob=0",
+    **{f"{name}_probability": 0 for name in ("flip", "crop", "erase", "word_mask")},
+}
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "cuhk-pedes": layouts.write_cuhk_pedes,
     "icfg-pedes": layouts.write_icfg_pedes,
@@ -27,6 +31,13 @@ def run(command: Command, output: Path, *switches: str, **flags: Any) -> dict[st
     """Runs the command in this process; returns the metrics that it wrote."""
     run_t2i_reid.main(command.arguments(output, *switches, **{**TINY, **flags}))
     return json.loads((output / "eval_results.json").read_text())
+
+
+def losses(output: Path) -> list[dict[str, float]]:
+    """The losses of each step by task."""
+    log = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    entries = (entry for entry in log if "loss_info" in entry)
+    return [{name[5:]: value for name, value in entry.items() if name.startswith("loss_")} for entry in entries]
 
 
 def describe(folder: Path, images: str = "imgs") -> dict[str, Path]:
@@ -65,6 +76,23 @@ def test_two_data_sets_are_joined_and_evaluated_separately(command: Command, tmp
     metrics = run(command, output, dataset_name=["cuhk-pedes", "rstpreid"], data_dir=folders)
     assert {"eval_cuhk_pedes_rank1", "eval_rstpreid_rank1"} <= metrics.keys()
     assert {path.name for path in output.glob("*.png")} == {"retrieval_cuhk_pedes.png", "retrieval_rstpreid.png"}
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_described_and_undescribed_sets_train_together(processes: int, command: Command, tmp_path: Path) -> None:
+    folders = [WRITERS[name](tmp_path / name) for name in ("cuhk-pedes", "rstpreid")]
+    flags: dict[str, Any] = {"dataset_name": ["cuhk-pedes", "rstpreid"], "data_dir": folders, "max_steps": 4}
+    flags |= {"descriptions": [describe(folders[0])["descriptions"], "-"], "save_strategy": "no", **NO_RANDOMNESS}
+    run_t2i_reid.main(command.arguments(tmp_path / "one", "--do_train", per_device_train_batch_size=4, **flags))
+    one = losses(tmp_path / "one")
+    assert {"adversarial" in loss for loss in one} == {True, False}  # batches of both kinds
+    if processes > 1:
+        arguments = command.arguments(tmp_path / "two", "--do_train", per_device_train_batch_size=2, **flags)
+        process = command.start(arguments, ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"))
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-4000:]
+        for expected, loss in zip(one, losses(tmp_path / "two"), strict=True):
+            assert loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_eval_dataset_name_evaluates_on_another_data_set(

@@ -142,6 +142,9 @@ def test_killed_run_resumes_to_the_same_weights(
         ({"max_steps": "many"}, "invalid int value: 'many'"),
         ({"per_device_train_batch_size": 7}, "(7) must be a multiple of images_per_person (2)"),
         ({"per_device_train_batch_size": 700}, "lower the batch size"),
+        ({"num_train_epochs": 1, "max_steps": 1}, "--num_train_epochs and --max_steps contradict each other"),
+        ({"metric_for_best_model": "eval_rank2"}, "unknown metric `rank2`; did you mean rank"),
+        ({"max_text_length": 2}, "--max_text_length 2: a word and its two marks need 3 tokens"),
         ({"dataset_name": "nowhere"}, "nowhere"),
         ({"data_dir": ["a", "b"]}, "--data_dir has 2 values for the 1 data sets of --dataset_name"),
         ({"model_name_or_path": "no/such/model"}, "--model_name_or_path no/such/model: no such folder"),
@@ -224,6 +227,18 @@ def test_nan_loss_names_task_and_step_and_keeps_checkpoints(
     assert len(history(tmp_path)) == 6
 
 
+def test_batch_size_that_fits_no_memory_is_a_one_line_error(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute_loss(*arguments: Any, **options: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(trainer.BDAMTrainer, "compute_loss", compute_loss)
+    flags: dict[str, Any] = {"auto_find_batch_size": True, "per_device_train_batch_size": 2}
+    line = command.fails(capsys, command.arguments(tmp_path, "--do_train", **flags))
+    assert "out of memory even with a batch of --images_per_person=2 images" in line
+
+
 def test_too_large_learning_rate_stops_the_training(
     command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -239,9 +254,9 @@ def test_batches_without_positive_pairs_have_finite_losses(command: Command, tmp
     assert all(math.isfinite(value) for entry in steps for value in entry.values())
 
 
-def test_max_text_length_is_limited_by_the_text_tower(command: Command, tmp_path: Path) -> None:
+def test_max_text_length_extends_the_new_text_tower(command: Command, tmp_path: Path) -> None:
     run_t2i_reid.main(command.arguments(tmp_path, "--do_train", max_text_length=500, max_steps=1))
-    assert AutoProcessor.from_pretrained(tmp_path).tokenizer.model_max_length == 64
+    assert AutoProcessor.from_pretrained(tmp_path).tokenizer.model_max_length == 500
 
 
 def test_plain_model_starts_from_the_same_pretrained_towers(

@@ -3,9 +3,9 @@
 
 import json
 import sys
-from argparse import ArgumentError, ArgumentParser
+from argparse import SUPPRESS, ArgumentError, ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ import torch
 from transformers import CONFIG_MAPPING, HfArgumentParser, PreTrainedConfig
 
 from ..configuration_bdam import BDAMConfig
+from ..evaluation.table import METRICS
 from ..files import did_you_mean
+from .precedence import yield_to_flags
 from .training_args import BDAMTrainingArguments, flag
 
 SECTIONS = ("model", "data", "training")
 TOWERS = {"vision_config", "text_config"}
+_OF_TOKENIZER = {f"text_config.{name}" for name in ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")}
 
 
 @dataclass
@@ -31,7 +34,7 @@ class ModelArguments:
     vision_model_name_or_path: str | None = flag(None, "Pretrained vision tower of a new model (folder or Hub id).")
     text_model_name_or_path: str | None = flag(None, "Pretrained text tower of a new model, and its tokenizer.")
     config_overrides: str | None = flag(
-        None, "Fields of a new model's config: 'num_bdam_layers=3,vision_config.hidden_size=96'."
+        None, "Fields of the model's config, with JSON values: 'num_bdam_layers=3,vision_config.depths=[1,1,2]'."
     )
     attn_implementation: str | None = flag(
         None, "Attention kernels: sdpa (by default), eager (quicker for short texts on a CPU), flash_attention_2."
@@ -45,6 +48,7 @@ class ModelArguments:
     compare_plain: bool = flag(
         False, "Also train a plain dual encoder with the same towers and steps, and show its results."
     )
+    given: set[str] = field(default_factory=set, init=False)  # flags of the command line, of all sections
 
 
 @dataclass
@@ -100,18 +104,24 @@ def parse_arguments(
 ) -> tuple[ModelArguments, DataArguments, BDAMTrainingArguments, dict[str, Any]]:
     """Parses the command line with defaults from the preset or file of `--config`.
 
+    Flags win over contradicting settings of the preset, see `yield_to_flags`.
+
     Returns:
-        the arguments, and the config fields of a new model.
+        the arguments, and the config fields: of a new model, or the changed ones of a checkpoint.
 
     Raises:
-        ValueError: an unknown preset, section, field or flag, with the nearest name, or an invalid value.
+        ValueError: an unknown preset, section, field or flag, with the nearest name, an invalid value, or flags that
+            contradict each other.
         SystemExit: `--help`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     sections: Any = [ModelArguments, DataArguments, BDAMTrainingArguments]
     parser = HfArgumentParser(sections, description=__doc__, exit_on_error=False)
     preset = read_preset(_config_name(argv))
+    typed = _typed_flags(sections, argv)
+    yield_to_flags(preset["training"], typed)
     model_fields = dict(preset["model"])
+    of_checkpoint = "model_name_or_path" in model_fields  # then the fields of the file are changes of its config
     towers = {name: model_fields.pop(name) for name in _names(ModelArguments) if name in model_fields}
     parser.set_defaults(**towers, **preset["data"], **preset["training"])
     if not torch.accelerator.is_available():
@@ -129,12 +139,20 @@ def parse_arguments(
         known_flags = {name for action in parser._actions for name in action.option_strings}
         _check_names("command line", {unread[0].partition("=")[0]: None}, known_flags, "argument")
         raise ValueError(f"command line: `{unread[0]}` belongs to no flag; see --help")
-    # transformers sets do_eval if there is an evaluation strategy, so the flags decide
-    flags = {argument.partition("=")[0] for argument in argv}
-    if not flags & {"--do_train", "--do_eval"}:
+    metrics = {prefix + name for prefix in ("", "described_", "clothes_changing_") for name in METRICS}
+    best = (training.metric_for_best_model or "mAP").removeprefix("eval_")
+    _check_names("--metric_for_best_model", {best: None}, metrics, "metric")
+    # transformers sets do_eval if there is an evaluation strategy, so the flags and the file decide
+    chosen = preset["training"] | typed
+    if not chosen.keys() & {"do_train", "do_eval"}:
         training.do_train, training.do_eval = model.model_name_or_path is None, True
-    elif "--do_eval" not in flags:
-        training.do_eval = False
+    else:
+        training.do_eval = chosen.get("do_eval", False)
+    model.given = typed.keys() | ((preset["data"].keys() | towers.keys()) if of_checkpoint else set())
+    if model.model_name_or_path is not None:
+        return model, data, training, model_fields if of_checkpoint else {}
+    if typed.keys() & {"vision_model_name_or_path", "text_model_name_or_path"}:  # replace the towers of the preset
+        model_fields = {name: value for name, value in model_fields.items() if name not in TOWERS}
     apply_overrides(model_fields, model.config_overrides)
     return model, data, training, model_fields
 
@@ -172,26 +190,59 @@ def read_preset(name_or_path: str) -> dict[str, dict[str, Any]]:
 def apply_overrides(model_fields: dict[str, Any], overrides: str | None) -> None:
     """Writes `key=value,…` into config fields, in place; a dotted key names a field of a tower.
 
-    Values are JSON if they parse as JSON, otherwise strings.
+    Values are JSON, or strings without quotes, brackets and commas.
 
     Raises:
-        ValueError: an entry without `=`, or an unknown field, with the nearest name.
+        ValueError: an entry without `=`, a broken JSON value, or an unknown field, with the nearest name.
     """
-    for entry in filter(None, (overrides or "").split(",")):
-        key, separator, text = (part.strip() for part in entry.partition("="))
-        if not separator:
-            raise ValueError(f"--config_overrides: '{entry}' is not key=value, such as dropout=0.1")
+    rest = (overrides or "").strip(", ")
+    while rest:
+        key, separator, rest = (part.strip() for part in rest.partition("="))
+        if not separator or "," in key:
+            raise ValueError(f"--config_overrides: '{key.partition(',')[0]}' is not key=value, such as dropout=0.1")
+        value, rest = _first_value(key, rest)
         section, _, name = key.rpartition(".")
-        target = model_fields.setdefault(section, {}) if section else model_fields
-        known = _names(BDAMConfig)
         if section:
             _check_names("--config_overrides", {section: None}, TOWERS)
-            known = _tower_names(section, target)
-        _check_names("--config_overrides", {name: None}, known)
-        try:
-            target[name] = json.loads(text)
-        except ValueError:
-            target[name] = text
+            target = model_fields.setdefault(section, {})
+            _check_names("--config_overrides", {name: None}, _tower_names(section, target))
+        else:
+            target = model_fields
+            _check_names("--config_overrides", {name: None}, _names(BDAMConfig))
+        changed = [key]
+        if name in TOWERS:
+            if not isinstance(value, dict):
+                raise ValueError(f"--config_overrides: {key} is no JSON object; set one field as {key}.hidden_size=64")
+            _check_names("--config_overrides", value, _tower_names(name, value))
+            changed = [f"{key}.{field}" for field in value]
+        if of_tokenizer := _OF_TOKENIZER.intersection(changed):
+            raise ValueError(f"--config_overrides: {min(of_tokenizer)} follows from the tokenizer; see --vocab_size")
+        target[name] = value
+
+
+def _first_value(key: str, text: str) -> tuple[Any, str]:
+    """Splits `value,key=value,…` into the first value and the rest."""
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+        if text[end:].lstrip()[:1] in ("", ","):
+            return value, text[end:].strip(", ")
+    except ValueError:
+        pass
+    if text[:1] in ("[", "{", '"'):
+        raise ValueError(f"--config_overrides: {key}={text} is no valid JSON: check its quotes and brackets")
+    string, _, rest = text.partition(",")
+    return string.strip(), rest.strip(", ")
+
+
+def _typed_flags(sections: Any, argv: Sequence[str]) -> dict[str, Any]:
+    """Returns the values of the flags that the command line contains, also in an abbreviated form."""
+    parser = HfArgumentParser(sections, add_help=False, exit_on_error=False)
+    for action in parser._actions:
+        action.default = SUPPRESS
+    try:
+        return vars(parser.parse_known_args(argv)[0])
+    except ArgumentError as error:
+        raise ValueError(str(error)) from None
 
 
 def _config_name(argv: Sequence[str]) -> str:
@@ -201,7 +252,9 @@ def _config_name(argv: Sequence[str]) -> str:
 
 
 def _names(cls: type) -> set[str]:
-    return {entry.name for entry in fields(cls)} - ({"dtype"} if issubclass(cls, PreTrainedConfig) else set())
+    return {entry.name for entry in fields(cls) if entry.init} - (
+        {"dtype"} if issubclass(cls, PreTrainedConfig) else set()
+    )
 
 
 def _tower_names(tower: str, given: dict[str, Any]) -> set[str]:

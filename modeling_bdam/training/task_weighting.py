@@ -181,7 +181,7 @@ class UncertaintyWeighting(TaskWeighting):
         self._step(self.weights * self._finite("loss", losses) - 1)
 
 
-def shared_gradient_norms(losses: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
+def shared_gradient_norms(losses: Sequence[Tensor], shared: Sequence[Tensor], scale: float = 1.0) -> Tensor:
     """Gradient norm of each task on the representation that the tasks share: n_k of `GradNorm.update`.
 
     The gradient is taken with respect to activations instead of parameters, so that the towers are not traversed K
@@ -190,9 +190,11 @@ def shared_gradient_norms(losses: Sequence[Tensor], shared: Sequence[Tensor]) ->
     Args:
         losses: K scalars, unweighted.
         shared: tensors of any shapes; the norm is over all of them together.
+        scale: factor of the losses in the backward pass, so that fp16 gradients do not underflow; the norms are divided
+            by it.
 
     Returns:
-        [K], float32, no gradient; 0 for a task that does not depend on `shared`.
+        [K], float32, no gradient; 0 for a task that does not depend on `shared`, infinite or NaN if `scale` overflows.
 
     Raises:
         ValueError: no loss, no shared tensor, or a shared tensor outside the graph.
@@ -205,7 +207,7 @@ def shared_gradient_norms(losses: Sequence[Tensor], shared: Sequence[Tensor]) ->
     for loss in losses:
         grads: Sequence[Tensor | None] = []
         if loss.requires_grad:
-            grads = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
-        parts = [torch.linalg.vector_norm(grad.float()) for grad in grads if grad is not None]
+            grads = torch.autograd.grad(scale * loss, shared, retain_graph=True, allow_unused=True)
+        parts = [torch.linalg.vector_norm(grad.float() / scale) for grad in grads if grad is not None]
         norms.append(torch.linalg.vector_norm(torch.stack(parts)) if parts else torch.zeros((), device=loss.device))
     return torch.stack(norms)

@@ -46,12 +46,16 @@ BASELINES = {"plain": plain_losses, "sdm": sdm_losses}
 Collator = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
 
 
-class NoBatchSizeError(RuntimeError):
+class TrainingStoppedError(RuntimeError):
+    """A training cannot continue; checkpoints that were saved before are unchanged."""
+
+
+class NoBatchSizeError(TrainingStoppedError):
     """`auto_find_batch_size` found no batch size that fits into memory."""
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss or gradient of a task is NaN or infinite; checkpoints that were saved before are unchanged."""
+class NonFiniteLossError(TrainingStoppedError):
+    """The loss or gradient of a task is NaN or infinite."""
 
 
 class BDAMTrainer(Trainer):
@@ -76,7 +80,7 @@ class BDAMTrainer(Trainer):
         card_data: names of the data sets, for the model card.
 
     Raises:
-        TypeError: other training arguments.
+        TypeError: other training arguments, or rows without the column person_id.
         ValueError: no processor to build a default collator from; a batch size that does not fit; GradNorm together
             with an option under which its gradient norms would be 0.
     """
@@ -127,7 +131,9 @@ class BDAMTrainer(Trainer):
             compute_metrics=compute_metrics,
             callbacks=callbacks,
             optimizers=optimizers,
-            optimizer_cls_and_kwargs=(torch.optim.Adam, _adam_arguments(args)) if args.adam_l2 else None,
+            optimizer_cls_and_kwargs=(
+                (torch.optim.Adam, _adam_arguments(args)) if args.adam_l2 and optimizers[0] is None else None
+            ),
         )
         self.model_accepts_loss_kwargs = False
         self._check_gradnorm()
@@ -180,8 +186,15 @@ class BDAMTrainer(Trainer):
 
     @staticmethod
     def _new_sampler(rows: Any, args: BDAMTrainingArguments, batch_size: int) -> IdentityBalancedSampler:
+        try:
+            people = rows["person_id"]
+        except (TypeError, KeyError, ValueError):
+            message = (
+                "train_dataset has no column person_id: pass a Dataset of the library datasets, in the common schema"
+            )
+            raise TypeError(message) from None
         return IdentityBalancedSampler(
-            rows["person_id"],
+            people,
             images_per_person=args.images_per_person,
             batch_size=batch_size,
             seed=args.data_seed if args.data_seed is not None else args.seed,
@@ -365,17 +378,33 @@ class BDAMTrainer(Trainer):
         tasks = self.task_weighting.tasks
         weights = self.task_weighting.weights[[tasks.index(task) for task in losses]]
         if len(losses) == len(tasks):
-            norms = torch.zeros_like(values)
-            if self.args.gradnorm:
-                norms = shared_gradient_norms(list(losses.values()), [output.pooled_identity, output.pooled_clothing])
-                norms = whole_batch_norms(norms, self.accelerator)
-                self._note({f"gradient_norm_{task}": norm for task, norm in zip(losses, norms, strict=True)})
-            self._micro_batches.append((self.accelerator.reduce(values, "mean"), norms))
+            norms = self._gradient_norms(losses, output) if self.args.gradnorm else torch.zeros_like(values)
+            if bool(norms.isfinite().all()):  # otherwise the scaler of fp16 skips this step
+                self._micro_batches.append((self.accelerator.reduce(values, "mean"), norms))
         if self.accelerator.sync_gradients and self._micro_batches:
             mean_values, mean_norms = (torch.stack(part).mean(dim=0) for part in zip(*self._micro_batches, strict=True))
             self.task_weighting.update(mean_values, mean_norms)
             self._micro_batches.clear()
         return weights
+
+    def _gradient_norms(self, losses: dict[str, Tensor], output: BDAMOutput) -> Tensor:
+        """Computes the gradient norms of the losses by the pooled branches of the whole batch, [K]."""
+        shared = [output.pooled_identity, output.pooled_clothing]
+        scaler = self.accelerator.scaler
+        norms = shared_gradient_norms(list(losses.values()), shared, 1.0 if scaler is None else scaler.get_scale())
+        norms = whole_batch_norms(norms, self.accelerator)
+        by_task = dict(zip(losses, norms, strict=True))
+        if not bool(norms.any()) and any(bool(loss) for loss in losses.values()):
+            raise TrainingStoppedError(
+                f"GradNorm: the gradient norms of {', '.join(losses)} are all 0 at step {self.state.global_step + 1}, "
+                "so the tasks cannot be balanced: set --gradnorm false"
+            )
+        if bool(norms.isfinite().all()):
+            self._note({f"gradient_norm_{task}": norm for task, norm in by_task.items()})
+        elif scaler is None:
+            problem = ", ".join(f"{task} {norm.item():.3g}" for task, norm in by_task.items())
+            raise self._non_finite(f"the losses are finite, but the norms of their gradients are {problem}")
+        return norms
 
     def _new_task_weighting(self, tasks: list[str]) -> TaskWeighting:
         args, rate = self.args, self.args.gradnorm_learning_rate
@@ -424,8 +453,9 @@ class BDAMTrainer(Trainer):
         """Computes the retrieval metrics of a split by every protocol that the split supports, as fractions; logs them.
 
         Args:
-            eval_dataset: rows of the common schema; by default `self.eval_dataset`. The data sets of a dictionary are
-                evaluated one by one, and their names become part of the keys.
+            eval_dataset: rows of the common schema, or the name of one of the evaluation sets; by default all of
+                `self.eval_dataset`. The data sets of a dictionary are evaluated one by one, and their names become part
+                of the keys.
             ignore_keys: unused, part of the signature of `Trainer`.
             metric_key_prefix: "eval" gives `eval_rank1`, `eval_clothes_changing_mAP`, ....
 
@@ -433,6 +463,8 @@ class BDAMTrainer(Trainer):
             ValueError: there is no evaluation set, or it has no captions.
         """
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(rows, str) and isinstance(self.eval_dataset, dict):
+            rows = self.eval_dataset[rows]
         if rows is None:
             raise ValueError("there is nothing to evaluate on: pass eval_dataset to BDAMTrainer or to evaluate")
         if isinstance(rows, dict):
@@ -628,4 +660,4 @@ class _EpochCallback(TrainerCallback):
         self.trainer.begin_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
-__all__ = ["BDAMTrainer", "NoBatchSizeError", "NonFiniteLossError"]
+__all__ = ["BDAMTrainer", "NoBatchSizeError", "NonFiniteLossError", "TrainingStoppedError"]

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, Features
+from transformers.testing_utils import CaptureLogger
 
+from data_pipeline import training
 from data_pipeline.schema import PERSON_FEATURES
 from data_pipeline.training import trainable_rows, with_queries
 
@@ -17,9 +19,19 @@ def rows_of(texts: list[tuple[list[str], str | None, str | None]]) -> Dataset:
     return Dataset.from_dict(columns, Features({name: PERSON_FEATURES[name] for name in columns}))
 
 
-def test_trainable_rows_keeps_only_fully_described_rows() -> None:
-    rows = rows_of([(["a"], "i", "c"), (["b"], None, "c"), (["c"], "i", None), ([], "i", "c")])
-    assert trainable_rows(rows)["person_id"][:] == [0, 3]
+def test_trainable_rows_keeps_captions_and_full_descriptions() -> None:
+    texts = [
+        (["a"], "i", "c"),
+        (["b"], None, "c"),
+        (["c"], None, None),
+        ([], "i", "c"),
+        ([], "i", None),
+        ([], "i", " "),
+    ]
+    with CaptureLogger(training.logger) as logged:
+        assert trainable_rows(rows_of(texts))["person_id"][:] == [0, 1, 2, 3]
+    assert "2 of 6 training images have neither a caption nor both descriptions" in logged.out
+    assert "2 of 4 training images have no descriptions: they are trained on their captions" in logged.out
 
 
 def test_trainable_rows_falls_back_to_captions() -> None:

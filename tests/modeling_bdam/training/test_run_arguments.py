@@ -62,6 +62,41 @@ def test_apply_overrides_parses_json_or_strings() -> None:
     assert fields == expected | {"vision_config": {"hidden_size": 96}}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("vision_config.depths=[1,1,3]", {"vision_config": {"model_type": "convnext", "depths": [1, 1, 3]}}),
+        ("dropout=[1, [2, 3]],mlp_ratio=0.5,", {"dropout": [1, [2, 3]], "mlp_ratio": 0.5}),
+        ('fusion_block="a,b=c",use_bdam=false', {"fusion_block": "a,b=c", "use_bdam": False}),
+        ('vision_config={"hidden_size": 1, "patch_size": 2}', {"vision_config": {"hidden_size": 1, "patch_size": 2}}),
+        (" dropout = 1e-1 , fusion_sequence=1st", {"dropout": 0.1, "fusion_sequence": "1st"}),
+    ],
+)
+def test_apply_overrides_reads_commas_in_json(text: str, expected: dict[str, Any]) -> None:
+    fields: dict[str, Any] = {"vision_config": {"model_type": "convnext"}}
+    apply_overrides(fields, text)
+    assert fields == {"vision_config": {"model_type": "convnext"}} | expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dropout=[1,2", "is no valid JSON: check its quotes and brackets"),
+        ('dropout="1', "is no valid JSON"),
+        ("dropout=[1]2", "is no valid JSON"),
+        ("dropout=1,2", "'2' is not key=value"),
+        ("dropout,use_bdam=false", "'dropout' is not key=value"),
+        ("vision_config=3", "vision_config is no JSON object"),
+        ('vision_config={"pach_size":3}', "unknown field `pach_size`"),
+        ("text_config.vocab_size=9", "text_config.vocab_size follows from the tokenizer"),
+        ('text_config={"pad_token_id":9}', "text_config.pad_token_id follows from the tokenizer"),
+    ],
+)
+def test_apply_overrides_refuses_broken_values(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_overrides({}, text)
+
+
 def test_apply_overrides_checks_fields_of_tower_kind() -> None:
     fields: dict[str, Any] = {"vision_config": {"model_type": "convnext"}}
     apply_overrides(fields, "vision_config.layer_scale_init_value=1")

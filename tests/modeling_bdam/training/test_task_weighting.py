@@ -115,6 +115,13 @@ def test_gradnorm_weights_sum_to_number_of_tasks() -> None:
     assert gradnorm.weights.std() > 0.01
 
 
+def test_shared_gradient_norms_scale_half_precision_losses() -> None:
+    half = torch.ones(4, dtype=torch.float16, requires_grad=True)
+    losses = [(1e-9 * half.float()).sum(), (2e-9 * half.float()).sum()]  # below the smallest float16, 6e-8
+    assert shared_gradient_norms(losses, [half]).tolist() == [0.0, 0.0]
+    assert shared_gradient_norms(losses, [half], 2.0**16).tolist() == pytest.approx([2e-9, 4e-9], rel=0.01)
+
+
 def test_gradnorm_raises_weight_of_small_norm_and_slow_task() -> None:
     by_norm, by_rate = GradNorm(["a", "b"]), GradNorm(["a", "b", "c"])
     for _ in range(10):

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from modeling_bdam.losses_bdam import gate_regularization
 from modeling_bdam.objective_bdam import TASKS, PairLabels, task_losses
 from modeling_bdam.training.sampler import KeyedDataset
 from modeling_bdam.training.task_weighting import GradNorm, UncertaintyWeighting
-from modeling_bdam.training.trainer import BDAMTrainer, NonFiniteLossError
+from modeling_bdam.training.trainer import BDAMTrainer, NonFiniteLossError, TrainingStoppedError
 from modeling_bdam.training.training_args import BDAMTrainingArguments
 
 from ..tensor_rows import TensorRows, collate
+from . import three_steps
 
 
 class Recorder(TrainerCallback):
@@ -272,6 +273,61 @@ def test_gradnorm_refuses_options_that_hide_norms(make_trainer: MakeTrainer, opt
     make_trainer(**{option: True}, gradnorm=False)
 
 
+def gradient_norms(trainer: BDAMTrainer) -> list[list[float]]:
+    """Trains; returns the gradient norm of each task in each step."""
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss_info" in entry]
+    return [[entry[f"gradient_norm_{task}"] for task in TASKS] for entry in logs]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tolerance"),
+    [
+        ({"bf16": True}, 0.1),
+        ({"gradient_checkpointing": True}, 1e-4),
+        ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}, 1e-4),
+    ],
+    ids=["bf16", "checkpointing", "reentrant"],
+)
+def test_gradient_norms_are_equal_with(
+    arguments: dict[str, Any], tolerance: float, make_trainer: MakeTrainer, recwarn: pytest.WarningsRecorder
+) -> None:
+    expected = gradient_norms(make_trainer(learning_rate=1e-5, max_steps=2)[0])
+    norms = gradient_norms(make_trainer(learning_rate=1e-5, max_steps=2, **arguments)[0])
+    for step, expected_step in zip(norms, expected, strict=True):
+        assert step == pytest.approx(expected_step, rel=tolerance)
+
+
+def test_gradient_norms_are_equal_with_loss_scaling(make_trainer: MakeTrainer) -> None:
+    expected = gradient_norms(make_trainer(max_steps=2)[0])
+    trainer, _ = make_trainer(max_steps=2)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    for step, expected_step in zip(gradient_norms(trainer), expected, strict=True):
+        assert step == pytest.approx(expected_step, rel=1e-4)
+
+
+def test_overflow_of_loss_scaling_skips_gradnorm(make_trainer: MakeTrainer) -> None:
+    trainer, _ = make_trainer(max_steps=1)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
+    before = {name: value.clone() for name, value in model_of(trainer).state_dict().items()}
+    trainer.train()
+    assert trainer.task_weighting is not None
+    assert trainer.task_weighting.weights.tolist() == [1.0] * len(TASKS)
+    assert all(value.equal(before[name]) for name, value in model_of(trainer).state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"), [(0.0, "are all 0 at step 1"), (float("inf"), "norms of their gradients")]
+)
+def test_unusable_gradient_norms_stop_the_training(
+    factor: float, message: str, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms = torch.full((len(TASKS),), factor)
+    monkeypatch.setattr("modeling_bdam.training.trainer.shared_gradient_norms", lambda *arguments: norms)
+    with pytest.raises(TrainingStoppedError, match=message):
+        make_trainer()[0].train()
+
+
 def test_save_writes_arguments_as_json_without_pickle(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     trainer, _ = make_trainer(hub_token="secret-token")
     trainer.save_model(str(tmp_path / "saved"))
@@ -309,14 +365,18 @@ def test_evaluate_without_evaluation_set_is_refused(make_trainer: MakeTrainer) -
         trainer.evaluate()
 
 
-def test_two_processes_train_on_captions_like_one(tmp_path: Path) -> None:
-    results = []
-    for launcher in ((), ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")):
-        program = Path(__file__).parent / "captions_only.py"
-        subprocess.run([sys.executable, *launcher, str(program), str(tmp_path)], check=True, capture_output=True)
-        results.append(json.loads((tmp_path / "losses.json").read_text()))
-    one, two = results
-    assert len(one) == 8
-    assert {name: len(losses) for name, losses in two.items()} == dict.fromkeys(one, 3)
-    for name, losses in one.items():
-        assert two[name] == pytest.approx(losses, rel=1e-4), name
+QUICK = ("captions: GradNorm", "captions: two left out", "mixed: accumulation", "descriptions: frozen and LoRA")
+
+
+@pytest.mark.parametrize("runs", [QUICK, pytest.param(three_steps.RUNS, marks=pytest.mark.slow)], ids=["quick", "all"])
+def test_two_processes_have_the_losses_of_one(runs: Sequence[str], tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", three_steps.__file__)
+    with subprocess.Popen([sys.executable, *launcher, tmp_path, *runs], stderr=subprocess.PIPE) as process:
+        one = {run: three_steps.train(str(tmp_path / "one"), run) for run in runs}
+        _, errors = process.communicate()
+    assert process.returncode == 0, errors[-4000:]
+    two = json.loads((tmp_path / "losses.json").read_text())
+    for run in runs:
+        assert len(one[run]) == 3
+        for expected, step in zip(one[run], two[run], strict=True):
+            assert step == pytest.approx(expected, rel=1e-4), run
