@@ -52,6 +52,10 @@ class GridVisionModel(CLIPVisionModel):
         self.embeddings = GridEmbeddings(config)
         self.post_init()
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        """Initializes like CLIP: for custom code, transformers would skip the `_init_weights` of its layers."""
+        super()._initialize_weights(module)
+
 
 def _one_patch(config: CLIPVisionConfig) -> CLIPVisionConfig:
     """Copies a config with images of one patch, a square that transformers' constructors accept."""

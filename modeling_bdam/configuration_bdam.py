@@ -1,6 +1,7 @@
 """Configuration of the BDAM model for text-to-image person re-identification."""
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -115,15 +116,37 @@ class BDAMConfig(PreTrainedConfig):
     logit_scale_init_value: float | int = 2.6592
     initializer_range: float | int = 0.02
 
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Reads a config file as transformers does.
+
+        Raises:
+            OSError: there is no such folder or file.
+            ValueError: the config is that of another model type.
+        """
+        name = str(pretrained_model_name_or_path)
+        check_model_name(name)
+        fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if not fields:
+            raise OSError(f"{name}: no model, since it has no config.json; give the folder of a saved model")
+        found = fields.get("model_type") if isinstance(fields, dict) else None
+        if found != cls.model_type:
+            raise ValueError(
+                f"{name}: its config.json is of the model type `{found}`, but `{cls.model_type}` is needed"
+            )
+        return fields, kwargs
+
     def __post_init__(self, **kwargs: Any) -> None:
         for name in kwargs:
             if name not in _COMMON_ARGUMENTS and not name.startswith("_"):
-                raise ValueError(f"BDAMConfig has no field `{name}`{_nearest(name, self.__dataclass_fields__)}")
+                raise ValueError(f"BDAMConfig has no field `{name}`{nearest_name(name, self.__dataclass_fields__)}")
         for field in self.sub_configs_defaults:
             tower = getattr(self, field)
             model_type = tower.get("model_type") if isinstance(tower, dict) else None
             if model_type is not None and model_type not in CONFIG_MAPPING:
-                hint = _nearest(model_type, CONFIG_MAPPING)
+                hint = nearest_name(model_type, CONFIG_MAPPING)
                 raise ValueError(f"{field}: transformers has no model type `{model_type}`{hint}")
         super().__post_init__(**kwargs)
 
@@ -160,8 +183,15 @@ def _upper_bounds(config: BDAMConfig) -> Iterator[tuple[str, float, int]]:
                 yield from ((prefix + name, number, most) for number in values if isinstance(number, (int, float)))
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+def check_model_name(name: str) -> None:
+    """Raises OSError if `name` is neither an existing path nor a name of the Hub."""
+    if not os.path.exists(name) and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        raise OSError(f"{name}: no such folder, and not of the form owner/name of the Hub")
+
+
+def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """The hint "; did you mean `X`?" for an unknown name, or "" where no known name is similar."""
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean `{nearest[0]}`?" if nearest else ""
 
 

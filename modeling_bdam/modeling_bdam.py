@@ -1,5 +1,6 @@
 """BDAM: decoupled identity and clothing embeddings of person images and sentences in one retrieval space."""
 
+import re
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_bdam import BDAMConfig
+from .configuration_bdam import BDAMConfig, check_model_name, nearest_name
 from .decoupling_bdam import BDAMAttention, BDAMLayer, BidirectionalDecoupling, Decoupled, LinearDecoupling
 from .fusion_bdam import FusionHead, LinearFusion, masked_mean
 from .losses_bdam import gradient_reversal
@@ -22,6 +23,7 @@ from .objective_bdam import batch_loss
 from .outputs_bdam import BDAMFeatures, BDAMOutput, weigh_clothing
 from .towers_bdam import (
     build_tower,
+    check_tower,
     drop_idle_parameters,
     load_tower,
     longest_text,
@@ -30,6 +32,13 @@ from .towers_bdam import (
     supported_attention,
     takes_one_size,
     tower_width,
+)
+
+# Arguments of `from_pretrained` in addition to the fields of the config, for the nearest name of an unknown one
+_LOADING_ARGUMENTS = (
+    *("attn_implementation", "cache_dir", "config", "device_map", "dtype", "force_download", "ignore_mismatched_sizes"),
+    *("key_mapping", "local_files_only", "max_memory", "offload_folder", "output_loading_info", "quantization_config"),
+    *("revision", "subfolder", "token", "torch_dtype", "trust_remote_code", "use_safetensors", "variant"),
 )
 
 Model = TypeVar("Model", bound="BDAMPreTrainedModel")
@@ -62,9 +71,12 @@ class BDAMPreTrainedModel(PreTrainedModel):
         """Loads a model as transformers does, but only from safetensors: a pickle can run arbitrary code.
 
         Raises:
-            OSError: there are no safetensors, or they are damaged.
-            ValueError: the weights do not fit the config.
+            OSError: there is no such model, there are no safetensors, or they are damaged.
+            TypeError: an unknown argument; the message names the nearest known one.
+            ValueError: the weights do not fit the config, or this is the config of another model type.
         """
+        if pretrained_model_name_or_path is not None:
+            check_model_name(str(pretrained_model_name_or_path))
         places = kwargs.get("device_map")
         if isinstance(places, dict) and "" not in places and places.get("logit_scale", "disk") == "disk":
             # Accelerate offloads the parameters of modules; this one belongs to the model itself.
@@ -75,9 +87,19 @@ class BDAMPreTrainedModel(PreTrainedModel):
             damaged = f"{pretrained_model_name_or_path}: the safetensors are damaged or truncated ({error})"
             raise OSError(f"{damaged}; download them again") from None
         except OSError as error:
-            if "safetensors" not in str(error):
+            problem = " ".join(str(error).split())
+            if "safetensors" not in problem:
+                raise OSError(problem) from error
+            raise OSError(
+                f"{problem} Weights in a pickle (pytorch_model.bin) are not read: it could run code"
+            ) from None
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in kwargs:
                 raise
-            raise OSError(f"{error} Weights in a pickle (pytorch_model.bin) are not read: it could run code") from None
+            known = {*_LOADING_ARGUMENTS, *BDAMConfig.__dataclass_fields__}
+            hint = nearest_name(unknown[1], known)
+            raise TypeError(f"{cls.__name__}.from_pretrained has no argument `{unknown[1]}`{hint}") from None
 
     @staticmethod
     def _finalize_model_loading(model: PreTrainedModel, load_config: Any, loading_info: Any) -> Any:
@@ -131,6 +153,8 @@ class BDAMModel(BDAMPreTrainedModel):
         # Towers; they read their attention implementation from these config objects, which must be shared
         vision_config = cast(PreTrainedConfig, config.vision_config)
         text_config = cast(PreTrainedConfig, config.text_config)
+        check_tower(vision_config, "vision_config")
+        check_tower(text_config, "text_config")
         self.vision_model = vision_model or build_tower(vision_config)
         self.text_model = text_model or build_tower(text_config)
         self.vision_model.config, self.text_model.config = vision_config, text_config

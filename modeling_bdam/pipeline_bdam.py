@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers.image_utils import load_image
 from transformers.pipelines.base import Pipeline
 from transformers.utils import ModelOutput
 
@@ -70,8 +69,7 @@ class PersonRetrievalPipeline(Pipeline):
         """Computes the vectors of images (PIL images, paths or URLs) for repeated searches: [G, 2P] on the CPU."""
         vectors = [torch.empty(0, 2 * self.model.config.projection_dim)]
         for start in range(0, len(images), _BATCH_SIZE):
-            batch = [load_image(image) for image in images[start : start + _BATCH_SIZE]]
-            inputs = self.processor(images=batch, return_tensors="pt")
+            inputs = self.processor(images=images[start : start + _BATCH_SIZE], return_tensors="pt")
             pixel_values = inputs["pixel_values"].to(self.device, self.model.dtype)  # [B, 3, H, W]
             vectors.append(self.model.get_image_features(pixel_values=pixel_values).pooler_output.float().cpu())
         return torch.cat(vectors)

@@ -38,10 +38,58 @@ def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def load_tower(name_or_path: str, half: str) -> PreTrainedModel:
-    """Loads a pretrained tower; from a model of both modalities, the one named `vision_config` or `text_config`."""
-    config = AutoConfig.from_pretrained(name_or_path)
+    """Loads a pretrained tower; from a model of both modalities, the one named `vision_config` or `text_config`.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: the model cannot be this tower.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise OSError(f"{half}: the tower {name_or_path} cannot be read: {' '.join(str(error).split())}") from None
+    if config.model_type == "bdam":
+        raise ValueError(f"{half}: {name_or_path} is a whole BDAM model: use BDAMModel.from_pretrained")
     config = getattr(config, half, config)
-    return _tower_class(config).from_pretrained(name_or_path, config=config, **_without_pooler(config))
+    check_tower(config, half, name_or_path)
+    options = {"config": config, "output_loading_info": True, **_without_pooler(config)}
+    tower, report = cast(Any, _tower_class(config)).from_pretrained(name_or_path, **options)
+    missing = len(report["missing_keys"])
+    if 2 * missing > len(tower.state_dict()):
+        raise ValueError(f"{half}: {name_or_path} lacks {missing} weights of `{config.model_type}`: use another tower")
+    return tower
+
+
+def check_tower(config: PreTrainedConfig, half: str, name: str | None = None) -> None:
+    """Checks that a model can be the tower named `vision_config` or `text_config`.
+
+    Raises:
+        ValueError: it has other inputs or no tokens; the message says which.
+    """
+    shown = f"{half}: `{config.model_type}`" + ("" if name is None else f" of {name}")
+    part = getattr(type(config), "sub_configs", {}).get(half)
+    if part is not None:
+        raise ValueError(
+            f"{shown} is a model of images and texts: use its tower, `{getattr(part, 'model_type', half)}`"
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"{shown} is an encoder-decoder: a tower is an encoder, such as `vit` or `bert`")
+    try:
+        tower = _tower_class(config)
+    except KeyError:
+        raise ValueError(f"{shown} has no class in AutoModel: use another tower") from None
+    inputs = inspect.signature(tower.forward).parameters
+    wanted = {"vision_config": "pixel_values", "text_config": "input_ids"}[half]
+    needed = {
+        name for name, value in inputs.items() if value.default is value.empty and value.kind < value.VAR_POSITIONAL
+    }
+    needed -= {"self", wanted}
+    others = {"pixel_values", "input_ids"} & inputs.keys() - {wanted}
+    if wanted not in inputs or tower.main_input_name != wanted or needed or others:
+        takes = ", ".join(sorted(needed | others)) or tower.main_input_name
+        raise ValueError(f"{shown} takes {takes}, but this tower gets only {wanted}: use another model type")
+    if not hasattr(config, "hidden_size") and not hasattr(config, "hidden_sizes"):
+        raise ValueError(f"{shown} has no `hidden_size`, the width of its tokens: use another tower")
 
 
 def drop_idle_parameters(vision_model: PreTrainedModel, text_model: PreTrainedModel) -> None:
@@ -155,7 +203,8 @@ def _tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
         return getattr(transformers, _NOT_IN_AUTO_MODEL[config.model_type])
     if config.model_type == "clip_vision_model" and not isinstance(config.image_size, int):
         return GridVisionModel
-    return cast(type[PreTrainedModel], AutoModel._model_mapping[type(config)])
+    found = AutoModel._model_mapping[type(config)]
+    return cast(type[PreTrainedModel], found[0] if isinstance(found, tuple) else found)
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, Any]:

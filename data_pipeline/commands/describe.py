@@ -99,7 +99,7 @@ def run(
     ] = 50_000,
     poll_seconds: Annotated[float, _batch_option(help="Seconds between two status requests.")] = 30.0,
     batch_size: Annotated[int, _local_option(help="Images per batch.")] = 8,
-    device: Annotated[str | None, _local_option(help="Device of the model.", show_default="cuda if available")] = None,
+    device: Annotated[str | None, _local_option(help="Device of the model.", show_default="the best")] = None,
     prices: Annotated[Path | None, _cost_option(help=_PRICES_HELP)] = None,
     max_cost: Annotated[float | None, _cost_option(help="Maximum cost of all answers of this output.")] = None,
     dry_run: Annotated[bool, _cost_option("--dry-run", help="Send nothing; print counts, tokens, cost.")] = False,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from modeling_bdam.files import install_command
+
 from .errors import one_line_errors
 
 if TYPE_CHECKING:
@@ -198,7 +200,7 @@ def _errors() -> Iterator[None]:
             extra = {"faiss": "search", "duckdb": "search", "gradio": "demo"}.get(error.name or "")
             if extra is None:
                 raise
-            raise ValueError(f"{error.name} is not installed: pip install 'bdam-reid[{extra}]'") from None
+            raise ValueError(f"{error.name} is not installed: {install_command(extra)}") from None
 
 
 def _quiet() -> None:

@@ -18,7 +18,8 @@ from .redaction import Redactor, secret_values
 from .throttle import Throttle
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-_SDK_LOGGER = logging.getLogger("openai._base_client")  # with OPENAI_LOG=debug it logs whole requests
+_FORMATTER = logging.Formatter()
+_SDK_LOGGERS = ("openai", "httpx", "httpcore")  # with OPENAI_LOG=debug they log whole requests and headers
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class ChatClient:
         base_url = self.base_url or os.environ.get("OPENAI_BASE_URL")
         if base_url:
             address = urlsplit(base_url)
-            if address.username or address.password or address.query:
+            if address.query or address.fragment or "@" in base_url:
                 raise ValueError(
                     f"the server's address must not contain a password or key: set {KEY_VARIABLE} in the environment"
                 )
@@ -137,12 +138,13 @@ class ChatClient:
             raise ValueError(f"{KEY_VARIABLE} contains characters that a key cannot have: set it again")
         proxies = (urlsplit(proxy).password or "" for proxy in getproxies().values())
         self.redact = Redactor([key, *secret_values(self.sampling.extra), *proxies])
-        _SDK_LOGGER.addFilter(self._redact_record)
         self._throttle = Throttle(self.in_flight, self.requests_per_minute, self.tokens_per_minute)
         # The SDK's own retries are off: they ignore the throttle that all requests share.
         self.api = openai.AsyncOpenAI(
             api_key=key or "none", base_url=self.base_url, max_retries=0, timeout=self.timeout
         )
+        for logger in self._loggers():
+            logger.addFilter(self._redact_record)
 
     async def ask(self, messages: list[Message], response_format: dict[str, Any] | None) -> Answer:
         """Requests one answer; see `Backend`."""
@@ -191,7 +193,8 @@ class ChatClient:
 
     async def close(self) -> None:
         """Closes the connections."""
-        _SDK_LOGGER.removeFilter(self._redact_record)
+        for logger in self._loggers():
+            logger.removeFilter(self._redact_record)
         await self.api.close()
 
     def _judge(self, error: Exception) -> tuple[str, float, float]:
@@ -232,9 +235,16 @@ class ChatClient:
         text = " ".join(self.redact(str(body or error.message)).split())
         return text[:300] + (f" [{self.redact(str(code))}]" if code else "")
 
+    def _loggers(self) -> list[logging.Logger]:
+        """Returns the loggers of the SDK: filters of a logger do not apply to those below it."""
+        loggers = logging.root.manager.loggerDict
+        return [logging.getLogger(name) for name in list(loggers) if name.startswith(_SDK_LOGGERS)]
+
     def _redact_record(self, record: logging.LogRecord) -> bool:
-        """Redacts a record of the log."""
+        """Redacts a record of the log, and its traceback."""
         record.msg, record.args = self.redact(record.getMessage()), ()
+        if record.exc_info:
+            record.exc_text, record.exc_info = self.redact(_FORMATTER.formatException(record.exc_info)), None
         return True
 
 

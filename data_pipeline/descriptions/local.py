@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from modeling_bdam.files import default_device
+
 from .client import Answer, RequestFailed, Sampling
 from .prompts import Message
 
@@ -39,7 +41,7 @@ class TransformersBackend:
         if self._processor.tokenizer.pad_token is None:
             self._processor.tokenizer.pad_token = self._processor.tokenizer.eos_token
         loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype="auto")
-        self._model = loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        self._model = loaded.to(device or default_device()).eval()
         self._waiting: list[tuple[list[Message], asyncio.Future[Answer]]] = []
         self._serving: asyncio.Task[None] | None = None
 

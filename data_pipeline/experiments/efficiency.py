@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_bdam import BDAMConfig
+from modeling_bdam.files import default_device
 from modeling_bdam.fusion_bdam import FusionHead
 
 BATCH = 64
@@ -35,7 +36,7 @@ def measure_fusion(name: str, model_fields: Mapping[str, Any], image_size: tuple
         including elementwise operations, `throughput`: images per second in batches of 64, `latency_ms`: of one image,
         `memory_mb`: tensors that the forward pass of a batch saves for the backward pass, `peak_memory_mb`: on CUDA.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(default_device())
     fields = {key: value for key, value in model_fields.items() if not key.endswith(("_config", "_name_or_path"))}
     found = []
     for sequence in SEQUENCES:
@@ -76,8 +77,8 @@ def median_seconds(run: Callable[[], Any], device: torch.device) -> float:
     for repeat in range(1000):
         started = time.perf_counter()
         run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
         if repeat >= 2:
             times.append(time.perf_counter() - started)
         if len(times) >= _MIN_REPEATS and sum(times) >= _MIN_SECONDS:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from modeling_bdam import BDAMModel, BDAMProcessor
+from modeling_bdam.files import default_device
 
 from ..batches.collator import PixelBatcher
 
@@ -38,7 +39,7 @@ class Embedder:
     """
 
     def __init__(self, model: BDAMModel, processor: BDAMProcessor, name: str, device: str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device or default_device())
         self.model = model.eval()
         self.model.to(device=self.device)
         self.processor = processor

@@ -11,7 +11,7 @@ from modeling_bdam.files import did_you_mean
 
 from .filter_process import LOCKED, ROW, FilterProcess
 
-_SHOWN = 200  # characters of a filter in an error message
+_SHOWN = 200  # characters of a filter, or of duckdb's error, in an error message
 
 
 class MetadataTable:
@@ -52,8 +52,7 @@ class MetadataTable:
         try:
             return self._filters.select(where)
         except ValueError as error:
-            shown = where if len(where) <= _SHOWN else f"{where[:_SHOWN]}…"
-            raise ValueError(f"the filter {shown!r}: {self._explain(str(error))}") from None
+            raise ValueError(f"the filter {_cut(where)!r}: {self._explain(str(error))}") from None
 
     def rows(self, numbers: np.ndarray) -> list[dict[str, Any]]:
         """Returns the public columns of the given rows, in their order."""
@@ -85,13 +84,17 @@ class MetadataTable:
         """Shortens an error message of duckdb to one line."""
         unknown = re.search(r'Referenced column "([^"]*)" not found', error)
         if unknown:
-            return self._no_column(unknown[1])
+            return self._no_column(_cut(unknown[1]))
         first = error.strip().splitlines()[0] if error.strip() else "no expression"
-        return re.sub(r"^\w+ Error: ", "", first)
+        return _cut(re.sub(r"^\w+ Error: ", "", first))
 
     def _no_column(self, name: str) -> str:
         columns = ", ".join(self.columns)
         return f"there is no column {name!r}; the columns are {columns}{did_you_mean(name, self.columns)}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def quoted_column(name: str) -> str:

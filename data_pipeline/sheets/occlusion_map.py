@@ -1,6 +1,5 @@
 """Occlusion maps: the image regions that the similarity with the identity and the clothing of a caption depends on."""
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from modeling_bdam import BDAMModel, BDAMProcessor
 
 from .figure_style import figure_style, no_grid, save_figure
 from .retrieval_sheet import spread
+from .sheet_text import font_families_for, wrap_text
 
 MAP_IMAGES = 6
 MAP_GRID = (16, 8)  # masked patches: rows, columns
@@ -76,8 +76,9 @@ def draw_attention(model: BDAMModel, processor: BDAMProcessor, rows: Any, path: 
                 query = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
             maps = occlusion_maps(model, inputs["pixel_values"], query)
             _show(grid[0, column], image, None)
-            title = "\n".join(textwrap.wrap(caption, 24, max_lines=5, placeholder=" …"))
-            grid[0, column].set_title(title, fontsize=6.5, fontweight="normal")
+            title = "\n".join(wrap_text(caption, 24, max_lines=5))
+            style: dict[str, Any] = {"fontfamily": font_families_for(title), "parse_math": False}
+            grid[0, column].set_title(title, fontsize=6.5, fontweight="normal", **style)
             for row, values in enumerate(maps, start=1):
                 _show(grid[row, column], image, values)
         for axes, label in zip(grid[:, 0], ("image", "identity", "clothing"), strict=True):
@@ -88,6 +89,7 @@ def draw_attention(model: BDAMModel, processor: BDAMProcessor, rows: Any, path: 
 def _show(axes: Any, image: Image.Image, values: NDArray | None) -> None:
     """Draws an image, or the image in grey below a colored map."""
     no_grid(axes)
+    axes.set_anchor("W")  # leaves the width of the column to the title
     for side in axes.spines.values():
         side.set_visible(False)
     extent = (0, image.width, image.height, 0)

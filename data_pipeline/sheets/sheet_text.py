@@ -1,16 +1,23 @@
 """Text on sheets in any script: line wrapping, and a font that contains the letters."""
 
+import logging
 import re
 import textwrap
 import unicodedata
+import warnings
 from functools import cache
 from pathlib import Path
 
 from matplotlib import get_data_path
 from matplotlib.font_manager import findSystemFonts, fontManager, get_font
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_FAMILY = "DejaVu Sans"
 DEFAULT_FONT = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+_missing_reported = False
+# matplotlib warns of each letter; `font_families_for` logs one line instead
+warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
 _ODD_STYLE = re.compile(r"bold|black|heavy|medium|light|thin|italic|oblique|condensed|mono|serif|emoji", re.IGNORECASE)
 
 
@@ -41,12 +48,23 @@ def font_families_for(text: str) -> list[str]:
     """Returns the font families for a text: the default of matplotlib, then one for the letters that it lacks."""
     missing = "".join(_visible(text) - _letters(DEFAULT_FONT))
     font = font_for(missing)
+    if lacking := set(missing) - _letters(font):
+        _report_missing(lacking)
     if not missing or font == DEFAULT_FONT:
         return [DEFAULT_FAMILY]
     family = get_font(font).family_name
     if family not in fontManager.get_font_names():
         fontManager.addfont(font)  # not in matplotlib's cached list
     return [DEFAULT_FAMILY, family]
+
+
+def _report_missing(letters: set[str]) -> None:
+    """Logs letters that are in no installed font, once per process."""
+    global _missing_reported
+    if not _missing_reported:
+        _missing_reported = True
+        shown = "".join(sorted(letters)[:10])
+        logger.warning(f"no installed font has the letters {shown}: install one that has, such as Noto Sans CJK")
 
 
 def _visible(text: str) -> set[str]:

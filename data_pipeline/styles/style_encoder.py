@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from modeling_bdam.files import atomic_path
+from modeling_bdam.files import atomic_path, default_device
 
 _TEXTS_PER_FILE = 4096
 _UNUSED = "pooler."  # BERT's pooler of the first token; the mean over tokens does not need it
@@ -62,7 +62,7 @@ class StyleEncoder:
         missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(_UNUSED))
         if missing:
             raise OSError(f"style encoder {name}: {len(missing)} weights are missing, such as {missing[0]}")
-        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, name, cache_dir)
+        return cls(model.to(device or default_device()), tokenizer, name, cache_dir)
 
     def embed(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Embeds texts as unit vectors, float32 [N, D]. Equal texts are embedded once and get equal vectors.

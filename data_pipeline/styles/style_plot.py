@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from ..sheets.figure_style import COLORS, MARKERS, QUIET, figure_style, no_grid, save_figure
+from ..sheets.sheet_text import font_families_for, wrap_text
 from .clustering import Clustering, distinct_rows
 from .styles import StyleBook
 
@@ -110,13 +111,9 @@ def _list_styles(axes: Axes, book: StyleBook, listed: int, height: float) -> Non
         axes.scatter([0.1], [top], s=60, **_look(number), edgecolors=QUIET, linewidths=0.4)
         name = textwrap.shorten(style.name, 70, placeholder=" …")
         share = f"{book.sizes[number] / total:.0%}"
-        axes.text(0.25, top, f"{number + 1}  {_plain(name)}  {share}", fontweight="bold", va="center")
-        lines = textwrap.wrap(style.exemplars[0], _EXEMPLAR_CHARACTERS, max_lines=_EXEMPLAR_LINES, placeholder=" …")
-        axes.text(0.25, top + 0.11, _plain("\n".join(lines)), fontsize=8, va="top", linespacing=1.2)
+        fonts: dict[str, Any] = {"fontfamily": font_families_for(name + style.exemplars[0]), "parse_math": False}
+        axes.text(0.25, top, f"{number + 1}  {name}  {share}", fontweight="bold", va="center", **fonts)
+        text = "\n".join(wrap_text(style.exemplars[0], _EXEMPLAR_CHARACTERS, _EXEMPLAR_LINES))
+        axes.text(0.25, top + 0.11, text, fontsize=8, va="top", linespacing=1.2, **fonts)
     if listed < len(book.styles):
         axes.text(0.25, listed * _ENTRY + 0.1, f"and {len(book.styles) - listed} more", va="center")
-
-
-def _plain(text: str) -> str:
-    """Escapes dollar signs, which matplotlib would read as math text."""
-    return text.replace("$", r"\$")

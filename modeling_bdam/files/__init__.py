@@ -1,4 +1,4 @@
-"""Helpers that every sub-package shares: atomic writes, JSON lines, usable cores, nearest names."""
+"""Helpers that every sub-package shares: atomic writes, JSON lines, cores and device, nearest names, install hints."""
 
 import difflib
 import json
@@ -78,6 +78,25 @@ def usable_cores() -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def default_device() -> str:
+    """Returns the type of the available accelerator, such as cuda or mps, which Trainer uses too, or `"cpu"`."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return "cpu" if accelerator is None else accelerator.type
+
+
+def install_command(extra: str) -> str:
+    """Returns the command that installs an extra of this library: from its checkout if it runs from one, else by name.
+
+    The name is known to pip after an installation from a wheel, although no index has it.
+    """
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / "pyproject.toml").is_file():
+        return f'pip install "bdam-reid[{extra}]"'
+    return f'pip install -e "{"." if checkout == Path.cwd() else checkout}[{extra}]"'
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The hint `; did you mean X?` for an unknown name, or "" where no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)
@@ -87,7 +106,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 __all__ = [
     "atomic_folder",
     "atomic_path",
+    "default_device",
     "did_you_mean",
+    "install_command",
     "usable_cores",
     "write_json",
     "write_json_lines",

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..files import install_command
+
 if TYPE_CHECKING:
     from ..modeling_bdam import BDAMModel
 
@@ -52,7 +54,7 @@ def add_lora(tower: PreTrainedModel, rank: int, alpha: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise ValueError('LoRA needs peft: pip install "bdam-reid[lora]"') from None
+        raise ValueError(f"LoRA needs peft: {install_command('lora')}") from None
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear"), tower, _ADAPTER)
 
 

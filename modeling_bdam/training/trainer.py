@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -642,7 +643,11 @@ class BDAMTrainer(Trainer):
             for path in Path(checkpoint_folder).glob("*.py"):
                 shutil.copy(path, self.args.output_dir)
         self.create_model_card()
-        super()._push_from_checkpoint(checkpoint_folder)
+        # `Trainer` pickles the arguments into the folder that it pushes, without files that begin with an underscore
+        pickled = f"_{TRAINING_ARGS_NAME}"
+        with patch("transformers.trainer.TRAINING_ARGS_NAME", pickled):
+            super()._push_from_checkpoint(checkpoint_folder)
+        Path(self.args.output_dir, pickled).unlink(missing_ok=True)
 
 
 def _adam_arguments(args: BDAMTrainingArguments) -> dict[str, Any]:

@@ -262,3 +262,11 @@ def test_command_evaluates_a_model_of_the_hub(client: Client, pushed: Path) -> N
     found, expected = (json.loads((path / "eval_results.json").read_text()) for path in (folder, pushed))
     assert found == expected
     assert "Not part of the run that wrote this card" in (folder / "README.md").read_text()
+
+
+def test_no_push_contains_the_pickled_arguments(client: Client, pushed: Path) -> None:
+    pushes = client.hub.repositories["model", "me/tiny"].commits.values()
+    files = {name for files in pushes for name in files}
+    assert "training_args.json" in files
+    assert not [name for name in files if "training_args.bin" in name]
+    assert not (pushed / "_training_args.bin").exists()

@@ -1,5 +1,6 @@
 """Tests of the model: each ablation trains, queries see no image, missing inputs, padding, precision, compilation."""
 
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import AutoModel
 
-from modeling_bdam import BDAMModel, towers_bdam
+from modeling_bdam import BDAMConfig, BDAMModel, towers_bdam
 from modeling_bdam.losses_bdam import gate_regularization
 
 TRANSFORMER_TOWERS = ["vit", "clip", "siglip", "dinov2"]
@@ -317,3 +319,44 @@ def test_loss_without_masks_assumes_no_padding(model: BDAMModel, batch: dict[str
     ones = {name: torch.ones_like(value) for name, value in batch.items() if name.endswith("attention_mask")}
     expected = model(**{**batch, **ones}, return_loss=True).loss
     torch.testing.assert_close(model(**unmasked, return_loss=True).loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("attn_implementaton", "; did you mean `attn_implementation`?"),
+        ("clothing_weigth", "; did you mean `clothing_weight`?"),
+        ("devicemap", "; did you mean `device_map`?"),
+        ("zzz", ""),
+    ],
+)
+def test_unknown_argument_of_loading_names_the_nearest(checkpoint: Path, argument: str, hint: str) -> None:
+    message = re.escape(f"BDAMModel.from_pretrained has no argument `{argument}`{hint}")
+    for loaded in (BDAMModel, AutoModel):
+        with pytest.raises(TypeError, match=f"^{message}$"):
+            loaded.from_pretrained(checkpoint, **{argument: "cpu"})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        *(
+            (name, "no such folder, and not of the form owner/name of the Hub")
+            for name in ("no", "./no", "/no/x", "a/b/c")
+        ),
+        ("empty", "no model, since it has no config.json; give the folder of a saved model"),
+        ("list", "its config.json is of the model type `None`, but `bdam` is needed"),
+        ("bert", "its config.json is of the model type `bert`, but `bdam` is needed"),
+    ],
+)
+def test_folder_that_is_no_model_is_named(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, content in {"empty": None, "list": "[1]", "bert": '{"model_type": "bert"}'}.items():
+        Path(folder).mkdir()
+        if content is not None:
+            Path(folder, "config.json").write_text(content)
+    for loaded in (BDAMModel, BDAMConfig):
+        with pytest.raises((OSError, ValueError), match=f"^{re.escape(f'{name}: {message}')}$"):
+            loaded.from_pretrained(name)

@@ -1,6 +1,7 @@
 """Tests that a saved folder contains its code: it loads without this package and computes the same bits."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,19 @@ def test_installed_package_needs_no_trust(encode: Any, expected: dict[str, Tenso
 def test_remote_code_needs_trust(encode: Any) -> None:
     with pytest.raises(AssertionError, match="trust_remote_code=True"):
         encode(package=False, trust=False)
+
+
+@pytest.mark.slow
+def test_remote_code_loads_from_relative_paths_and_dots(checkpoint: Path, run_python: Any) -> None:
+    program = """
+import os
+from transformers import AutoModel, AutoProcessor
+for folder, names in ((".", ["v1.0", "./v1.0/"]), ("v1.0", [".", "../v1.0", "../v1.0/../x.y"])):
+    os.chdir(folder)
+    for name in names:
+        for loaded in (AutoModel, AutoProcessor):
+            print(type(loaded.from_pretrained(name, trust_remote_code=True)).__name__)
+"""
+    for name in ("v1.0", "x.y"):
+        shutil.copytree(checkpoint, checkpoint.parent / name)
+    assert run_python(program, package=False).split() == ["BDAMModel", "BDAMProcessor"] * 5

@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModel, CLIPConfig, CLIPModel, PreTrainedModel, SiglipConfig, SiglipModel
+from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel, PreTrainedModel, SiglipConfig, SiglipModel
 
-from modeling_bdam import BDAMModel
+from modeling_bdam import BDAMConfig, BDAMModel
 
 TRANSFORMER_TOWERS = ["vit", "clip", "siglip", "dinov2"]
 EACH_TRANSFORMER_TOWER = pytest.mark.parametrize("towers", TRANSFORMER_TOWERS)
@@ -90,9 +90,10 @@ def test_model_of_both_modalities_provides_both_towers(
 
 
 def test_unknown_field_with_pretrained_towers_is_refused(tmp_path: Path, tiny_config: Any) -> None:
-    AutoModel.from_config(tiny_config().vision_config).save_pretrained(tmp_path)
+    for half in ("vision_config", "text_config"):
+        AutoModel.from_config(getattr(tiny_config(), half)).save_pretrained(tmp_path / half)
     with pytest.raises(ValueError, match="did you mean `hidden_size`"):
-        BDAMModel.from_vision_text_pretrained(str(tmp_path), str(tmp_path), hiden_size=32)
+        BDAMModel.from_vision_text_pretrained(f"{tmp_path}/vision_config", f"{tmp_path}/text_config", hiden_size=32)
 
 
 def test_feature_map_becomes_normalized_tokens(tiny_config: Any, make_batch: Any) -> None:
@@ -205,3 +206,51 @@ def test_too_long_text_is_refused(towers: str, text: str, tiny_config: Any) -> N
     model(**{f"{text}input_ids": torch.full((1, 24), 5)})
     with pytest.raises(ValueError, match=r"^texts are 25 tokens long, but the text tower takes 24: truncate .*$"):
         model(**{f"{text}input_ids": torch.full((1, 25), 5)})
+
+
+@pytest.mark.parametrize(
+    ("half", "kind", "message"),
+    [
+        ("text_config", "vit", "`vit` takes pixel_values, but this tower gets only input_ids: use another model type"),
+        ("vision_config", "bert", "`bert` takes input_ids, but this tower gets only pixel_values: use another"),
+        ("text_config", "t5", "`t5` is an encoder-decoder: a tower is an encoder, such as `vit` or `bert`"),
+        ("text_config", "bart", "`bart` is an encoder-decoder"),
+        ("text_config", "wav2vec2", "`wav2vec2` takes input_values"),
+        ("text_config", "vilt", "`vilt` takes pixel_values, but this tower gets only input_ids"),
+        ("vision_config", "siglip2_vision_model", "`siglip2_vision_model` takes pixel_attention_mask, spatial_shapes"),
+        ("vision_config", "clip", "`clip` is a model of images and texts: use its tower, `clip_vision_model`"),
+        ("vision_config", "blip_vision_model", "`blip_vision_model` has no class in AutoModel: use another tower"),
+        ("vision_config", "efficientnet", "`efficientnet` has no `hidden_size`, the width of its tokens"),
+    ],
+)
+def test_model_that_cannot_be_the_tower_is_refused(half: str, kind: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{half}: {message}"):
+        BDAMModel(BDAMConfig.from_dict({half: {"model_type": kind}}))
+
+
+def test_pretrained_model_that_cannot_be_the_tower_is_refused(tmp_path: Path, tiny_config: Any) -> None:
+    (tmp_path / "empty").mkdir()
+    source = BDAMModel(tiny_config())
+    source.save_pretrained(tmp_path / "bdam")
+    source.vision_model.save_pretrained(tmp_path / "vit")
+    source.text_model.save_pretrained(tmp_path / "other")
+    config = AutoConfig.from_pretrained(tmp_path / "vit")
+    config.save_pretrained(tmp_path / "other")  # the weights are of a text tower
+    for name, message in {
+        "none": "the tower .*none cannot be read: ",
+        "empty": "the tower .*empty cannot be read: ",
+        "bdam": ".*bdam is a whole BDAM model: use BDAMModel.from_pretrained",
+        "other": r".*other lacks \d+ weights of `vit`: use another tower",
+    }.items():
+        with pytest.raises((OSError, ValueError), match=f"^vision_config: {message}.*$") as raised:
+            BDAMModel.from_vision_text_pretrained(str(tmp_path / name), str(tmp_path / "other"))
+        assert "\n" not in str(raised.value)
+
+
+def test_new_grid_tower_is_initialized_like_clip(tiny_config: Any) -> None:
+    def deviations(size: Any) -> list[float]:
+        fields = {"model_type": "clip_vision_model", "image_size": size}
+        weights = BDAMModel(tiny_config("clip", vision_config=fields)).vision_model.named_parameters()
+        return [weight.std().item() for name, weight in weights if name.endswith("proj.weight")]
+
+    assert deviations([48, 16]) == pytest.approx(deviations(32), rel=0.2)

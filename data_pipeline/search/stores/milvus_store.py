@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from modeling_bdam.files import install_command
+
 from .store import IndexType
 
 _INDEXES: dict[IndexType, dict[str, Any]] = {
@@ -134,7 +136,7 @@ def _connect(address: str) -> Any:
         from pymilvus import MilvusClient
         from pymilvus.exceptions import MilvusException
     except ImportError:
-        raise ValueError("a store in Milvus needs pymilvus: pip install 'bdam-reid[milvus]'") from None
+        raise ValueError(f"a store in Milvus needs pymilvus: {install_command('milvus')}") from None
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback for each exception
     try:
         return MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10)

@@ -105,6 +105,20 @@ def test_client_redacts_secrets_of_requests_and_proxies(
     assert "inner.pass-1" not in caplog.text and "Request options: {'extra': '[key]'}" in caplog.text
 
 
+def test_client_redacts_each_logger_and_traceback_of_the_sdk(caplog: pytest.LogCaptureFixture) -> None:
+    client = ChatClient("m", NOWHERE)
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(("openai", "httpx", "httpcore"))]
+    assert {"openai", "openai._base_client", "openai._legacy_response", "httpx2"} <= set(names)
+    for name in names:
+        try:
+            raise ValueError(KEY)
+        except ValueError:
+            logging.getLogger(name).critical("headers %s", {"x": KEY}, exc_info=True)
+    assert KEY not in caplog.text and caplog.text.count("ValueError: [key]") == len(names)
+    asyncio.run(client.close())
+    assert not any(client._redact_record in logging.getLogger(name).filters for name in names)
+
+
 @pytest.mark.parametrize("key", ["sk-tes\nt-1234", "“sk-test-1234”"])
 def test_client_rejects_an_invalid_key_without_printing_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
@@ -124,6 +138,8 @@ def test_read_rejects_other_json(completion: object) -> None:
     [
         ("localhost:8000", "must be like http://localhost:8000/v1, got 'localhost:8000'"),
         (f"http://user:{KEY}@host/v1", "must not contain a password or key: set OPENAI_API_KEY"),
+        (f"user:{KEY}@host/v1", "must not contain a password or key: set OPENAI_API_KEY"),
+        (f"http://host/v1#{KEY}", "must not contain a password or key: set OPENAI_API_KEY"),
         (f"http://host/v1?key={KEY}", "must not contain a password or key: set OPENAI_API_KEY"),
     ],
 )

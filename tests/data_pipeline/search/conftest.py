@@ -186,7 +186,7 @@ def serve(index: Path, photos: Path, folder: Path, *options: str) -> Iterator[Se
 @pytest.fixture(scope="session")
 def demo(drawn_photos: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedDemo]:
     """A demo of the photos, with one malicious file name; at the end, all uploads must be deleted."""
-    pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'bdam-reid[demo]'")
+    pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[demo]'")
     folder = tmp_path_factory.mktemp("demo")
     photos = Path(shutil.copytree(drawn_photos, folder / "photos"))
     shutil.copy(next(photos.rglob("*.jpg")), photos / "${window.hit=1}<img src=x onerror='window.hit=1'>{{7*7}}.jpg")

@@ -66,6 +66,9 @@ def test_select_returns_matching_rows(table: MetadataTable, where: str, rows: li
         ("(select count(*) from read_csv('/etc/passwd')) > 0", "disabled"),
         ("(select content from read_text('/etc/passwd')) like '%root%'", "disabled"),
         ("path in (select * from '/etc/passwd')", "the filter"),
+        ("(select count(*) from glob('/*')) > 0", "disabled"),
+        ("getenv('HOME') is null", "getenv does not exist"),
+        ("true; COPY gallery TO '/tmp/gallery.csv'", "is not an expression list"),
         ("max(camera) = 3", "aggregate"),
     ],
 )
@@ -89,6 +92,13 @@ def test_select_refuses_sql_injection_in_one_line(table: MetadataTable, where: s
         ("length(repeat(path, 200000000)) > 0", "it needs more than 64 MiB of memory"),
         ("(select list(a.range) from range(100000000) a) is null", "it needs more than 64 MiB of memory"),
         ("(" * 100_000 + "1" + ")" * 100_000, "(…': "),
+        ("x" * 100_000, "xxx…"),
+        (
+            "exists(with recursive t as (select 1 x union all select x + 1 from t) select 1 from t where x < 0)",
+            "it took longer than 0.3",
+        ),
+        ("levenshtein(repeat('a', 100000), repeat('b', 100000)) > 0", "it took longer than 0.3"),
+        ("length((select string_agg(repeat(path, 10000000), '') from gallery)) > 0", "it needs more than 64 MiB"),
     ],
 )
 def test_select_limits_time_and_memory_of_a_filter(monkeypatch: pytest.MonkeyPatch, where: str, message: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'bdam-reid[demo]'")
+pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[demo]'")
 selenium = pytest.importorskip("selenium", reason="driving a browser needs selenium: pip install selenium")
 
 from selenium import webdriver  # noqa: E402

@@ -15,7 +15,7 @@ from PIL import Image
 from data_pipeline.search import PersonGallery
 from data_pipeline.search.embedder import Embedder
 
-gr = pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'bdam-reid[demo]'")
+gr = pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[demo]'")
 
 from data_pipeline.search.demo.filters import expression, menus, time_column  # noqa: E402
 from data_pipeline.search.demo.page import SearchPage, Session  # noqa: E402

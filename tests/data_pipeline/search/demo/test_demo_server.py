@@ -15,7 +15,7 @@ from data_pipeline.commands.main import app
 from data_pipeline.search import PersonGallery
 from data_pipeline.search.embedder import Embedder
 
-pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'bdam-reid[demo]'")
+pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[demo]'")
 
 import httpx  # comes with gradio
 
