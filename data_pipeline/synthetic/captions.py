@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import vocabulary
-from .people import NEIGHBORS, Outfit, PersonTraits, Shot
+from .people import NEIGHBORS, SIMILAR_TRAITS, Outfit, PersonTraits, Shot
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,10 @@ class _Style:
 
 
 def write_caption(style: str, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> str:
-    """Writes one caption in one of `CAPTION_STYLES`; about one color in 25 is replaced by a similar one."""
+    """Writes one caption in one of `CAPTION_STYLES`; one color or trait in 25 is replaced by a similar one."""
     annotator = CAPTION_STYLES[style]
-    return annotator.write(_choose_facts(annotator, traits, _misread(outfit, rng), shot, rng), rng)
+    outfit, traits = _misread(outfit, rng), _misjudged(traits, rng)
+    return annotator.write(_choose_facts(annotator, traits, outfit, shot, rng), rng)
 
 
 def write_identity_description(traits: PersonTraits, template_rng: random.Random, rng: random.Random) -> str:
@@ -139,6 +140,18 @@ def _misread(outfit: Outfit, rng: random.Random) -> Outfit:
     return replace(outfit, **{color: read(getattr(outfit, color)) for color in colors})
 
 
+def _misjudged(traits: PersonTraits, rng: random.Random) -> PersonTraits:
+    """Replaces each trait by a similar one with probability 0.04."""
+    values = {name: getattr(traits, name) for name in SIMILAR_TRAITS}
+    return replace(
+        traits,
+        **{
+            name: rng.choice(SIMILAR_TRAITS[name][value]) if rng.random() < 0.04 else value
+            for name, value in values.items()
+        },
+    )
+
+
 def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> _Facts:
     def said(chance: float) -> bool:
         return rng.random() < chance
@@ -152,8 +165,8 @@ def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Sho
         return _phrase(color, pattern, word(vocabulary.GARMENT_WORDS[kind]), accent)
 
     hair = None
-    # A hat hides short hair
-    if said(style.hair if outfit.hat is None or traits.hair_length in ("medium", "long") else 0.2 * style.hair):
+    shows_hair = outfit.hat is None or traits.hair_length in ("medium", "long")
+    if said(style.hair) and shows_hair:
         length, color = (
             word(vocabulary.HAIR_WORDS[traits.hair_length]),
             word(vocabulary.HAIR_COLOR_WORDS[traits.hair_color]),
@@ -170,7 +183,7 @@ def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Sho
         age=word(vocabulary.AGE_WORDS[traits.age]) if said(style.age) else None,
         build=word(vocabulary.BUILD_WORDS[traits.build]) if said(style.build) and traits.build != "average" else None,
         height=word(vocabulary.HEIGHT_WORDS[traits.height])
-        if said(style.height) and traits.height != "average"
+        if said(style.height) and traits.height != "average" and not shot.cuts_feet
         else None,
         skin=f"{word(vocabulary.SKIN_WORDS[traits.skin_tone])} skin" if said(style.skin) else None,
         hair=hair,

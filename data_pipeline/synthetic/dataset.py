@@ -14,6 +14,9 @@ from .captions import CAPTION_STYLES, write_caption, write_clothing_description,
 from .drawing import draw_photo
 from .people import NUM_OUTFITS, SYNTHETIC_SEED, describe_person, describe_shot
 
+TRAIN_PEOPLE_BEFORE_TEST = 1000
+FIRST_ADDITIONAL_PERSON = 100_000
+
 
 def load_synthetic(
     num_train_people: int = 500,
@@ -29,8 +32,9 @@ def load_synthetic(
     """Draws the synthetic pedestrians, or loads them from the cache.
 
     Every person has two outfits and `images_per_outfit` images in each. Rows are sorted by person, outfit, image.
-    Person numbers are consecutive over the splits, so the identities are disjoint; with the same seed, a number is the
-    same person in every call.
+    The identities are disjoint; with the same seed, a number is the same person in every call. The first 1000
+    training people are numbered before those of the other splits and all others far after them, so that a larger
+    training split leaves the test split unchanged.
 
     Args:
         image_size: height and width in pixels, as in transformers.
@@ -52,25 +56,32 @@ def load_synthetic(
     if height < 32 or width < 16:
         raise ValueError(f"load_synthetic: image_size (height, width) must be at least (32, 16), got {image_size}")
 
-    splits = DatasetDict()
+    numbers: dict[str, list[int]] = {}
     first = 0
     for name, count in counts.items():
+        count = min(count, TRAIN_PEOPLE_BEFORE_TEST) if name == "train" else count
+        numbers[name] = list(range(first, first + count))
+        first += count
+    additional = num_train_people - len(numbers["train"])
+    numbers["train"] += range(FIRST_ADDITIONAL_PERSON, FIRST_ADDITIONAL_PERSON + additional)
+
+    splits = DatasetDict()
+    for name, people in numbers.items():
         splits[name] = Dataset.from_generator(
             _rows,
             features=PERSON_FEATURES,
             cache_dir=cache_dir,
             gen_kwargs={
-                "person_ids": list(range(first, first + count)),  # num_proc divides a list
+                "person_ids": people,  # num_proc divides a list
                 "images_per_outfit": images_per_outfit,
                 "captions_per_image": captions_per_image,
                 "image_size": (height, width),
                 "seed": seed,
                 "recipe": _recipe(),
             },
-            num_proc=None if num_proc is None else min(num_proc, count),
+            num_proc=None if num_proc is None else min(num_proc, len(people)),
             split=NamedSplit(name),
         )
-        first += count
     return splits
 
 

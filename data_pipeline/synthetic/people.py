@@ -101,9 +101,14 @@ class Shot:
     resolution: float
 
     @property
+    def cuts_feet(self) -> bool:
+        """Whether the frame cuts off the feet."""
+        return self.feet >= 1.02
+
+    @property
     def shows_shoes(self) -> bool:
         """Whether the feet are in the frame and not occluded."""
-        return self.feet < 1.02 and self.occluder not in ("car", "bush")
+        return not self.cuts_feet and self.occluder not in ("car", "bush")
 
 
 def describe_person(seed: int, person_id: int) -> Person:
@@ -209,3 +214,26 @@ NEIGHBORS: dict[str, tuple[str, ...]] = {
     "purple": ("pink", "navy"),
 }
 """The colors that are easily confused in poor light."""
+
+
+def _adjacent(values: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Returns the values before and after each value of a scale."""
+    return {value: values[max(0, i - 1) : i] + values[i + 1 : i + 2] for i, value in enumerate(values)}
+
+
+SIMILAR_TRAITS: dict[str, dict[str, tuple[str, ...]]] = {
+    "gender": _adjacent(GENDERS),
+    "age": _adjacent(AGES),
+    "build": _adjacent(BUILDS),
+    "height": _adjacent(HEIGHTS),
+    "skin_tone": _adjacent(SKIN_TONES),
+    "hair_length": _adjacent(HAIR_LENGTHS),
+    "hair_color": {
+        "black": ("brown",),
+        "brown": ("black", "red"),
+        "blond": ("grey", "red"),
+        "red": ("brown", "blond"),
+        "grey": ("blond",),
+    },
+}
+"""The values of each trait that are easily confused."""

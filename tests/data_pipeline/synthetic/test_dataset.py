@@ -70,6 +70,14 @@ def test_load_synthetic_more_rows_keep_the_others(splits: DatasetDict, tmp_path:
     assert kept["clothing_description"][:] == splits["train"]["clothing_description"][:]
 
 
+def test_load_synthetic_additional_people_keep_the_test_split(tmp_path: Path) -> None:
+    with mock.patch.object(synthetic, "TRAIN_PEOPLE_BEFORE_TEST", 3):
+        few, more = (load_synthetic(count, 1, 2, cache_dir=str(tmp_path / str(count))) for count in (3, 5))
+    people = {name: sorted(set(split["person_id"])) for name, split in more.items()}
+    assert people == {"train": [0, 1, 2, 100_000, 100_001], "validation": [3], "test": [4, 5]}
+    assert _bytes(more["test"]) == _bytes(few["test"])
+
+
 def test_load_synthetic_redraws_only_after_a_code_change(cache_dir: str, splits: DatasetDict) -> None:
     with mock.patch.object(synthetic, "synthetic_row", side_effect=AssertionError("drawn again")):
         load_synthetic(30, 4, 8, cache_dir=cache_dir)
@@ -121,6 +129,33 @@ def test_clothing_description_names_the_upper_garment(splits: DatasetDict) -> No
         outfit = describe_person(0, row["person_id"]).outfits[row["outfit_id"] % NUM_OUTFITS]
         assert outfit.upper_type in row["clothing_description"].lower()
         assert outfit.upper_color in row["clothing_description"].lower()
+
+
+def test_captions_omit_hidden_hair_and_height() -> None:
+    hidden = {"hair": 0, "height": 0}
+    for person_id in range(150):
+        person, shot = describe_person(0, person_id), describe_shot(0, person_id, 0, 0)
+        text = " ".join(synthetic_row(0, person_id, 0, 0, 8, (32, 16))["captions"])
+        if person.outfits[0].hat and person.traits.hair_length in ("shaved", "short"):
+            hidden["hair"] += 1
+            # One length in 25 is misjudged, and a longer one would be visible
+            assert not re.search(r"(shaved|bald|buzz-cut|short[\w ]*) hair", text), text
+        if shot.feet > 1.02:
+            hidden["height"] += 1
+            assert not re.search(r"\btall\b|average-height", text), text
+    assert min(hidden.values()) > 5
+
+
+def test_captions_misjudge_traits_as_often_as_colors() -> None:
+    wrong = total = 0
+    for person_id in range(400):
+        traits = describe_person(0, person_id).traits
+        for caption in synthetic_row(0, person_id, 0, 0, 8, (32, 16))["captions"]:
+            found = re.search(r"\b(slim|thin|slender|heavy-set|stocky|overweight)\b", caption)
+            if found is not None:
+                total += 1
+                wrong += ("slim" if found[0] in ("slim", "thin", "slender") else "heavy") != traits.build
+    assert 0.01 < wrong / total < 0.07
 
 
 def test_texts_omit_hidden_shoes() -> None:
