@@ -23,6 +23,7 @@ from data_pipeline import UnreadableImageError, describe_person, with_image_file
 from data_pipeline.sheets.retrieval_sheet import draw_retrieval
 from data_pipeline.training import (
     card_data,
+    chooses_beta,
     load_splits,
     new_trainer,
     test_splits,
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     metrics: dict[str, Any] = {}
     try:
         if args.do_train:
-            metrics |= train_and_save(trainer, checkpoint)
+            metrics |= train_and_save(trainer, checkpoint, chooses_beta(model_args, args))
         if args.do_eval:
             metrics |= evaluate(trainer, model_args, data_args, splits)
     except (TrainingStoppedError, UnreadableImageError) as error:

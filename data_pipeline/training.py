@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerFast, set_seed
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
@@ -31,6 +31,7 @@ from .images import with_image_files
 from .schema import PERSON_FEATURES
 
 logger = logging.get_logger(__name__)
+TIMED_STEPS = 20  # of the plain dual encoder, for `--compare_by time`
 
 
 def load_splits(data_args: DataArguments, args: BDAMTrainingArguments) -> DatasetDict:
@@ -83,6 +84,8 @@ def _load_all(data_args: DataArguments, prefix: str) -> dict[str, DatasetDict]:
             **{option: values[number] for option, values in options.items()},
             val_people=data_args.val_people,
             skip_unreadable=data_args.skip_unreadable,
+            exclude=data_args.exclude,
+            follow_links=data_args.follow_links,
             cache_dir=data_args.cache_dir,
             synthetic=synthetic_size(data_args),
         )
@@ -186,7 +189,9 @@ def new_trainer(
     return BDAMTrainer(
         model=model,
         args=args,
-        data_collator=TrainCollator(processor, augmentation),
+        data_collator=TrainCollator(
+            processor, augmentation, one_text=args.objective != "decoupled" and data_args.plain_texts == "all"
+        ),
         retrieval_collator=RetrievalCollator(processor),
         train_dataset=with_image_files(splits["train"]) if args.do_train else None,
         eval_dataset=with_image_files(splits["validation"]) if args.do_train else None,
@@ -194,9 +199,20 @@ def new_trainer(
     )
 
 
-def train_and_save(trainer: BDAMTrainer, checkpoint: str | None) -> dict[str, float]:
-    """Trains, saves the best checkpoint by the validation metric, and returns the training metrics."""
+def chooses_beta(model_args: ModelArguments, args: BDAMTrainingArguments) -> bool:
+    """Returns whether β is chosen on the validation split: not if the command line sets it, and not for a baseline."""
+    is_set = "clothing_weight" in (model_args.config_overrides or "")
+    return model_args.choose_clothing_weight and not is_set and args.objective == "decoupled"
+
+
+def train_and_save(trainer: BDAMTrainer, checkpoint: str | None, choose_beta: bool = False) -> dict[str, float]:
+    """Trains, saves the best checkpoint by the validation metric, and returns the training metrics.
+
+    With `choose_beta`, β is chosen on the validation split and saved in the config.
+    """
     result = trainer.train(resume_from_checkpoint=checkpoint)
+    if choose_beta:
+        trainer.choose_clothing_weight()
     trainer.save_model()
     trainer.save_metrics("train", result.metrics, combined=False)
     trainer.save_state()
@@ -206,7 +222,10 @@ def train_and_save(trainer: BDAMTrainer, checkpoint: str | None) -> dict[str, fl
 def train_plain(
     trainer: BDAMTrainer, model_args: ModelArguments, data_args: DataArguments, splits: DatasetDict
 ) -> BDAMTrainer:
-    """Trains the baseline of a model, a plain dual encoder: same towers and steps, but only InfoNCE on captions.
+    """Trains the baseline of a model, a plain dual encoder: same towers and texts, but only InfoNCE.
+
+    With `--compare_by time`, its number of steps is the time of the model's training over the time of a plain step,
+    which a few steps measure.
 
     Args:
         trainer: the trainer of the model; its arguments are copied, with the output folder `plain` inside its own.
@@ -218,8 +237,38 @@ def train_plain(
     args = copy.deepcopy(trainer.args)
     args.do_train, args.objective, args.images_per_person, args.gradnorm = True, "plain", 1, False
     args.output_dir, args.push_to_hub = str(Path(args.output_dir) / "plain"), False
+    checkpoint = find_checkpoint(args)
+    if model_args.compare_by == "time":
+        probe = copy.deepcopy(args)
+        probe.max_steps, probe.eval_strategy, probe.save_strategy = TIMED_STEPS, IntervalStrategy.NO, SaveStrategy.NO
+        probe.load_best_model_at_end, probe.logging_steps = False, 2
+        timed = plain_trainer(trainer, probe, model_args, data_args, splits)
+        timed.train()
+        _set_steps(args, trainer.state.max_steps, trainer.seconds_per_step() / timed.seconds_per_step())
+    plain = plain_trainer(trainer, args, model_args, data_args, splits)
+    train_and_save(plain, checkpoint)
+    return plain
 
-    # Model: the same towers without decoupling and fusion
+
+def _set_steps(args: BDAMTrainingArguments, steps: int, ratio: float) -> None:
+    """Sets the number of steps to `steps * ratio`, with as many evaluations and checkpoints as before."""
+    args.max_steps = round(steps * ratio)
+    for kind in ("eval", "save"):
+        every = getattr(args, f"{kind}_steps")
+        if getattr(args, f"{kind}_strategy") == "steps" and every:
+            count = max(1, round(1 / every if every < 1 else steps / every))
+            args.max_steps -= args.max_steps % count
+            setattr(args, f"{kind}_steps", args.max_steps // count)
+
+
+def plain_trainer(
+    trainer: BDAMTrainer,
+    args: BDAMTrainingArguments,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    splits: DatasetDict,
+) -> BDAMTrainer:
+    """Returns the trainer of a new model with the same towers, without decoupling and fusion."""
     config = trainer.accelerator.unwrap_model(trainer.model).config
     left_out = {"use_bdam": False, "use_fusion": False, "fusion_sequence": "global", "clothing_weight": 0.0}
     fields = config.to_dict() | left_out
@@ -233,9 +282,7 @@ def train_plain(
     model.set_attn_implementation(config._attn_implementation)
     processor = trainer.processing_class
     assert isinstance(processor, BDAMProcessor)
-    plain = new_trainer(model, args, processor, data_args, splits)
-    train_and_save(plain, find_checkpoint(args))
-    return plain
+    return new_trainer(model, args, processor, data_args, splits)
 
 
 def card_data(

@@ -49,6 +49,8 @@ class BDAMConfig(PreTrainedConfig):
         use_bdam: False for table 1's baseline: two linear heads on the mean token.
         num_bdam_layers: N, self-attention layers per branch (paper, section 3.2); "shallow" in table 1 has 3.
         num_bdam_heads: attention heads of BDAM.
+        num_bdam_parts: P, learned queries that pool the tokens of the tower before BDAM's layers, so that these cost P
+            instead of L tokens; 0 for all tokens (the paper).
         bdam_cross_attention: bidirectional cross-attention between the branches.
         bdam_gate: the gate g; without it neither branch is weighted.
         mlp_ratio: width of the feed-forward in BDAM's layers as a multiple of D; 0 for layers without feed-forward.
@@ -60,6 +62,8 @@ class BDAMConfig(PreTrainedConfig):
         fusion_alignment: alignment MLPs; without them, one linear layer each.
         fusion_gate: softmax gate over the two modalities; without it each has weight 1/2.
         fusion_mamba: False for no state-space layers.
+        fusion_norm: an RMSNorm before each state-space layer; without it (the paper), an output grows with the fourth
+            power of its input.
         fusion_sequence: `"global"` fuses one vector per modality (the paper), `"token"` all tokens of both.
         mamba_state_size: state dimension of a state-space layer.
         mamba_conv_size: kernel size of its causal convolution.
@@ -68,6 +72,10 @@ class BDAMConfig(PreTrainedConfig):
             paper, or `"identity"` through gradient reversal, as its text argues.
         decouple_on: the pair that eq. 2 decorrelates: `"features"`, f_id and f_clo, as printed, or `"embeddings"`, the
             identity and clothing embeddings that retrieval compares.
+        decouple_gradient: the half of an image that the gradient of eq. 2 reaches: `"identity"`, since the clothing
+            half may know the identity, or `"both"`, as in the paper.
+        decouple_estimator: of HSIC in eq. 2, `"unbiased"`, or `"biased"` as printed; see `hsic`.
+        info_weights: weights of contrastive terms that differ from `objective_bdam.INFO_WEIGHTS`.
         clothing_weight: β of the score `s_id + β s_clo` in `logits_per_text`; a search may override it.
         logit_scale_init_value: logarithm of the initial 1/τ.
         initializer_range: standard deviation of new weights.
@@ -94,6 +102,7 @@ class BDAMConfig(PreTrainedConfig):
     use_bdam: bool = True
     num_bdam_layers: int = 6
     num_bdam_heads: int = 12
+    num_bdam_parts: int = 0
     bdam_cross_attention: bool = True
     bdam_gate: bool = True
     mlp_ratio: float | int = 0.0
@@ -105,6 +114,7 @@ class BDAMConfig(PreTrainedConfig):
     fusion_gate: bool = True
     fusion_mamba: bool = True
     fusion_block: Literal["mamba", "transformer", "attention", "mlp"] = "mamba"
+    fusion_norm: bool = True
     fusion_sequence: Literal["global", "token"] = "global"
     mamba_state_size: int = 16
     mamba_conv_size: int = 4
@@ -112,6 +122,9 @@ class BDAMConfig(PreTrainedConfig):
 
     adversarial_on: Literal["clothing", "identity"] = "identity"
     decouple_on: Literal["features", "embeddings"] = "embeddings"
+    decouple_gradient: Literal["identity", "both"] = "identity"
+    decouple_estimator: Literal["unbiased", "biased"] = "unbiased"
+    info_weights: dict[str, float | int] | None = None
     clothing_weight: float | int = 1.0
     logit_scale_init_value: float | int = 2.6592
     initializer_range: float | int = 0.02

@@ -1,10 +1,12 @@
 """The Bidirectional Decoupling Alignment Module (paper, section 3.2)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import eager_attention_forward
@@ -69,12 +71,57 @@ class BDAMLayer(GradientCheckpointingLayer):
         return hidden_states
 
 
-class BDAMBranch(nn.Module):
-    """One branch: a linear projection of the tower's tokens, N self-attention layers, then cross-attention."""
+class PartPooling(nn.Module):
+    """Pools the tower's tokens into P part tokens by attention of learned queries.
+
+    Each query begins as a soft horizontal stripe, as the parts of PCB (Sun et al., "Beyond Part Models", ECCV 2018): a
+    Gaussian over the raster position of a token with learned center and width, added to the attention logits.
+    """
 
     def __init__(self, config: BDAMConfig) -> None:
         super().__init__()
-        self.projection = nn.Linear(config.hidden_size, config.hidden_size)
+        width, parts = config.hidden_size, config.num_bdam_parts
+        self.heads = config.num_bdam_heads
+        self.queries = nn.Embedding(parts, width)
+        self.center = nn.Parameter(torch.empty(parts))
+        self.log_width = nn.Parameter(torch.empty(parts))
+        self.init_weights()
+        self.norm = nn.LayerNorm(width)
+        self.k_proj, self.v_proj = nn.Linear(width, width), nn.Linear(width, width)
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Initializes the stripes, for a model's `_init_weights`."""
+        parts = len(self.center)
+        init.copy_(self.center, (torch.arange(parts, device=self.center.device) + 0.5) / parts)
+        init.constant_(self.log_width, -math.log(parts))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps tokens [B, L, D] in raster order to parts [B, P, D]."""
+        batch, length, width = tokens.shape
+        split = (-1, self.heads, width // self.heads)
+        tokens = self.norm(tokens)
+        key = self.k_proj(tokens).unflatten(-1, split[1:]).transpose(1, 2)  # [B, heads, L, head_dim]
+        value = self.v_proj(tokens).unflatten(-1, split[1:]).transpose(1, 2)  # [B, heads, L, head_dim]
+        query = self.queries.weight.view(split).transpose(0, 1).expand(batch, -1, -1, -1)  # [B, heads, P, head_dim]
+        place = (torch.arange(length, device=tokens.device) + 0.5) / length  # [L], from top to bottom
+        distance = (place - self.center[:, None]) / self.log_width.exp()[:, None]  # [P, L]
+        bias = (-0.5 * distance.square()).to(key.dtype)  # [P, L]
+        parts = nn.functional.scaled_dot_product_attention(query.to(key.dtype), key, value, bias)
+        return parts.transpose(1, 2).flatten(2)  # [B, P, D]
+
+
+class BDAMBranch(nn.Module):
+    """One branch: a linear projection of the tower's tokens, N self-attention layers, then cross-attention.
+
+    With `num_bdam_parts`, the tokens are pooled into parts first, and each part ends with its own linear layer.
+    """
+
+    def __init__(self, config: BDAMConfig) -> None:
+        super().__init__()
+        width, parts = config.hidden_size, config.num_bdam_parts
+        self.projection = PartPooling(config) if parts else nn.Linear(width, width)
+        self.part_layers = nn.ModuleList(nn.Linear(width, width) for _ in range(parts))
         self.layers = nn.ModuleList(BDAMLayer(config) for _ in range(config.num_bdam_layers))
         self.cross_norm = nn.LayerNorm(config.hidden_size) if config.bdam_cross_attention else None
         self.cross_attention = BDAMAttention(config) if config.bdam_cross_attention else None
@@ -93,7 +140,11 @@ class BDAMBranch(nn.Module):
         if self.cross_attention is not None and self.cross_norm is not None:
             update, _ = self.cross_attention(self.cross_norm(hidden_states), self.cross_norm(other))
             hidden_states = hidden_states + self.dropout(update)
-        return self.norm(hidden_states)
+        hidden_states = self.norm(hidden_states)
+        if not self.part_layers:
+            return hidden_states
+        parts = zip(self.part_layers, hidden_states.unbind(1), strict=True)
+        return torch.stack([layer(part) for layer, part in parts], dim=1)  # [B, P, D]
 
 
 @dataclass
@@ -103,7 +154,7 @@ class Decoupled:
     Attributes:
         identity, clothing: f_id and f_clo, gated, [B, D].
         pooled_identity, pooled_clothing: their means over tokens before the gate, [B, D].
-        identity_tokens: gated identity tokens [B, L, D]; their mean is `identity`.
+        identity_tokens: gated identity tokens [B, L, D], or parts [B, P, D]; their mean is `identity`.
         gate: g [B, D]; None for a model without it.
     """
 

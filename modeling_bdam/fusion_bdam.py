@@ -8,6 +8,8 @@ from .configuration_bdam import BDAMConfig
 from .fusion_blocks import FUSION_BLOCKS
 from .mamba_bdam import MambaBlock
 
+Vectors = list[tuple[Tensor | None, Tensor | None]]  # images and/or texts
+
 
 class FusionHead(nn.Module):
     """Computes f_final of an image, a text, or both: align, weigh, residual state-space layers, project.
@@ -24,6 +26,10 @@ class FusionHead(nn.Module):
         self.gate = nn.Linear(2 * config.fusion_hidden_size, 2) if config.fusion_gate else None
         layers = config.num_fusion_layers if config.fusion_mamba else 0
         self.layers = nn.ModuleList(_fusion_layer(config) for _ in range(layers))
+        normed = config.fusion_norm and config.fusion_block == "mamba"  # the other blocks have their own norm
+        self.norms = nn.ModuleList(
+            FullPrecisionRMSNorm(config.fusion_hidden_size) for _ in range(layers if normed else 0)
+        )
         self.projection = nn.Linear(config.fusion_hidden_size, config.projection_dim)
 
     def forward(
@@ -42,6 +48,22 @@ class FusionHead(nn.Module):
         Raises:
             ValueError: neither modality is given.
         """
+        sequence, weights = self.align(image, text, text_mask)
+        return self.mix(sequence, text_mask), weights
+
+    def forward_sets(self, sets: Vectors) -> list[tuple[Tensor, Tensor | None]]:
+        """Computes `forward` of several sets of images and/or texts, vectors [B, 1, width], in one pass."""
+        if len(sets) < 2:  # the lengths below would fix the batch size in ONNX export
+            return [self(image, text) for image, text in sets]
+        aligned = [self.align(image, text) for image, text in sets]
+        finals = self.mix(torch.cat([sequence for sequence, _ in aligned]))
+        parts = finals.split([len(sequence) for sequence, _ in aligned])
+        return [(final, weights) for final, (_, weights) in zip(parts, aligned, strict=True)]
+
+    def align(
+        self, image: Tensor | None, text: Tensor | None, text_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Aligns and weighs; returns the sequence that `mix` takes, [B, L + T or 1, d], and the gate weights [B, 2]."""
         if image is None and text is None:
             raise ValueError("FusionHead needs an image, a text, or both")
         # Alignment to the common width d
@@ -56,14 +78,18 @@ class FusionHead(nn.Module):
             sequence = torch.cat([image, text], dim=1) if self.token_sequence else image + text  # [B, L + T or 1, d]
         else:
             sequence = image if image is not None else text
-        # Residual layers. The scan is causal and padding is on the right, so padding cannot affect real tokens;
+        return sequence, weights
+
+    def mix(self, sequence: Tensor, text_mask: Tensor | None = None) -> Tensor:
+        """Applies the residual layers to [B, L + T or 1, d] and projects the last token, [B, projection_dim]."""
+        # The scan is causal and padding is on the right, so padding cannot affect real tokens;
         # attention layers need the mask.
         is_token = None if text_mask is None else _token_mask(sequence, text_mask)  # [B, L + T]
-        for layer in self.layers:
-            update = layer(sequence) if isinstance(layer, MambaBlock) else layer(sequence, is_token)
+        for number, layer in enumerate(self.layers):
+            normed = self.norms[number](sequence) if self.norms else sequence
+            update = layer(normed) if isinstance(layer, MambaBlock) else layer(normed, is_token)
             sequence = sequence + update
-        # Projection of the last token
-        return self.projection(_last_token(sequence, text_mask)), weights  # [B, projection_dim], [B, 2]
+        return self.projection(_last_token(sequence, text_mask))  # [B, projection_dim]
 
     def _modality_weights(self, image: Tensor, text: Tensor) -> Tensor:
         if self.gate is None:
@@ -88,6 +114,19 @@ class LinearFusion(nn.Module):
         if not projected:
             raise ValueError("LinearFusion needs an image, a text, or both")
         return torch.stack(projected).mean(dim=0), None  # [B, projection_dim]
+
+    def forward_sets(self, sets: Vectors) -> list[tuple[Tensor, Tensor | None]]:
+        """Computes `forward` of several sets of vectors."""
+        return [self(image, text) for image, text in sets]
+
+
+class FullPrecisionRMSNorm(nn.RMSNorm):
+    """An RMSNorm that computes in float32, also under autocast, and returns the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalizes [..., d]."""
+        weight = self.weight.float()
+        return F.rms_norm(x.float(), self.normalized_shape, weight, self.eps).to(x.dtype)
 
 
 def _fusion_layer(config: BDAMConfig) -> nn.Module:

@@ -8,6 +8,8 @@ the single-process loss. `hsic` and `gate_regularization` are statistics of a wh
 resolve similarities at a temperature of 1/100.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -81,16 +83,16 @@ def info_nce(
 def info_nce_of_rows(
     queries: Tensor, keys: Tensor, logit_scale: Tensor | float, positives: Tensor, ignored: Tensor | None = None
 ) -> Tensor:
-    """Computes `info_nce` without the mean over rows, [N]."""
-    similarity = _scaled_similarity(queries, keys, logit_scale)  # [N, M]
+    """Computes `info_nce` without the mean over rows, [N]; with inputs [T, ...], of T problems at once, [T, N]."""
+    similarity = _scaled_similarity(queries, keys, logit_scale)  # [..., N, M]
     _check_mask("positives", positives, similarity)
     negatives = ~positives
     if ignored is not None:
         _check_mask("ignored", ignored, similarity)
         positives, negatives = positives & ~ignored, negatives & ~ignored
-    deficit = masked_logsumexp(similarity, negatives)[:, None] - similarity  # [N, M], > 0 where negatives dominate
-    per_pair = torch.where(positives, F.softplus(deficit), 0.0)  # [N, M]
-    return per_pair.sum(dim=1) / positives.sum(dim=1).clamp(min=1)
+    deficit = masked_logsumexp(similarity, negatives)[..., None] - similarity  # > 0 where negatives dominate
+    per_pair = torch.where(positives, F.softplus(deficit), 0.0)  # [..., N, M]
+    return per_pair.sum(dim=-1) / positives.sum(dim=-1).clamp(min=1)
 
 
 def triplet(
@@ -177,14 +179,19 @@ def gradient_reversal(x: Tensor, scale: float = 1.0) -> Tensor:
     return reversed_x
 
 
-def hsic(identity: Tensor, clothing: Tensor) -> Tensor:
-    """Computes HSIC with linear kernels (paper, eq. 2): `tr(K_id H K_clo H) / (B - 1)^2`, 0 for uncorrelated features.
+def hsic(identity: Tensor, clothing: Tensor, estimator: Literal["biased", "unbiased"] = "biased") -> Tensor:
+    """Computes HSIC with linear kernels: a measure of dependence, 0 for uncorrelated features.
 
-    H centers the features. The trace is the sum of the product of two centered Gram matrices, O(B^2 D), and also the
-    squared Frobenius norm of the centered cross-product `identity^T clothing`, O(B D^2); the cheaper one is computed.
+    `"biased"` is eq. 2 of the paper, `tr(K_id H K_clo H) / (B - 1)^2`, in which H centers the features. The trace is
+    the sum of the product of two centered Gram matrices, O(B^2 D), and also the squared Frobenius norm of the centered
+    cross-product `identity^T clothing`, O(B D^2); the cheaper one is computed. It grows as the batch shrinks.
+
+    `"unbiased"` is the estimator of Song et al., "Feature Selection via Dependence Maximization" (JMLR 2012), eq. 4,
+    O(B^2 D). Its mean does not depend on the batch size, and it can be negative.
 
     Args:
-        identity, clothing: gated features of all ranks, [B, D] each; for B = 1 the result is 0.
+        identity, clothing: gated features of all ranks, [B, D] each; for B = 1 (unbiased: B < 4) the result is 0.
+        estimator: one of these two.
 
     Raises:
         ValueError: the shapes differ or are not [B, D] with B >= 1.
@@ -201,11 +208,28 @@ def hsic(identity: Tensor, clothing: Tensor) -> Tensor:
     identity, clothing = _full_precision(identity), _full_precision(clothing)
     identity, clothing = identity - identity.mean(dim=0), clothing - clothing.mean(dim=0)
     with torch.autocast(identity.device.type, enabled=False):
+        if estimator == "unbiased":
+            first, second = _off_diagonal_gram(identity), _off_diagonal_gram(clothing)  # [B, B] each
+            if batch < 4:
+                return 0 * (first * second).sum()
+            sums, other_sums = first.sum(dim=1), second.sum(dim=1)  # [B] each
+            joint = (first * second).sum() - 2 / (batch - 2) * sums @ other_sums
+            return (joint + sums.sum() * other_sums.sum() / ((batch - 1) * (batch - 2))) / (batch * (batch - 3))
         if batch < width:
             trace = ((identity @ identity.T) * (clothing @ clothing.T)).sum()  # from [B, B]
         else:
             trace = (identity.T @ clothing).square().sum()  # from [D, D]
     return trace / max(batch - 1, 1) ** 2
+
+
+def normalized_hsic(identity: Tensor, clothing: Tensor) -> Tensor:
+    """Computes biased HSIC over the geometric mean of the HSIC of each input with itself: from 0 to 1, free of scale.
+
+    Args:
+        identity, clothing: [B, D] each.
+    """
+    scale = hsic(identity, identity) * hsic(clothing, clothing)
+    return hsic(identity, clothing) / scale.sqrt().clamp(min=torch.finfo(scale.dtype).tiny)
 
 
 def gate_regularization(bdam_gate: Tensor | None, fusion_gate: Tensor | None) -> Tensor:
@@ -236,27 +260,33 @@ def gate_regularization(bdam_gate: Tensor | None, fusion_gate: Tensor | None) ->
     return torch.stack(terms).sum()
 
 
+def _off_diagonal_gram(rows: Tensor) -> Tensor:
+    """Computes the inner products of all pairs of rows [B, D], with zeros on the diagonal, [B, B]."""
+    gram = rows @ rows.T
+    return gram - torch.diag(gram.diagonal())
+
+
 def _full_precision(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
 def _scaled_similarity(rows: Tensor, columns: Tensor, logit_scale: Tensor | float) -> Tensor:
-    """Computes `logit_scale * rows @ columns^T` [N, M] of [N, d] and [M, d] in full precision."""
+    """Computes `logit_scale * rows @ columns^T` [..., N, M] of [..., N, d] and [..., M, d] in full precision."""
     _check_pair_of_matrices("rows", rows, "columns", columns)
     if isinstance(logit_scale, Tensor):
         if logit_scale.numel() != 1:
             raise ValueError(f"logit_scale must be one number, got shape {list(logit_scale.shape)}")
         logit_scale = _full_precision(logit_scale).reshape(())
     with torch.autocast(rows.device.type, enabled=False):
-        return logit_scale * (_full_precision(rows) @ _full_precision(columns).T)
+        return logit_scale * (_full_precision(rows) @ _full_precision(columns).mT)
 
 
 def masked_logsumexp(scores: Tensor, mask: Tensor) -> Tensor:
-    """Computes logsumexp over the True entries of each row of [N, M]; a large negative number for a row without any.
+    """Computes logsumexp over the True entries of each row of [..., N, M]; without any, a large negative number.
 
     The number is finite to avoid inf - inf, and half of the lowest float, so that subtracting a score cannot overflow.
     """
-    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min / 2).logsumexp(dim=1)
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min / 2).logsumexp(dim=-1)
 
 
 def _left_aligned(ids: Tensor, mask: Tensor, width: int) -> Tensor:
@@ -267,7 +297,10 @@ def _left_aligned(ids: Tensor, mask: Tensor, width: int) -> Tensor:
 
 
 def _check_pair_of_matrices(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not (len(first) and len(second)):
+    shapes = first.shape, second.shape
+    batch, other_batch = (shape[:-2] for shape in shapes)
+    fits = min(map(len, shapes)) > 1 and batch == other_batch and first.shape[-1] == second.shape[-1]
+    if not fits or 0 in (*first.shape[:-1], *second.shape[:-1]):
         raise ValueError(
             f"{first_name} and {second_name} must be [N, d] and [M, d] with at least one row each, "
             f"got {list(first.shape)} and {list(second.shape)}"

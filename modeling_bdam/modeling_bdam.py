@@ -1,6 +1,8 @@
 """BDAM: decoupled identity and clothing embeddings of person images and sentences in one retrieval space."""
 
+import math
 import re
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -15,7 +17,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_bdam import BDAMConfig, check_model_name, nearest_name
-from .decoupling_bdam import BDAMAttention, BDAMLayer, BidirectionalDecoupling, Decoupled, LinearDecoupling
+from .decoupling_bdam import BDAMAttention, BDAMLayer, BidirectionalDecoupling, Decoupled, LinearDecoupling, PartPooling
 from .fusion_bdam import FusionHead, LinearFusion, masked_mean
 from .losses_bdam import gradient_reversal
 from .mamba_bdam import MambaBlock
@@ -42,6 +44,7 @@ _LOADING_ARGUMENTS = (
 )
 
 Model = TypeVar("Model", bound="BDAMPreTrainedModel")
+LARGEST_SCALE = 100.0
 _normalize = partial(nn.functional.normalize, dim=-1)
 
 
@@ -114,6 +117,9 @@ class BDAMPreTrainedModel(PreTrainedModel):
             )
         sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
         total, missing = sum(sizes.values()), sum(sizes.get(name, 0) for name in loading_info.missing_keys)
+        norms = {name for name in loading_info.missing_keys if name.startswith("fusion.norms.")}
+        if norms and norms == set(loading_info.missing_keys):
+            raise ValueError(f"{problem}: it has no norms in the fusion head; load it with fusion_norm=False")
         # transformers' own tests load files of one tensor or none, which are accepted.
         is_other_model = missing < total or len(loading_info.unexpected_keys) > 1
         if is_other_model and missing > total - missing:
@@ -127,7 +133,7 @@ class BDAMPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, MambaBlock):
+        if isinstance(module, (MambaBlock, PartPooling)):
             module.init_weights()
         elif isinstance(module, BDAMModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
@@ -235,8 +241,8 @@ class BDAMModel(BDAMPreTrainedModel):
         decoupled = self.decoupling(tokens)
         description = None
         if identity_input_ids is not None:
-            description, _ = self._encode_texts(identity_input_ids, identity_attention_mask)  # [B, T, D]
-        identity, fusion_gate = self._fuse(decoupled, description, identity_attention_mask)  # [B, P], [B, 2]
+            description, _ = self._encode_texts(identity_input_ids, identity_attention_mask)
+        [(identity, fusion_gate)] = self._fuse_sets([(decoupled, description)])  # [B, P], [B, 2]
         clothing = _normalize(self.image_clothing_head(decoupled.clothing))  # [B, P]
         return _features(identity, clothing, tokens, tower, fusion_gate)
 
@@ -252,10 +258,10 @@ class BDAMModel(BDAMPreTrainedModel):
         Raises:
             ValueError: a text above the text tower's limit.
         """
-        tokens, tower = self._encode_texts(input_ids, attention_mask, **kwargs)  # [B, T, D]
-        identity, _ = self._fuse(None, tokens, attention_mask)  # [B, P]
-        clothing = _normalize(self.text_clothing_head(masked_mean(tokens, attention_mask)))  # [B, P]
-        return _features(identity, clothing, tokens, tower)
+        texts, tower = self._encode_texts(input_ids, attention_mask, **kwargs)
+        [(identity, _)] = self._fuse_sets([(None, texts)])  # [B, P]
+        clothing = _normalize(self.text_clothing_head(texts.mean))  # [B, P]
+        return _features(identity, clothing, cast(Tensor, texts.tokens), tower)
 
     @capture_outputs
     def forward(
@@ -285,35 +291,41 @@ class BDAMModel(BDAMPreTrainedModel):
             ValueError: an image size that the vision tower does not support; a text above the text tower's limit;
                 `return_loss` without images or captions, or with only one of the two descriptions.
         """
-        output = BDAMOutput(logit_scale=self.logit_scale.exp())
+        output = BDAMOutput(logit_scale=self.temperature_scale())
 
-        # Images: vision tower, decoupling into identity and clothing (P: projection_dim)
+        # Towers, decoupling into identity and clothing
         decoupled = None
         if pixel_values is not None:
             decoupled = self.decoupling(self._encode_images(pixel_values)[0])  # of tokens [B, L, D]
-            self._add_image_outputs(output, decoupled)
+        captions, identity_texts, clothing_texts = self._encode_text_sets(
+            (input_ids, attention_mask),
+            (identity_input_ids, identity_attention_mask),
+            (clothing_input_ids, clothing_attention_mask),
+        )
 
-        # Captions: the queries of a search
-        if input_ids is not None:
-            caption = self.get_text_features(input_ids, attention_mask, return_dict=True)
-            output.text_embeds = caption.pooler_output  # [B, 2P]
-            output.caption_identity_embeds = caption.identity_embeds  # [B, P]
-            output.caption_clothing_embeds = caption.clothing_embeds  # [B, P]
+        # Identity: images, captions, descriptions, and images fused with their descriptions (P: projection_dim)
+        sets = {
+            "image_identity_embeds": (decoupled, None),
+            "caption_identity_embeds": (None, captions),
+            "description_identity_embeds": (None, identity_texts),
+        }
+        given = {field: pair for field, pair in sets.items() if any(part is not None for part in pair)}
+        if decoupled is not None and identity_texts is not None:
+            given["fused_identity_embeds"] = (decoupled, identity_texts)
+        for field, (embeds, gate) in zip(given, self._fuse_sets(list(given.values())), strict=True):
+            output[field], output.fusion_gate = embeds, gate  # [B, P]; the gate [B, 2] of the last set
 
-        # Identity descriptions, separate and fused with the images
-        if identity_input_ids is not None:
-            tokens, _ = self._encode_texts(identity_input_ids, identity_attention_mask)  # [B, T', D]
-            output.description_identity_embeds, _ = self._fuse(None, tokens, identity_attention_mask)  # [B, P]
-            if decoupled is not None:
-                fused = self._fuse(decoupled, tokens, identity_attention_mask)
-                output.fused_identity_embeds, output.fusion_gate = fused  # [B, P], [B, 2]
-
-        # Clothing descriptions
-        if clothing_input_ids is not None:
-            tokens, _ = self._encode_texts(clothing_input_ids, clothing_attention_mask)  # [B, T'', D]
-            pooled = masked_mean(tokens, clothing_attention_mask)  # [B, D]
-            output.description_clothing_embeds = _normalize(self.text_clothing_head(pooled))  # [B, P]
-            output.clothing_text_embeds = _normalize(pooled.detach())  # [B, D]
+        # Clothing
+        if decoupled is not None:
+            output.image_clothing_embeds = _normalize(self.image_clothing_head(decoupled.clothing))  # [B, P]
+            output.image_embeds = torch.cat([output.image_identity_embeds, output.image_clothing_embeds], dim=-1)
+            self._add_decoupling_outputs(output, decoupled)
+        if captions is not None:
+            output.caption_clothing_embeds = _normalize(self.text_clothing_head(captions.mean))  # [B, P]
+            output.text_embeds = torch.cat([output.caption_identity_embeds, output.caption_clothing_embeds], dim=-1)
+        if clothing_texts is not None:
+            output.description_clothing_embeds = _normalize(self.text_clothing_head(clothing_texts.mean))  # [B, P]
+            output.clothing_text_embeds = _normalize(clothing_texts.mean.detach())  # [B, D]
 
         # Scores of all pairs, [texts, images]
         if output.image_embeds is not None and output.text_embeds is not None:
@@ -327,9 +339,11 @@ class BDAMModel(BDAMPreTrainedModel):
                 needed |= {"identity_input_ids": identity_input_ids, "clothing_input_ids": clothing_input_ids}
             if missing := [name for name, value in needed.items() if value is None]:
                 raise ValueError(f"return_loss=True also needs {', '.join(missing)}")
-            identity_texts = _with_mask(identity_input_ids, identity_attention_mask)
-            clothing_texts = _with_mask(clothing_input_ids, clothing_attention_mask)
-            output.loss = batch_loss(output, person_ids, identity_texts, clothing_texts)
+            descriptions = None
+            if identity_input_ids is not None:
+                identity = _with_mask(identity_input_ids, identity_attention_mask)
+                descriptions = identity, _with_mask(clothing_input_ids, clothing_attention_mask)
+            output.loss = batch_loss(output, self.config, person_ids, descriptions)
         return BDAMOutput(**output)  # restores the order of the fields: the loss is `output[0]`
 
     def score(self, text_embeds: Tensor, image_embeds: Tensor, clothing_weight: float | None = None) -> Tensor:
@@ -343,6 +357,10 @@ class BDAMModel(BDAMPreTrainedModel):
         beta = self.config.clothing_weight if clothing_weight is None else clothing_weight
         return weigh_clothing(text_embeds, beta) @ image_embeds.T  # [Q, G]
 
+    def temperature_scale(self) -> Tensor:
+        """Returns 1/τ, at most `LARGEST_SCALE` as in CLIP, a scalar."""
+        return self.logit_scale.clamp(max=math.log(LARGEST_SCALE)).exp()
+
     def _encode_images(
         self, pixel_values: Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[Tensor, BaseModelOutput]:
@@ -353,30 +371,58 @@ class BDAMModel(BDAMPreTrainedModel):
 
     def _encode_texts(
         self, input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple[Tensor, BaseModelOutput]:
-        """Returns the text tower's tokens, projected to width D, [B, T, D], and its whole output."""
+    ) -> tuple["EncodedTexts", BaseModelOutput]:
+        """Encodes texts [B, T]; returns their tokens at width D, and the text tower's whole output."""
         tower = run_text_tower(self.text_model, input_ids, attention_mask, self.longest_text, **kwargs)
-        return self.text_projection(tower.last_hidden_state), tower
+        tokens = self.text_projection(tower.last_hidden_state)  # [B, T, D]
+        return EncodedTexts(masked_mean(tokens, attention_mask), tokens, attention_mask), tower
 
-    def _fuse(
-        self, decoupled: Decoupled | None, text_tokens: Tensor | None, text_mask: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Returns the normalized f_final [B, P] of an image, a text or both; for both, also the fusion gate [B, 2]."""
-        use_tokens = self.config.fusion_sequence == "token"
-        image = text = None
-        if decoupled is not None:
-            image = decoupled.identity_tokens if use_tokens else decoupled.identity[:, None]  # [B, L or 1, D]
-        if text_tokens is not None:
-            text = text_tokens if use_tokens else masked_mean(text_tokens, text_mask)[:, None]  # [B, T or 1, D]
-        final, gate = self.fusion(image, text, text_mask if use_tokens and text is not None else None)
-        return _normalize(final), gate
+    def _encode_text_sets(self, *sets: tuple[Tensor | None, Tensor | None]) -> list["EncodedTexts | None"]:
+        """Encodes sets of texts, each ids and mask [B, T]; a set without ids stays None.
 
-    def _add_image_outputs(self, output: BDAMOutput, decoupled: Decoupled) -> None:
-        """Sets the fields of `output` that depend only on the images."""
-        identity, _ = self._fuse(decoupled, None, None)  # [B, P]
-        clothing = _normalize(self.image_clothing_head(decoupled.clothing))  # [B, P]
-        output.image_identity_embeds, output.image_clothing_embeds = identity, clothing
-        output.image_embeds = torch.cat([identity, clothing], dim=-1)  # [B, 2P]
+        Where only means over tokens are needed, each distinct text is encoded once, and texts of similar length are
+        encoded together: most texts are much shorter than the longest, to which a batch is padded.
+        """
+        given = {number: _with_mask(*each) for number, each in enumerate(sets) if each[0] is not None}
+        if len(given) < 2 or self.config.fusion_sequence == "token" or torch.compiler.is_compiling():
+            encoded = [self._encode_texts(ids, mask)[0] for ids, mask in given.values()]
+        else:
+            width = max(ids.shape[1] for ids, _ in given.values())
+            rows = [
+                nn.functional.pad(ids.masked_fill(mask == 0, -1), (0, width - ids.shape[1]), value=-1)
+                for ids, mask in given.values()
+            ]
+            texts, number_of_row = torch.unique(torch.cat(rows), dim=0, return_inverse=True)  # [U, width], [rows]
+            lengths = (texts >= 0).sum(dim=1)  # [U]
+            order = lengths.argsort()  # [U]
+            means = []
+            for part in order.tensor_split(len(given)):
+                ids = texts[part, : int(lengths[part].max())]
+                means.append(self._encode_texts(ids.clamp(min=0), (ids >= 0).long())[0].mean)  # [part, D]
+            mean_of_row = torch.cat(means)[order.argsort()][number_of_row]  # [rows, D]
+            encoded = [EncodedTexts(mean) for mean in mean_of_row.split([len(ids) for ids, _ in given.values()])]
+        found = dict(zip(given, encoded, strict=True))
+        return [found.get(number) for number in range(len(sets))]
+
+    def _fuse_sets(
+        self, sets: list[tuple[Decoupled | None, "EncodedTexts | None"]]
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Returns the normalized f_final [B, P] of each set of images, texts or both, and for both the gate [B, 2]."""
+        if self.config.fusion_sequence == "token":
+            fused = [
+                self.fusion(image and image.identity_tokens, text and text.tokens, text and text.mask)
+                for image, text in sets
+            ]
+        else:
+            vectors = [
+                (None if image is None else image.identity[:, None], None if text is None else text.mean[:, None])
+                for image, text in sets
+            ]
+            fused = self.fusion.forward_sets(vectors)
+        return [(_normalize(final), gate) for final, gate in fused]
+
+    def _add_decoupling_outputs(self, output: BDAMOutput, decoupled: Decoupled) -> None:
+        """Sets the fields of `output` that the losses on decoupling read."""
         # Features before and after the gate
         output.pooled_identity, output.pooled_clothing = decoupled.pooled_identity, decoupled.pooled_clothing
         output.identity_features, output.clothing_features = decoupled.identity, decoupled.clothing
@@ -385,7 +431,8 @@ class BDAMModel(BDAMPreTrainedModel):
         output.decoupled_identity, output.decoupled_clothing = decoupled.identity, decoupled.clothing
         if self.config.decouple_on == "embeddings":
             scale = self.config.projection_dim**0.5  # from unit length to about unit variance per dimension
-            output.decoupled_identity, output.decoupled_clothing = scale * identity, scale * clothing
+            output.decoupled_identity = scale * output.image_identity_embeds
+            output.decoupled_clothing = scale * output.image_clothing_embeds
         # The feature of the adversarial loss, eq. 1
         if self.config.adversarial_on == "clothing":
             adversarial = self.adversarial_projection(decoupled.pooled_clothing)
@@ -394,6 +441,20 @@ class BDAMModel(BDAMPreTrainedModel):
             # predict the clothing text; for the identity feature the two reversals cancel, so that it minimizes eq. 1.
             adversarial = gradient_reversal(self.adversarial_projection(gradient_reversal(decoupled.pooled_identity)))
         output.adversarial_embeds = _normalize(adversarial)  # [B, D]
+
+
+@dataclass
+class EncodedTexts:
+    """Texts after the text tower.
+
+    Attributes:
+        mean: mean over tokens, [B, D].
+        tokens, mask: [B, T, D] and [B, T]; None where only the mean is needed.
+    """
+
+    mean: Tensor
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
 
 
 def _features(
@@ -410,9 +471,7 @@ def _features(
     )
 
 
-def _with_mask(input_ids: Tensor | None, attention_mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    if input_ids is None:
-        return None
+def _with_mask(input_ids: Any, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     return input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask
 
 

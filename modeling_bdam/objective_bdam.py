@@ -6,17 +6,24 @@ against identity descriptions, and clothing heads against clothing descriptions 
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from .losses_bdam import adversarial, hsic, info_nce, same_label_mask, same_text_mask, triplet
+from .configuration_bdam import BDAMConfig
+from .losses_bdam import adversarial, hsic, info_nce, info_nce_of_rows, same_label_mask, same_text_mask, triplet
 from .outputs_bdam import BDAMOutput
 
 TASKS = ("info", "triplet", "adversarial", "decouple", "match")
-IMAGE_IDENTITY_WEIGHT = 3.0  # identity cues cover few pixels and converge slowest
-CAPTION_CLOTHING_WEIGHT = 2.0  # captions are the queries of a search, and mostly describe clothes
+INFO_WEIGHTS = {
+    "image_identity": 3.0,  # image and identity description: identity cues cover few pixels and converge slowest
+    "caption_identity": 1.0,  # caption and identity description
+    "caption_image_identity": 2.0,  # caption and image, without a gradient of the image
+    "image_caption_clothing": 2.0,  # captions are the queries of a search, and mostly describe clothes
+    "caption_clothing": 1.0,  # caption and clothing description
+    "fused_identity": 1.0,  # image fused with its identity description, and caption
+}
+"""Weights of the contrastive terms of the task `info`; `BDAMConfig.info_weights` overrides them, 0 leaves one out."""
 # The outputs that the losses read from the all-gathered batch
 GATHERED_FIELDS = (
     "image_identity_embeds",
@@ -80,69 +87,96 @@ class PairLabels:
         return self.same_person & ~self.same_clothing
 
 
-def task_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, margin: float = 0.3) -> dict[str, Tensor]:
+def task_losses(
+    local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, config: BDAMConfig, margin: float = 0.3
+) -> dict[str, Tensor]:
     """Computes the unweighted loss of each task for which the batch has inputs, in the order of `TASKS`.
 
     Args:
         local: outputs of this rank's N rows.
         gathered: outputs of the M rows of all ranks; `local` in a single process.
         labels: the positive pairs between them.
+        config: of the model; `decouple_gradient`, `decouple_estimator` and `info_weights`.
         margin: m of eq. 4.
 
     Returns:
-        scalars by task. Without descriptions, both heads of the captions are trained against the images, and the tasks
-        that need a clothing description are missing.
+        scalars by task. Without descriptions there is nothing to decouple: `info` trains the score of a search on the
+        captions, both halves as one embedding, and only `triplet` is added.
     """
-    losses = {"info": _info(local, gathered, labels)}
     images, all_images = local.image_identity_embeds, gathered.image_identity_embeds
-    losses["triplet"] = triplet(images, all_images, labels.person_ids, labels.all_person_ids, margin, labels.offset)
-    if local.clothing_text_embeds is not None:
-        losses["adversarial"] = adversarial(
+    people = labels.person_ids, labels.all_person_ids
+    apart = triplet(images, all_images, *people, margin, labels.offset)
+    if local.description_identity_embeds is None:
+        return {"info": _joint_info(local, gathered, labels, config.clothing_weight), "triplet": apart}
+
+    terms = _contrasts(local, gathered, labels)
+    weights = INFO_WEIGHTS | (config.info_weights or {})
+    clothing = gathered.decoupled_clothing
+    clothing = clothing.detach() if config.decouple_gradient == "identity" else clothing
+    return {
+        "info": torch.stack([weight * terms[name] for name, weight in weights.items()]).sum(),
+        "triplet": apart,
+        "adversarial": adversarial(
             local.adversarial_embeds, gathered.clothing_text_embeds, local.logit_scale.detach(), labels.same_clothing
-        )
-    losses["decouple"] = hsic(gathered.decoupled_identity, gathered.decoupled_clothing)
-    if local.description_clothing_embeds is not None:
-        fields = "image_clothing_embeds", "description_clothing_embeds"
-        losses["match"] = both_directions(local, gathered, *fields, labels.same_clothing, labels.unknown_clothing)
-    return losses
+        ),
+        "decouple": hsic(gathered.decoupled_identity, clothing, config.decouple_estimator),
+        "match": terms["match"],
+    }
 
 
 def batch_loss(
-    output: BDAMOutput, person_ids: Tensor | None, identity_texts: Texts | None, clothing_texts: Texts | None
+    output: BDAMOutput, config: BDAMConfig, person_ids: Tensor | None, descriptions: tuple[Texts, Texts] | None
 ) -> Tensor:
     """Sums the unweighted task losses of one batch of B rows in a single process.
 
     Args:
         output: of all B rows.
+        config: of the model.
         person_ids: [B]; by default each row is another person.
-        identity_texts, clothing_texts: token ids and masks of the descriptions, [B, T] each.
+        descriptions: token ids and masks of the identity and of the clothing descriptions, [B, T] each.
     """
     if person_ids is None:
         person_ids = torch.arange(len(output.image_embeds), device=output.image_embeds.device)
-    pairs = [None if texts is None else (texts, texts) for texts in (identity_texts, clothing_texts)]
+    pairs = [] if descriptions is None else [(texts, texts) for texts in descriptions]
     labels = PairLabels.of_rows(person_ids, person_ids, 0, *pairs)
-    return torch.stack(list(task_losses(output, output, labels).values())).sum()
+    return torch.stack(list(task_losses(output, output, labels, config).values())).sum()
 
 
-def _info(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> Tensor:
-    """Sums the contrastive terms of task `info` for which the batch has texts."""
-    contrast = partial(both_directions, local, gathered)
-    identity = labels.same_identity
+def _contrasts(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
+    """Computes every contrastive term of a described batch, averaged over both directions, in one pass."""
+    identity = (labels.same_identity, torch.zeros_like(labels.same_identity))
     clothing = (labels.same_clothing, labels.unknown_clothing)
-    terms = [CAPTION_CLOTHING_WEIGHT * contrast("image_clothing_embeds", "caption_clothing_embeds", *clothing)]
-    if local.description_identity_embeds is None:  # captions are the only texts to learn identity from
-        terms.append(contrast("image_identity_embeds", "caption_identity_embeds", *clothing))
-        return torch.stack(terms).sum()
-    image_identity = contrast("image_identity_embeds", "description_identity_embeds", identity)
-    # The caption is a fixed target of the fused image: no gradient flows into it.
-    captions = gathered.caption_identity_embeds.detach()
-    terms += [
-        IMAGE_IDENTITY_WEIGHT * image_identity,
-        contrast("caption_identity_embeds", "description_identity_embeds", identity),
-        contrast("caption_clothing_embeds", "description_clothing_embeds", *clothing),
-        info_nce(local.fused_identity_embeds, captions, local.logit_scale, identity),
-    ]
-    return torch.stack(terms).sum()
+    pairs = {
+        "image_identity": ("image_identity_embeds", "description_identity_embeds", *identity),
+        "caption_identity": ("caption_identity_embeds", "description_identity_embeds", *identity),
+        "image_caption_clothing": ("image_clothing_embeds", "caption_clothing_embeds", *clothing),
+        "caption_clothing": ("caption_clothing_embeds", "description_clothing_embeds", *clothing),
+        "match": ("image_clothing_embeds", "description_clothing_embeds", *clothing),
+    }
+    directed = [(local[x], gathered[y], *masks) for a, b, *masks in pairs.values() for x, y in ((a, b), (b, a))]
+    # The image is a fixed target of the caption: captions name clothes, which its identity must not learn
+    captions, images = "caption_identity_embeds", "image_identity_embeds"
+    directed.append((local[captions], gathered[images].detach(), *identity))
+    directed.append((local[images].detach(), gathered[captions], *identity))
+    # The caption is a fixed target of the fused image
+    directed.append((local.fused_identity_embeds, gathered.caption_identity_embeds.detach(), *identity))
+    queries, keys, positives, ignored = (torch.stack(part) for part in zip(*directed, strict=True))  # [T, ...] each
+    losses = info_nce_of_rows(queries, keys, local.logit_scale, positives, ignored).mean(dim=1)  # [T]
+    names = (*pairs, "caption_image_identity")
+    return dict(zip(names, losses[:-1].view(-1, 2).mean(dim=1), strict=True)) | {"fused_identity": losses[-1]}
+
+
+def _joint_info(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, beta: float) -> Tensor:
+    """InfoNCE between images and captions on their score `s_id + β s_clo`, divided by its maximum 1 + β."""
+
+    def vectors(output: BDAMOutput, kind: str) -> Tensor:
+        halves = [output[f"{kind}_identity_embeds"], beta**0.5 * output[f"{kind}_clothing_embeds"]]
+        return torch.cat(halves, dim=-1) / (1 + beta) ** 0.5  # [N, 2 * projection_dim], unit length
+
+    kinds = ("image", "caption"), ("caption", "image")
+    pairs = (labels.same_clothing, labels.unknown_clothing)
+    losses = [info_nce(vectors(local, a), vectors(gathered, b), local.logit_scale, *pairs) for a, b in kinds]
+    return torch.stack(losses).mean()
 
 
 def both_directions(

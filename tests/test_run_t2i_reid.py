@@ -34,9 +34,10 @@ def finished(command: Command) -> tuple[Path, str]:
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    """The log entries of the training steps."""
+    """The log entries of the training steps, without times."""
     log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return [entry for entry in log if "loss_info" in entry]
+    entries = [entry for entry in log if "loss_info" in entry]
+    return [{name: value for name, value in entry.items() if name != "seconds_per_step"} for entry in entries]
 
 
 def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
@@ -275,7 +276,8 @@ def test_plain_model_starts_from_the_same_pretrained_towers(
     command.settings.write_text(json.dumps(settings))
 
     # Build the model and its baseline, without training them
-    arguments = command.arguments(tmp_path / "out", "--do_train", config_overrides="fusion_sequence=token")
+    flags = ("--do_train", "--compare_by", "steps")
+    arguments = command.arguments(tmp_path / "out", *flags, config_overrides="fusion_sequence=token")
     model_args, data_args, args, fields = parse_arguments(arguments)
     splits = training.load_splits(data_args, args)
     model, processor = build_model(model_args, data_args, fields, training.tokenizer_of(splits))

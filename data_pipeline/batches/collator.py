@@ -23,6 +23,9 @@ _INTEGER_FIELDS = ("person_ids", "outfit_ids", "index")
 class TrainCollator:
     """Collates rows of the data schema (data_pipeline/schema.py) into a training batch.
 
+    With `one_text`, for a plain dual encoder, the text of a row is drawn from its captions and its two descriptions
+    joined, and the batch has no description keys.
+
     The batch contains `pixel_values [B, 3, H, W]`, `input_ids`, `attention_mask` `[B, L]` of one caption per row, the
     same pair for the descriptions with the prefixes `identity_` and `clothing_` (with their own L), and `person_ids
     [B]` int64. The description keys are absent if no row of the batch has both descriptions.
@@ -41,7 +44,9 @@ class TrainCollator:
         UnreadableImageError: an image file cannot be read; the message names it.
     """
 
-    def __init__(self, processor: BDAMProcessor, augmentation: AugmentationConfig | None) -> None:
+    def __init__(
+        self, processor: BDAMProcessor, augmentation: AugmentationConfig | None, one_text: bool = False
+    ) -> None:
         masks_words = augmentation is not None and augmentation.word_mask_probability > 0
         if masks_words and processor.tokenizer.mask_token_id is None:
             raise ValueError(
@@ -50,13 +55,14 @@ class TrainCollator:
             )
         self.processor = processor
         self.augmentation = augmentation
+        self.one_text = one_text
         self.pixels = PixelBatcher(processor.image_processor)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         seeds = [row.get("augmentation_seed") for row in rows]
         rngs = [None if seed is None else np.random.default_rng(seed) for seed in seeds]
         styled = 0.0 if self.augmentation is None else self.augmentation.styled_caption_probability
-        captions = [_draw_caption(row, rng, styled) for row, rng in zip(rows, rngs, strict=True)]
+        captions = [_draw_caption(row, rng, styled, self.one_text) for row, rng in zip(rows, rngs, strict=True)]
 
         images = (self._load(row["image"], rng) for row, rng in zip(rows, rngs, strict=True))
         batch = {"pixel_values": self.pixels.normalize(images, len(rows)), **_tokenize(self.processor, captions)}
@@ -64,7 +70,7 @@ class TrainCollator:
             self._mask(input_ids, rng)
         batch["person_ids"] = torch.tensor([row["person_id"] for row in rows], dtype=torch.int64)
 
-        if _all_described(rows):
+        if not self.one_text and _all_described(rows):
             for prefix in ("identity", "clothing"):
                 texts = _tokenize(self.processor, [row[f"{prefix}_description"] for row in rows])
                 batch |= {f"{prefix}_{key}": value for key, value in texts.items()}
@@ -185,18 +191,18 @@ def _batch_memory(shape: tuple[int, ...]) -> np.ndarray:
     return view
 
 
-def _draw_caption(row: dict[str, Any], rng: np.random.Generator | None, styled_probability: float) -> str:
+def _draw_caption(
+    row: dict[str, Any], rng: np.random.Generator | None, styled_probability: float, with_descriptions: bool
+) -> str:
     texts = ([text for text in row.get(name) or [] if text.strip()] for name in ("captions", "styled_captions"))
     captions, styled = texts
     if styled and (not captions or (rng is not None and rng.random() < styled_probability)):
         captions = styled
-    if not captions:
+    if with_descriptions or not captions:
         descriptions = [row.get("identity_description") or "", row.get("clothing_description") or ""]
-        captions = [" ".join(text.strip() for text in descriptions if text.strip())]
-        if not captions[0]:
-            raise ValueError(
-                f"{_name(row)} has neither a caption nor a description: drop it, or describe its image first."
-            )
+        captions = [*captions, *filter(None, [" ".join(text.strip() for text in descriptions if text.strip())])]
+    if not captions:
+        raise ValueError(f"{_name(row)} has neither a caption nor a description: drop it, or describe its image first.")
     return captions[0 if rng is None else rng.integers(len(captions))]
 
 

@@ -13,6 +13,7 @@ _EXCLUSIVE = (
 # Settings without effect unless one of the others is on
 _NEEDS = {
     "gradnorm_alpha": ("gradnorm",),
+    "gradnorm_alpha_on": ("gradnorm",),
     "gradnorm_penalty": ("gradnorm",),
     "gradnorm_learning_rate": ("gradnorm", "uncertainty_weighting"),
     "robust_pairs_warmup": ("robust_pairs",),

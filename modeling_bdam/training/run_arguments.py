@@ -7,7 +7,7 @@ from argparse import SUPPRESS, ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import CONFIG_MAPPING, HfArgumentParser, PreTrainedConfig
@@ -45,8 +45,12 @@ class ModelArguments:
     frozen_text_layers: int = flag(0, "Same for the text tower.")
     lora_rank: int = flag(0, "Train the towers by LoRA of this rank with their own weights frozen; 0: no LoRA.")
     lora_alpha: int = flag(16, "LoRA is scaled by lora_alpha / lora_rank.")
-    compare_plain: bool = flag(
-        False, "Also train a plain dual encoder with the same towers and steps, and show its results."
+    compare_plain: bool = flag(False, "Also train a plain dual encoder with the same towers, and show its results.")
+    compare_by: Literal["time", "steps"] = flag(
+        "time", "Train the plain dual encoder as long as the model, by measured time, or for as many steps."
+    )
+    choose_clothing_weight: bool = flag(
+        True, "Choose β after training by mAP on the validation split, and store it in the config."
     )
     given: set[str] = field(default_factory=set, init=False)  # flags of the command line, of all sections
 
@@ -79,11 +83,13 @@ class DataArguments:
     eval_descriptions: list[str] = flag([], "--descriptions for --eval_dataset_name.")
     eval_outfits: list[str] = flag([], "--outfits for --eval_dataset_name.")
     eval_split_file: list[str] = flag([], "--split_file for --eval_dataset_name.")
+    exclude: list[str] = flag([], "Patterns of image paths to leave out, such as 'night/*'.")
+    follow_links: bool = flag(False, "Read symbolic links that lead out of a data folder, such as a Hub snapshot.")
     skip_unreadable: bool = flag(False, "Skip images that are missing or unreadable, instead of raising an error.")
     val_people: int | None = flag(
         None, "Identities of train to hold out for validation where a data set has no validation split."
     )
-    synthetic_people: int = flag(1000, "Training people of the synthetic data set.")
+    synthetic_people: int = flag(2500, "Training people of the synthetic data set.")
     synthetic_val_people: int = flag(60, "People of its validation split.")
     synthetic_test_people: int = flag(120, "People of its test split.")
     cache_dir: str | None = flag(None, "Cache folder of `datasets`.")
@@ -96,6 +102,10 @@ class DataArguments:
     flip_probability: float = flag(0.5, "Probability of a horizontal flip.")
     crop_probability: float = flag(0.5, "Probability of padding and a random crop.")
     erase_probability: float = flag(0.3, "Probability of erasing a random rectangle.")
+    plain_texts: Literal["captions", "all"] = flag(
+        "all",
+        "Texts of --objective plain and sdm: 'all' draws one of an image's captions and its two descriptions joined.",
+    )
     word_mask_probability: float = flag(0.1, "Share of a caption's words masked.")
 
 

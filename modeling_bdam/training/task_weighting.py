@@ -8,7 +8,7 @@ Using Uncertainty to Weigh Losses" (CVPR 2018).
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -114,9 +114,12 @@ class TaskWeighting:
 class GradNorm(TaskWeighting):
     """Keeps the gradient norms of the tasks in proportion to how slowly each task trains (paper, eq. 5 and 6).
 
-    The objective of s is `alpha * sum_k |w_k n_k - target_k| + log_weight_penalty * sum_k s_k^2`, where n_k is the
-    gradient norm of the unweighted loss, `target_k = r_k * w_1 n_1` is a constant, and `r_k = (L_k / L_k0) / mean`
-    is the relative inverse training rate: a task that lags behind gets a larger norm. The weighted losses of eq. 6
+    The objective of s is `sum_k |w_k n_k - target_k| + log_weight_penalty * sum_k s_k^2`, where n_k is the gradient
+    norm of the unweighted loss, `target_k = r_k^alpha * w_1 n_1` is a constant, and `r_k = (L_k / L_k0) / mean` is the
+    relative inverse training rate: a task that lags behind gets a larger norm, the more so the larger alpha is (Chen et
+    al., "GradNorm", ICML 2018, eq. 2). With `alpha_on="deviation"`, as eq. 6 of the paper is printed, alpha is a factor
+    of the first sum instead and `target_k = r_k * w_1 n_1`; since Adam divides a gradient by its scale, this factor has
+    an effect only relative to the penalty. The weighted losses of eq. 6
     are not part of the objective: they train the network, and minimizing them over s would shrink every weight.
 
     After each step the weights are scaled to sum to K and THEN clipped, so a clipped set may miss the sum: the lower
@@ -125,7 +128,8 @@ class GradNorm(TaskWeighting):
 
     Args:
         tasks, learning_rate, min_weight, max_weight, device: see `TaskWeighting`. The first task is the reference.
-        alpha: strength of the deviation of the norms against the penalty (paper, eq. 6).
+        alpha: see above.
+        alpha_on: `"rate"` or `"deviation"`.
         log_weight_penalty: lambda of eq. 6.
     """
 
@@ -138,9 +142,11 @@ class GradNorm(TaskWeighting):
         min_weight: float = 1e-4,
         max_weight: float = 10.0,
         device: torch.device | str | None = None,
+        alpha_on: Literal["rate", "deviation"] = "rate",
     ) -> None:
         super().__init__(tasks, learning_rate, min_weight, max_weight, device)
-        self.alpha, self.log_weight_penalty = alpha, log_weight_penalty
+        self.factor, self.exponent = (1.0, alpha) if alpha_on == "rate" else (alpha, 1.0)
+        self.log_weight_penalty = log_weight_penalty
         self._initial_losses = torch.zeros(len(tasks), device=device)  # L_k0, [K]; 0 until recorded
 
     def update(self, losses: Tensor, grad_norms: Tensor) -> None:
@@ -150,7 +156,7 @@ class GradNorm(TaskWeighting):
         example no positive pair in the first batch), the progress of the task is unknown: its ratio counts as 1, and
         the first larger loss is recorded instead.
         """
-        losses = self._finite("loss", losses)
+        losses = self._finite("loss", losses).clamp(min=0)  # unbiased HSIC can be negative
         grad_norms = self._finite("gradient norm", grad_norms)
 
         self._initial_losses = torch.where(self._initial_losses > MIN_INITIAL_LOSS, self._initial_losses, losses)
@@ -159,10 +165,10 @@ class GradNorm(TaskWeighting):
         relative_rates = ratios / ratios.mean().clamp(min=MIN_INITIAL_LOSS)  # r_k, [K]
 
         weighted_norms = self.weights * grad_norms  # [K]
-        targets = relative_rates * weighted_norms[0]
+        targets = relative_rates**self.exponent * weighted_norms[0]
         # As w = exp(s), the derivative of w_k n_k by s_k is w_k n_k itself; the targets are constants.
         deviation_gradient = (weighted_norms - targets).sign() * weighted_norms
-        gradient = self.alpha * deviation_gradient + 2 * self.log_weight_penalty * self._log_weights
+        gradient = self.factor * deviation_gradient + 2 * self.log_weight_penalty * self._log_weights
         self._step(gradient, sum_to=len(self.tasks))
 
     def _tensors(self) -> dict[str, Tensor]:

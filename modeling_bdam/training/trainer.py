@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from transformers.trainer_utils import EvalPrediction, PredictionOutput, speed_m
 
 from ..evaluation.protocols import EncodedSplit, encode_split, protocol_metrics
 from ..files import write_json
-from ..losses_bdam import gate_regularization
+from ..losses_bdam import gate_regularization, normalized_hsic
 from ..modeling_bdam import BDAMModel
 from ..objective_bdam import PairLabels, task_losses
 from ..outputs_bdam import BDAMOutput
@@ -41,6 +42,7 @@ TASK_WEIGHTING_FILE = "task_weighting.pt"
 TEXT_CHOICE_FILE = "text_choice.pt"
 LORA_FILE = "lora.safetensors"
 ARGUMENTS_FILE = "training_args.json"
+CLOTHING_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 BASELINES = {"plain": plain_losses, "sdm": sdm_losses}
 
 
@@ -142,6 +144,7 @@ class BDAMTrainer(Trainer):
             assert isinstance(self.model, BDAMModel)
             self._prepare_fsdp(self.model)
         self.add_callback(_EpochCallback(self))
+        self.add_callback(_StepClock(self))
         for printed_by_transformers in (ProgressCallback, PrinterCallback):
             if self.pop_callback(printed_by_transformers) is not None:
                 self.add_callback(ConsoleCallback)
@@ -298,6 +301,12 @@ class BDAMTrainer(Trainer):
         model.train(was_training)
         people = batch["person_ids"]
         losses = self._task_losses(output, output, PairLabels.of_rows(people, people))
+        if not losses:
+            left_out = ", ".join(self.args.left_out_tasks)
+            raise TrainingStoppedError(
+                f"no loss is left for rows without descriptions if {left_out} are left out: leave out fewer tasks, or "
+                "add descriptions"
+            )
         total = torch.stack(list(losses.values())).sum() + self._gate_loss(output)
         return total, list(losses)
 
@@ -322,9 +331,10 @@ class BDAMTrainer(Trainer):
 
         # One scalar per task
         losses = self._task_losses(output, gathered, labels)
-        for task, loss in losses.items():
-            if not bool(torch.isfinite(loss)):
-                raise self._non_finite(f"the loss of task '{task}' is {loss.item()}")
+        values = torch.stack([loss.detach() for loss in losses.values()])
+        if not bool(values.isfinite().all()):  # one synchronization with the device for all tasks
+            task, value = next(each for each in zip(losses, values.tolist(), strict=True) if not math.isfinite(each[1]))
+            raise self._non_finite(f"the loss of task '{task}' is {value}")
         fixed = self.args.task_weights or {}
         assert isinstance(fixed, dict)  # parsed by the arguments
         losses = {task: fixed.get(task, 1.0) * loss for task, loss in losses.items()}
@@ -341,6 +351,10 @@ class BDAMTrainer(Trainer):
         for (task, loss), weight in zip(losses.items(), weights, strict=True):
             self._note({f"loss_{task}": loss, f"weight_{task}": weight})
         self._note({"temperature": 1 / output.logit_scale.squeeze()})
+        if "decouple" in losses:
+            with torch.no_grad():
+                halves = gathered.decoupled_identity, gathered.decoupled_clothing
+                self._note({"normalized_hsic": normalized_hsic(*halves)})
         if output.gate is not None:
             self._note({"bdam_gate_mean": output.gate.mean()})
         if output.fusion_gate is not None:
@@ -357,7 +371,8 @@ class BDAMTrainer(Trainer):
         """Computes the unweighted losses of the tasks that this run trains."""
         if self.args.objective in BASELINES:
             return BASELINES[self.args.objective](output, gathered, labels)
-        losses = task_losses(output, gathered, labels, self.args.triplet_margin)
+        config = self.accelerator.unwrap_model(self.model).config
+        losses = task_losses(output, gathered, labels, config, self.args.triplet_margin)
         return {task: loss for task, loss in losses.items() if task not in self.args.left_out_tasks}
 
     def _gate_loss(self, gathered: BDAMOutput) -> Tensor | float:
@@ -411,7 +426,20 @@ class BDAMTrainer(Trainer):
         args, rate = self.args, self.args.gradnorm_learning_rate
         if args.uncertainty_weighting:
             return UncertaintyWeighting(tasks, rate, device=args.device)
-        return GradNorm(tasks, args.gradnorm_alpha, rate, args.gradnorm_penalty, device=args.device)
+        return GradNorm(
+            tasks,
+            args.gradnorm_alpha,
+            rate,
+            args.gradnorm_penalty,
+            device=args.device,
+            alpha_on=args.gradnorm_alpha_on,
+        )
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Leaves out biases, norms and other vectors, `logit_scale`, and the decay rates of the state-space layers."""
+        shapes = {name: parameter.ndim for name, parameter in self.accelerator.unwrap_model(model).named_parameters()}
+        decayed = super().get_decay_parameter_names(model)
+        return [name for name in decayed if shapes[name] > 1 and not name.endswith("A_log")]
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Raises before a step with a non-finite gradient; the scaler of fp16 skips such steps."""
@@ -510,6 +538,25 @@ class BDAMTrainer(Trainer):
         if self.compute_metrics is not None:
             metrics |= self.compute_metrics(self._prediction(split))
         return {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+
+    def choose_clothing_weight(self) -> float:
+        """Sets the config's β to the one of `CLOTHING_WEIGHTS` with the best mAP on the evaluation set; returns it."""
+        split = self.encode(self.eval_dataset)
+        mean_precision = {beta: split.standard(beta)["mAP"] for beta in CLOTHING_WEIGHTS}
+        best = max(mean_precision, key=mean_precision.__getitem__)
+        self.accelerator.unwrap_model(self.model).config.clothing_weight = best
+        return best
+
+    def seconds_per_step(self) -> float:
+        """Returns the median over the log entries of the time of a step, with the loading of its batch.
+
+        Raises:
+            ValueError: nothing was logged.
+        """
+        seconds = [entry["seconds_per_step"] for entry in self.state.log_history if "seconds_per_step" in entry]
+        if not seconds:
+            raise ValueError("the log of the training has no entry with the time of a step: lower --logging_steps")
+        return statistics.median(seconds)
 
     def encode(self, rows: Any) -> EncodedSplit:
         """Encodes every image and caption of `rows`; each process gets all vectors."""
@@ -653,6 +700,24 @@ class BDAMTrainer(Trainer):
 def _adam_arguments(args: BDAMTrainingArguments) -> dict[str, Any]:
     """Returns Adam arguments without weight decay, which `Trainer` sets per parameter group."""
     return {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+
+
+class _StepClock(TrainerCallback):
+    """Measures each step with the loading of its batch, without logging, evaluation and saving."""
+
+    def __init__(self, trainer: BDAMTrainer) -> None:
+        self.trainer = trainer
+        self.begin = 0.0
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        now = time.perf_counter()
+        self.trainer._note({"seconds_per_step": torch.tensor(now - self.begin, device=args.device)})
+        self.begin = now
+
+    def _restart(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.begin = time.perf_counter()
+
+    on_train_begin = on_log = on_evaluate = on_save = _restart
 
 
 class _EpochCallback(TrainerCallback):

@@ -50,6 +50,9 @@ class BDAMTrainingArguments(TrainingArguments):
     )
     gradnorm: bool = flag(True, "Balance the tasks by GradNorm (paper, eq. 5 and 6) on top of their fixed weights.")
     gradnorm_alpha: float = flag(1.5, "α of eq. 6 of the paper.")
+    gradnorm_alpha_on: Literal["rate", "deviation"] = flag(
+        "rate", "'rate': α is the exponent of a task's training rate (Chen et al.); 'deviation': a factor, as printed."
+    )
     gradnorm_learning_rate: float = flag(0.025, "Learning rate of the task weights.")
     gradnorm_penalty: float = flag(1e-3, "λ of eq. 6 of the paper, on the squared log weights.")
     uncertainty_weighting: bool = flag(False, "Balance the tasks by learned uncertainty instead of GradNorm.")

@@ -1,13 +1,13 @@
-"""The default preset, compared with a plain dual encoder: `python tests/benchmarks/plain_dual_encoder.py --help`.
+"""A preset, compared with a plain dual encoder: `python tests/benchmarks/plain_dual_encoder.py --output_dir DIR`.
 
-The baseline has the same towers, data, optimizer and schedule, but is trained only with InfoNCE between images and
-captions, on shuffled batches. Its learning rate is the one of `--plain_learning_rates` with the best validation mAP on
-the first seed. Each seed trains it twice: for equal steps, and for equal training time. Time is clock time without
-evaluation, so the machine should have no other load.
+The baseline has the same towers, texts (a caption, or both descriptions joined), optimizer and schedule, but is trained
+only with InfoNCE on shuffled batches. Its settings are the `--sweep` entry with the best validation mAP on the first
+seed at `--sweep_steps`. Then each seed trains the preset, and the baseline for the same time: clock time of the steps
+without evaluation, so the machine should have no other load.
 
-Targets for the mean over seeds: Rank-1 at least 5 points higher with equal steps and not lower with equal time, with
-the β of the preset; clothes-changing mAP with β = 0 at least twice as high. DIR keeps finished runs as JSON, which are
-not repeated. Unknown flags are passed to run_t2i_reid.py for both models.
+Targets for the mean over seeds, with the β that validation chose: rank-1 at least 3 points higher, and clothes-changing
+mAP with β = 0 at least 3 times as high. DIR keeps finished runs as JSON. Unknown flags are passed to
+run_t2i_reid.py for both models.
 """
 
 import argparse
@@ -17,105 +17,90 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from datasets import DatasetDict
 from transformers import set_seed
 
-from data_pipeline.training import load_splits, new_trainer, tokenizer_of, train_and_save, train_plain
+from data_pipeline.training import (
+    chooses_beta,
+    load_splits,
+    new_trainer,
+    tokenizer_of,
+    train_and_save,
+    train_plain,
+    use_every_core,
+)
 from modeling_bdam.files import write_json
 from modeling_bdam.training.build import build_model
 from modeling_bdam.training.run_arguments import parse_arguments
+from modeling_bdam.training.trainer import BDAMTrainer
 
 METRICS = ("rank1", "mAP", "clothes_changing_mAP")
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Settings of a training run.
-
-    Attributes:
-        seed: of weights, batches and augmentation.
-        plain_learning_rate: learning rate of the plain dual encoder; None trains the preset.
-        steps: optimizer steps; None for those of the preset.
-        flags: flags of run_t2i_reid.py.
-    """
-
-    seed: int
-    plain_learning_rate: float | None
-    steps: int | None
-    flags: tuple[str, ...]
-
-    @property
-    def file_name(self) -> str:
-        """Name of the file with the result."""
-        model = "preset" if self.plain_learning_rate is None else f"plain-{self.plain_learning_rate:g}"
-        return f"{model}-seed{self.seed}-steps{self.steps or 'default'}.json"
+SWEEP = (
+    *("learning_rate=1e-3", "learning_rate=2e-3", "learning_rate=4e-3"),
+    "learning_rate=2e-3 config_overrides=logit_scale_init_value=3.4",
+)
 
 
 @dataclasses.dataclass
 class Result:
-    """Steps, training seconds without evaluation, best validation mAP, and test metrics (0 to 1) of that checkpoint."""
+    """Steps, seconds per step, β, best validation mAP, and test metrics (0 to 1) of that checkpoint."""
 
     steps: int
-    seconds: float
+    seconds_per_step: float
+    beta: float
     validation_mAP: float
     rank1: float
     mAP: float
     clothes_changing_mAP: float
 
 
-def result_of(run: Run, output_dir: Path) -> Result:
-    """Reads the result of a run from its file, or trains and writes the file.
+def result_of(trainer: BDAMTrainer, test: object) -> Result:
+    """Evaluates a trained model on the test split."""
+    tested = trainer.score(trainer.encode(test))
+    return Result(
+        steps=trainer.state.global_step,
+        seconds_per_step=trainer.seconds_per_step(),
+        beta=trainer.accelerator.unwrap_model(trainer.model).config.clothing_weight,
+        validation_mAP=max(entry["eval_mAP"] for entry in trainer.state.log_history if "eval_mAP" in entry),
+        **{name: tested[f"eval_{name}"] for name in METRICS},
+    )
+
+
+def run(path: Path, flags: list[str], plain_flags: str, with_model: bool) -> dict[str, Result]:
+    """Trains the preset if `with_model`, and the baseline; reads the results from a file that has the same flags.
 
     Raises:
         SystemExit: the file is from a run with other flags.
     """
-    path = output_dir / run.file_name
+    key = [*flags, plain_flags]
     if path.exists():
         kept = json.loads(path.read_text())
-        if kept["flags"] != list(run.flags):
+        if kept["flags"] != key:
             raise SystemExit(f"{path} has the flags {kept['flags']}: choose another --output_dir")
-        return Result(**kept["result"])
+        return {name: Result(**result) for name, result in kept["results"].items()}
     print(f"running {path.stem}", flush=True)
-    result = train(run, output_dir)
-    write_json(path, {"flags": run.flags, "result": dataclasses.asdict(result)})
-    return result
-
-
-def train(run: Run, output_dir: Path) -> Result:
-    """Trains and tests like run_t2i_reid.py, in a temporary folder."""
-    with tempfile.TemporaryDirectory(dir=output_dir) as folder:
-        flags = [*run.flags, f"--seed={run.seed}", f"--output_dir={folder}"]
-        model_args, data_args, args, model_fields = parse_arguments(flags)
-        if run.steps is not None:
-            # As many evaluations as in the preset
-            evaluations = max(1, round(args.max_steps / (args.eval_steps or args.max_steps)))
-            args.eval_steps = args.save_steps = max(1, run.steps // evaluations)
-            args.max_steps = run.steps
+    results: dict[str, Result] = {}
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        model_args, data_args, args, model_fields = parse_arguments([*flags, f"--output_dir={folder}"])
+        use_every_core(args)
         set_seed(args.seed)
         splits = load_splits(data_args, args)
         model, processor = build_model(model_args, data_args, model_fields, tokenizer_of(splits))
-        if run.plain_learning_rate is None:
-            trainer = new_trainer(model, args, processor, data_args, splits)
-            train_and_save(trainer, checkpoint=None)
-            run_folder = Path(folder)
-        else:
-            args.learning_rate = run.plain_learning_rate
-            # Without descriptions, which it would read and not use.
-            only_captions = splits["train"].remove_columns(["identity_description", "clothing_description"])
-            splits = DatasetDict({**splits, "train": only_captions})
-            decoupled = new_trainer(model, args, processor, data_args, splits)
-            trainer = train_plain(decoupled, model_args, data_args, splits)
-            run_folder = Path(folder) / "plain"
-        tested = trainer.score(trainer.encode(splits["test"]))
-        state = json.loads((run_folder / "trainer_state.json").read_text())
-        seconds = json.loads((run_folder / "train_results.json").read_text())["train_runtime"]
-    evaluated = [entry for entry in state["log_history"] if "eval_runtime" in entry]
-    return Result(
-        steps=state["global_step"],
-        seconds=seconds - sum(entry["eval_runtime"] for entry in evaluated),
-        validation_mAP=max(entry["eval_mAP"] for entry in evaluated),
-        **{name: tested[f"eval_{name}"] for name in METRICS},
-    )
+        trainer = new_trainer(model, args, processor, data_args, splits)
+        if with_model:
+            train_and_save(trainer, None, chooses_beta(model_args, args))
+            results["preset"] = result_of(trainer, splits["test"])
+        # The settings of the sweep apply to the baseline only
+        model_args, data_args, args, model_fields = parse_arguments(
+            [*flags, *(f"--{flag}" for flag in plain_flags.split()), f"--output_dir={folder}"]
+        )
+        model_args.compare_by = "time" if with_model else "steps"
+        trainer.args.learning_rate = args.learning_rate
+        trainer.accelerator.unwrap_model(trainer.model).config.logit_scale_init_value = model_fields.get(
+            "logit_scale_init_value", model.config.logit_scale_init_value
+        )
+        results["plain"] = result_of(train_plain(trainer, model_args, data_args, splits), splits["test"])
+    write_json(path, {"flags": key, "results": {name: dataclasses.asdict(each) for name, each in results.items()}})
+    return results
 
 
 def print_rows(name: str, seeds: list[int], results: list[Result]) -> dict[str, float]:
@@ -123,48 +108,37 @@ def print_rows(name: str, seeds: list[int], results: list[Result]) -> dict[str, 
     means = {metric: statistics.mean(getattr(result, metric) for result in results) for metric in METRICS}
     for seed, result in zip(seeds, results, strict=True):
         values = "  ".join(f"{100 * getattr(result, metric):7.2f}" for metric in METRICS)
-        print(f"{name:26} {seed:>4} {result.steps:6d}  {values}  {result.seconds:8.1f}")
-    seconds = statistics.mean(result.seconds for result in results)
-    print(f"{name:26} mean {'':6}  {'  '.join(f'{100 * value:7.2f}' for value in means.values())}  {seconds:8.1f}")
+        time = f"{result.seconds_per_step:.3f}  {result.steps * result.seconds_per_step:6.0f}"
+        print(f"{name:8} {seed:>4} {result.steps:6d} {result.beta:5g}  {values}  {time}")
+    print(f"{name:8} mean {'':12}  {'  '.join(f'{100 * value:7.2f}' for value in means.values())}")
     return means
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--max_steps", type=int, help="steps of the preset, by default its own")
-    parser.add_argument("--plain_learning_rates", type=float, nargs="+", default=[1e-3, 2e-3, 3e-3, 5e-3])
+    parser.add_argument("--sweep", nargs="*", default=list(SWEEP), help="flags of the baseline to try, without --")
+    parser.add_argument("--sweep_steps", type=int, default=600)
     parser.add_argument("--output_dir", type=Path, required=True)
-    arguments, other_flags = parser.parse_known_args()
-    seeds, rates, output_dir = arguments.seeds, arguments.plain_learning_rates, arguments.output_dir
-    output_dir.mkdir(parents=True, exist_ok=True)
-    flags = tuple(other_flags)
+    arguments, flags = parser.parse_known_args()
+    folder: Path = arguments.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
 
-    ours = [result_of(Run(seed, None, arguments.max_steps, flags), output_dir) for seed in seeds]
+    best, mean_precision = "", -1.0
+    for number, setting in enumerate(arguments.sweep):
+        steps = [f"--{kind}_steps={arguments.sweep_steps}" for kind in ("max", "eval", "save")]
+        seed = f"--seed={arguments.seeds[0]}"
+        found = run(folder / f"sweep-{number}.json", [*flags, *steps, seed], setting, with_model=False)["plain"]
+        print(f"plain, {setting}: validation mAP {100 * found.validation_mAP:.2f} at {found.steps} steps", flush=True)
+        if found.validation_mAP > mean_precision:
+            best, mean_precision = setting, found.validation_mAP
 
-    def plain(seed: int, rate: float, steps: int) -> Result:
-        return result_of(Run(seed, rate, steps, flags), output_dir)
-
-    tried = {rate: plain(seeds[0], rate, ours[0].steps).validation_mAP for rate in rates}
-    rate = max(tried, key=lambda rate: tried[rate])
-    equal_steps = [plain(seed, rate, result.steps) for seed, result in zip(seeds, ours, strict=True)]
-    equal_time = [
-        plain(seed, rate, int(result.seconds / (same_steps.seconds / same_steps.steps)))
-        for seed, result, same_steps in zip(seeds, ours, equal_steps, strict=True)
-    ]
-
-    print("\nplain, validation mAP by learning rate: " + ", ".join(f"{r:g}: {100 * v:.2f}" for r, v in tried.items()))
-    if len(rates) > 1 and rate in (min(rates), max(rates)):
-        print(f"{rate:g} is the best learning rate and the smallest or largest one: try more of them")
-    print(f"\n{'test, per cent':26} seed  steps  rank-1      mAP  clothes-changing mAP  seconds")
-    means = print_rows("preset", seeds, ours)
-    means_steps = print_rows("plain, equal steps", seeds, equal_steps)
-    means_time = print_rows("plain, equal time", seeds, equal_time)
-    for name, other, points in (("steps", means_steps, 5), ("time", means_time, 0)):
-        gain = 100 * (means["rank1"] - other["rank1"])
-        times = means["clothes_changing_mAP"] / other["clothes_changing_mAP"]
-        print(f"\nequal {name}: rank-1 {gain:+.2f} points (target: {points:+d} or more)")
-        print(f"equal {name}: clothes-changing mAP x {times:.2f} (target: 2 or more)")
+    results = [run(folder / f"seed-{seed}.json", [*flags, f"--seed={seed}"], best, True) for seed in arguments.seeds]
+    print(f"\n{'':8} seed  steps     β   rank-1      mAP  clothes-changing mAP  s/step  seconds")
+    ours, plain = (print_rows(name, arguments.seeds, [each[name] for each in results]) for name in ("preset", "plain"))
+    print(f"\nrank-1 {100 * (ours['rank1'] - plain['rank1']):+.2f} points (target: +3 or more)")
+    times = ours["clothes_changing_mAP"] / plain["clothes_changing_mAP"]
+    print(f"clothes-changing mAP x {times:.2f} (target: 3 or more)")
 
 
 if __name__ == "__main__":

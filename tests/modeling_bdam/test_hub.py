@@ -168,7 +168,8 @@ def test_card_contains_the_results_of_the_run(pushed: Path) -> None:
     results = json.loads((pushed / "eval_results.json").read_text())
     row = next(line for line in text.splitlines() if line.startswith("| synthetic | standard |"))
     figures = [f"{100 * results[f'eval_{name}']:.2f}" for name in ("rank1", "rank5", "rank10", "mAP", "mINP")]
-    assert row == "| synthetic | standard | 1 | 42 | " + " | ".join(figures) + " |"
+    beta = json.loads((pushed / "config.json").read_text())["clothing_weight"]  # chosen on the validation split
+    assert row == f"| synthetic | standard | {beta:g} | 42 | " + " | ".join(figures) + " |"
     groups = json.loads((pushed / "group_results.json").read_text())["synthetic"]
     for values in groups.values():
         assert sum(value["queries"] for value in values.values()) == 5 * 6 * 2  # people, images, captions

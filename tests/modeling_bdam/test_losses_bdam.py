@@ -293,6 +293,35 @@ def test_hsic_of_one_sample_is_zero() -> None:
     assert (identity.grad == 0).all()
 
 
+def test_unbiased_hsic_is_the_mean_of_small_batches() -> None:
+    identity = torch.randn(64, 5, dtype=DOUBLE)
+    clothing = identity @ torch.randn(5, 5, dtype=DOUBLE) + torch.randn(64, 5, dtype=DOUBLE)
+    whole = losses.hsic(identity, clothing, "unbiased")
+    draws = [torch.randperm(64)[:6] for _ in range(4000)]
+    means = {
+        name: torch.stack([losses.hsic(identity[rows], clothing[rows], name) for rows in draws]).mean()
+        for name in ("unbiased", "biased")
+    }
+    torch.testing.assert_close(means["unbiased"], whole, rtol=0.05, atol=0)
+    assert means["biased"] > 1.5 * whole
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_unbiased_hsic_of_few_samples_is_zero(batch: int) -> None:
+    identity = torch.randn(batch, 4, requires_grad=True)
+    loss = losses.hsic(identity, torch.randn(batch, 4), "unbiased")
+    loss.backward()
+    assert loss.item() == 0
+    assert identity.grad is not None
+    assert (identity.grad == 0).all()
+
+
+def test_normalized_hsic_is_1_for_equal_and_0_for_constant_features() -> None:
+    rows = torch.randn(9, 4)
+    assert losses.normalized_hsic(rows, 3 * rows + 1).item() == pytest.approx(1)
+    assert losses.normalized_hsic(rows, torch.ones(9, 4)).item() == pytest.approx(0)
+
+
 def test_hsic_of_half_precision_uses_float32() -> None:
     # tr(K H K H) is about 1e8, which overflows float16.
     identity = (100 * torch.randn(8, 16)).half()

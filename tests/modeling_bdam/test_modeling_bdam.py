@@ -1,5 +1,6 @@
 """Tests of the model: each ablation trains, queries see no image, missing inputs, padding, precision, compilation."""
 
+import json
 import re
 from hashlib import sha256
 from pathlib import Path
@@ -31,7 +32,10 @@ ABLATIONS: list[dict[str, Any]] = [
     {"fusion_alignment": False},
     {"fusion_gate": False},
     {"fusion_mamba": False},
+    {"fusion_norm": False},
     {"fusion_sequence": "token"},
+    {"num_bdam_parts": 3},
+    {"num_bdam_parts": 3, "fusion_sequence": "token"},
     {"adversarial_on": "clothing"},
     {"decouple_on": "features"},
     {"use_bdam": False, "use_fusion": False},
@@ -73,7 +77,8 @@ def assert_trains(model: BDAMModel, batch: dict[str, Tensor]) -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_parameters_equal_those_of_earlier_checkpoints(model: BDAMModel) -> None:
+def test_parameters_equal_those_of_earlier_checkpoints(tiny_config: Any) -> None:
+    model = BDAMModel(tiny_config(fusion_norm=False))
     names = "\n".join(sorted(f"{name} {list(value.shape)}" for name, value in model.state_dict().items()))
     digest = sha256(names.encode()).hexdigest()[:16]
     assert digest == "7567dc47767f3351", f"renaming a parameter breaks saved checkpoints:\n{names}"
@@ -82,6 +87,56 @@ def test_parameters_equal_those_of_earlier_checkpoints(model: BDAMModel) -> None
 @pytest.mark.parametrize("fields", ABLATIONS, ids=str)
 def test_each_ablation_trains_each_parameter(fields: dict[str, Any], tiny_config: Any, make_batch: Any) -> None:
     assert_trains(BDAMModel(tiny_config(**fields)), make_batch(8))
+
+
+def test_checkpoint_without_norms_names_the_field(tiny_config: Any, tmp_path: Path) -> None:
+    BDAMModel(tiny_config(fusion_norm=False)).save_pretrained(tmp_path)
+    BDAMModel.from_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"fusion_norm": True}))  # as before there was the field
+    with pytest.raises(ValueError, match="fusion_norm=False"):
+        BDAMModel.from_pretrained(tmp_path)
+    BDAMModel.from_pretrained(tmp_path, fusion_norm=False)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6])
+def test_norm_keeps_large_inputs_finite(tiny_config: Any, batch: dict[str, Tensor], scale: float) -> None:
+    model = BDAMModel(tiny_config())
+    for layer in (model.vision_projection, model.text_projection):
+        layer.register_forward_hook(lambda module, inputs, output: scale * output)
+    output = model(**batch, return_loss=True)
+    output.loss.backward()
+    assert output.loss.isfinite()
+    assert all(value.grad.isfinite().all() for value in model.parameters() if value.grad is not None)
+
+
+def test_scale_of_logits_is_at_most_100(model: BDAMModel, batch: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        model.logit_scale.fill_(5.0)  # exp(5) = 148
+    assert model(**batch).logit_scale.item() == pytest.approx(100)
+
+
+@pytest.mark.parametrize("dropped", ["clothing_", "identity_"])
+def test_texts_encoded_together_equal_separate_ones(
+    model: BDAMModel, batch: dict[str, Tensor], dropped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch["identity_input_ids"][1] = batch["identity_input_ids"][0]  # a repeated text
+    batch = {name: value for name, value in batch.items() if not name.startswith(dropped)}
+    together = model(**batch)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    separate = model(**batch)
+    for name, value in separate.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_parts_begin_as_stripes(tiny_config: Any) -> None:
+    pooling: Any = BDAMModel(tiny_config(num_bdam_parts=4)).decoupling.get_submodule("identity_branch.projection")
+    tokens = torch.randn(1, 32, pooling.queries.weight.shape[1])
+    changed = tokens.repeat(32, 1, 1)
+    changed[range(32), range(32)] *= -1
+    effect = (pooling(changed) - pooling(tokens)).norm(dim=-1)  # [changed token, part]
+    places = (effect * torch.arange(32)[:, None]).sum(0) / effect.sum(0)
+    assert places.tolist() == pytest.approx([4, 12, 20, 28], abs=6)  # a stripe reaches beyond its 8 tokens
 
 
 @EACH_TOWER

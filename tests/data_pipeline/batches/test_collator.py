@@ -229,6 +229,15 @@ def test_train_collator_ignores_empty_styled_captions(processor: BDAMProcessor, 
     assert drawn_captions(processor, 0.5, rows()[0] | {"styled_captions": styled}, draws=20) == plain
 
 
+def test_train_collator_of_one_text_draws_joined_descriptions(processor: BDAMProcessor) -> None:
+    collate = TrainCollator(processor, NO_AUGMENTATION, one_text=True)
+    batch = collate([rows()[0] | {"augmentation_seed": seed} for seed in range(150)])
+    assert not [name for name in batch if name.startswith(("identity_", "clothing_"))]
+    drawn = processor.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
+    assert set(drawn) == {*CAPTIONS[0], "an old man red coat and jeans"}
+    assert 150 / (len(CAPTIONS[0]) + 1) * 0.6 < drawn.count("an old man red coat and jeans") < 100
+
+
 def test_train_collator_falls_back_to_other_texts(processor: BDAMProcessor) -> None:
     row = rows()[0] | {"captions": []}
     assert set(drawn_captions(processor, 0.0, row, draws=5)) == {"an old man red coat and jeans"}

@@ -45,6 +45,7 @@ def make_model(folder: Path, seed: int) -> Path:
         fusion_hidden_size=16,
         num_fusion_layers=1,
         mamba_state_size=4,
+        fusion_norm=False,  # large random weights behind a norm would amplify the rounding of bfloat16
         initializer_range=0.3,
     )
     BDAMModel(config).save_pretrained(folder)

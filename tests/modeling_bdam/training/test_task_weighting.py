@@ -1,6 +1,7 @@
 """GradNorm against a literal autograd implementation of eq. 5 and 6 of the paper, and learned uncertainty."""
 
 import io
+from typing import Literal
 
 import pytest
 import torch
@@ -37,8 +38,10 @@ def literal_update(
     parameter: Tensor,
     alpha: float,
     penalty: float,
+    alpha_on: str,
 ) -> None:
-    """One Adam step on s by eq. 5 and 6 as printed, differentiated by autograd."""
+    """One Adam step on s by eq. 5 and 6, alpha as exponent or as printed, differentiated by autograd."""
+    factor, exponent = (alpha, 1.0) if alpha_on == "deviation" else (1.0, alpha)
     weights = s.exp()
     norms = [
         torch.autograd.grad(w * loss, parameter, create_graph=True)[0].norm()
@@ -47,8 +50,10 @@ def literal_update(
     ratios = [loss.item() / first for loss, first in zip(losses, first_losses, strict=True)]
     mean_ratio = sum(ratios) / len(ratios)
     reference = norms[0].item()
-    gradnorm = sum(abs(norm - ratio / mean_ratio * reference) for norm, ratio in zip(norms, ratios, strict=True))
-    objective = alpha * gradnorm + penalty * (weights.log() ** 2).sum()
+    gradnorm = sum(
+        abs(norm - (ratio / mean_ratio) ** exponent * reference) for norm, ratio in zip(norms, ratios, strict=True)
+    )
+    objective = factor * gradnorm + penalty * (weights.log() ** 2).sum()
     adam.zero_grad()
     (s.grad,) = torch.autograd.grad(objective, [s])
     adam.step()
@@ -62,10 +67,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize(("alpha", "penalty"), [(1.5, 1e-3), (0.5, 0.8)])  # Adam hides alpha from a small penalty
-def test_gradnorm_follows_literal_equations_for_20_steps(alpha: float, penalty: float) -> None:
+@pytest.mark.parametrize("alpha_on", ["rate", "deviation"])
+@pytest.mark.parametrize(("alpha", "penalty"), [(1.5, 1e-3), (0.5, 0.8)])  # Adam hides a factor from a small penalty
+def test_gradnorm_follows_literal_equations_for_20_steps(
+    alpha: float, penalty: float, alpha_on: Literal["rate", "deviation"]
+) -> None:
     network = TwoLayers(tasks=3)
-    gradnorm = GradNorm(["a", "b", "c"], alpha=alpha, log_weight_penalty=penalty)
+    gradnorm = GradNorm(["a", "b", "c"], alpha=alpha, log_weight_penalty=penalty, alpha_on=alpha_on)
     s = torch.zeros(3, requires_grad=True)
     adam = torch.optim.Adam([s], lr=0.025)
     sgd = torch.optim.SGD(network.parameters(), lr=0.05)
@@ -73,7 +81,7 @@ def test_gradnorm_follows_literal_equations_for_20_steps(alpha: float, penalty: 
     for _ in range(20):
         z, losses = network()
         first_losses = first_losses or [loss.item() for loss in losses]
-        literal_update(s, adam, losses, first_losses, network.shared.weight, alpha, penalty)
+        literal_update(s, adam, losses, first_losses, network.shared.weight, alpha, penalty, alpha_on)
         gradnorm.update(torch.stack(losses), shared_gradient_norms(losses, [z]))
         torch.testing.assert_close(gradnorm.weights, s.detach().exp(), rtol=1e-4, atol=0)
         sgd.zero_grad()

@@ -90,7 +90,7 @@ def test_accumulated_gradient_is_mean_of_micro_batches(make_trainer: MakeTrainer
         output = model(**batch)
         texts = [(batch[f"{kind}_input_ids"], batch[f"{kind}_attention_mask"]) for kind in ("identity", "clothing")]
         labels = PairLabels.of_rows(people, people, 0, (texts[0], texts[0]), (texts[1], texts[1]))
-        loss = torch.stack(list(task_losses(output, output, labels).values())).sum()
+        loss = torch.stack(list(task_losses(output, output, labels, model.config).values())).sum()
         loss = loss + 0.1 * gate_regularization(output.gate, output.fusion_gate)
         model.zero_grad()
         loss.backward()
@@ -248,6 +248,17 @@ def test_robust_pairs_choose_texts_each_epoch_and_resume(
     for again, first in zip(recorder.gradients, whole[6:], strict=True):
         for name, gradient in first.items():
             torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_weight_decay_leaves_out_vectors_and_decay_rates(make_trainer: MakeTrainer) -> None:
+    trainer, _ = make_trainer()
+    decayed = set(trainer.get_decay_parameter_names(model_of(trainer)))
+    shapes = {name: value.ndim for name, value in model_of(trainer).named_parameters()}
+    left_out = shapes.keys() - decayed
+    assert {"logit_scale", "fusion.layers.0.A_log", "fusion.layers.0.D", "fusion.norms.0.weight"} <= left_out
+    assert {"fusion.layers.0.in_proj.weight", "image_clothing_head.weight"} <= decayed
+    assert all(shapes[name] > 1 for name in decayed)
+    assert {name for name in left_out if shapes[name] > 1 and not name.endswith("A_log")} == set()
 
 
 def without_descriptions(batch: dict[str, Tensor]) -> dict[str, Tensor]:

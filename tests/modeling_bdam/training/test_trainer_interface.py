@@ -1,17 +1,19 @@
 """`BDAMTrainer` takes what users of `Trainer` pass, on rows of the common schema with the default collators."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from PIL import Image
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback, set_seed
 
 from modeling_bdam import BDAMModel, BDAMProcessor
-from modeling_bdam.training.trainer import BDAMTrainer
+from modeling_bdam.training.trainer import BDAMTrainer, TrainingStoppedError
 from modeling_bdam.training.training_args import BDAMTrainingArguments
 
 MakeTrainer = Callable[..., BDAMTrainer]
@@ -132,6 +134,40 @@ def test_early_stopping_ends_the_training(make_trainer: MakeTrainer, checkpoint:
     assert trainer.state.global_step == 3  # the metric of the first step is never exceeded
     assert trainer.state.best_model_checkpoint is not None
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-1")
+
+
+@pytest.mark.parametrize("half_with_information", ["identity", "clothing"])
+def test_choose_clothing_weight_stores_the_best(make_trainer: MakeTrainer, half_with_information: str) -> None:
+    trainer = make_trainer()
+    split = trainer.encode(trainer.eval_dataset)
+    split.gallery_ids = torch.arange(len(split.gallery))
+    known, *noise = (F.normalize(torch.randn(len(split.gallery), 6), dim=1) for _ in range(3))
+    order = slice(None, None, 1 if half_with_information == "identity" else -1)
+    split.gallery = torch.cat([known, noise[0]][order], dim=1)
+    split.queries = torch.cat([known, noise[1]][order], dim=1)[split.query_rows]
+    trainer.encode = lambda rows: split  # type: ignore[method-assign]
+    beta = trainer.choose_clothing_weight()
+    assert isinstance(trainer.model, BDAMModel)
+    assert beta == trainer.model.config.clothing_weight
+    assert beta < 1 if half_with_information == "identity" else beta > 1
+
+
+def test_left_out_tasks_that_leave_no_loss_on_captions(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer({"left_out_tasks": ["info", "triplet"]})
+    with pytest.raises(TrainingStoppedError, match="no loss is left for rows without descriptions"):
+        trainer.train()
+
+
+def test_seconds_per_step_leave_out_evaluation(make_trainer: MakeTrainer) -> None:
+    class Slow(TrainerCallback):
+        def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
+            time.sleep(0.4)
+
+    trainer = make_trainer({"eval_strategy": "steps", "eval_steps": 1, "max_steps": 3, "logging_steps": 1})
+    trainer.callback_handler.callbacks.insert(0, Slow())
+    trainer.train()
+    assert sum("seconds_per_step" in entry for entry in trainer.state.log_history) == 3
+    assert 0 < trainer.seconds_per_step() < 0.4
 
 
 def test_evaluate_of_several_sets_prefixes_their_names(make_trainer: MakeTrainer, rows: Dataset) -> None:

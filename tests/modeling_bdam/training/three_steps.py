@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "accumulation": {"training": {"gradient_accumulation_steps": 2}},
     "checkpointing": {"training": {"gradient_checkpointing": True}},
     "K = 1": {"training": {"images_per_person": 1}},
-    "two left out": {"training": {"left_out_tasks": ["triplet", "info"]}},
+    "two left out": {"training": {"left_out_tasks": ["triplet", "adversarial"]}},
     "robust pairs": {"training": {"robust_pairs": True, "robust_pairs_borrowing": 1.0}},
     "LoRA": {"weights": {"lora_rank": 2}},
     "frozen vision": {"weights": {"frozen_vision_layers": -1}},
