@@ -44,6 +44,8 @@ class BDAMConfig(PreTrainedConfig):
         projection_dim: width of `identity_embeds` and of `clothing_embeds`; `pooler_output` is twice as wide.
         hidden_size: D, width of BDAM; a tower of another width gets one linear projection.
         dropout: on attention maps and residual branches of BDAM, and in the fusion head.
+        joint_embeds: adds the towers' own embeddings in their joint space (CLIP) to both halves, whose own branches
+            begin at zero: a new model ranks as CLIP does for every β.
         interpolate_pos_encoding: interpolates the vision tower's position embeddings to other image sizes, such as
             CLIP's 224 x 224 to 384 x 128.
         use_bdam: False for table 1's baseline: two linear heads on the mean token.
@@ -97,6 +99,7 @@ class BDAMConfig(PreTrainedConfig):
     projection_dim: int = 256
     hidden_size: int = 768
     dropout: float | int = 0.1
+    joint_embeds: bool = False
     interpolate_pos_encoding: bool = False
 
     use_bdam: bool = True
@@ -181,6 +184,9 @@ class BDAMConfig(PreTrainedConfig):
         if self.use_bdam and self.hidden_size % self.num_bdam_heads:
             heads = f"num_bdam_heads ({self.num_bdam_heads})"
             raise ValueError(f"hidden_size ({self.hidden_size}) must be a multiple of {heads}")
+        towers = [getattr(tower, "model_type", None) for tower in (self.vision_config, self.text_config)]
+        if self.joint_embeds and towers != ["clip_vision_model", "clip_text_model"]:
+            raise ValueError(f"joint_embeds needs the towers of a CLIP model, got {' and '.join(map(str, towers))}")
         if self.fusion_sequence == "token" and not self.use_fusion:
             raise ValueError("fusion_sequence='token' needs use_fusion=True")
 

@@ -156,6 +156,7 @@ class Decoupled:
         pooled_identity, pooled_clothing: their means over tokens before the gate, [B, D].
         identity_tokens: gated identity tokens [B, L, D], or parts [B, P, D]; their mean is `identity`.
         gate: g [B, D]; None for a model without it.
+        joint: embedding of the vision tower in the joint space of the towers, normalized, [B, P]; None without one.
     """
 
     identity: Tensor
@@ -164,6 +165,7 @@ class Decoupled:
     pooled_clothing: Tensor
     identity_tokens: Tensor
     gate: Tensor | None = None
+    joint: Tensor | None = None
 
 
 class BidirectionalDecoupling(nn.Module):

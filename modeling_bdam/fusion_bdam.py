@@ -60,6 +60,10 @@ class FusionHead(nn.Module):
         parts = finals.split([len(sequence) for sequence, _ in aligned])
         return [(final, weights) for final, (_, weights) in zip(parts, aligned, strict=True)]
 
+    def output_layers(self) -> list[nn.Linear]:
+        """Returns the layers that compute f_final."""
+        return [self.projection]
+
     def align(
         self, image: Tensor | None, text: Tensor | None, text_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -114,6 +118,10 @@ class LinearFusion(nn.Module):
         if not projected:
             raise ValueError("LinearFusion needs an image, a text, or both")
         return torch.stack(projected).mean(dim=0), None  # [B, projection_dim]
+
+    def output_layers(self) -> list[nn.Linear]:
+        """Returns the layers that compute f_final."""
+        return [self.image_projection, self.text_projection]
 
     def forward_sets(self, sets: Vectors) -> list[tuple[Tensor, Tensor | None]]:
         """Computes `forward` of several sets of vectors."""

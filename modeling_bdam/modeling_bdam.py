@@ -24,9 +24,11 @@ from .mamba_bdam import MambaBlock
 from .objective_bdam import batch_loss
 from .outputs_bdam import BDAMFeatures, BDAMOutput, weigh_clothing
 from .towers_bdam import (
+    JointSpace,
     build_tower,
     check_tower,
     drop_idle_parameters,
+    load_joint_space,
     load_tower,
     longest_text,
     run_text_tower,
@@ -137,6 +139,9 @@ class BDAMPreTrainedModel(PreTrainedModel):
             module.init_weights()
         elif isinstance(module, BDAMModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            if self.config.joint_embeds:  # the branches beside the joint space begin at zero
+                for layer in (*module.fusion.output_layers(), module.image_clothing_head, module.text_clothing_head):
+                    init.zeros_(layer.weight)
 
 
 class BDAMModel(BDAMPreTrainedModel):
@@ -183,6 +188,10 @@ class BDAMModel(BDAMPreTrainedModel):
         self.image_clothing_head = nn.Linear(width, config.projection_dim)
         self.text_clothing_head = nn.Linear(width, config.projection_dim)
         self.adversarial_projection = nn.Linear(width, width)
+        # Projections of pretrained towers into their joint space
+        joint = config.joint_embeds
+        self.visual_projection = nn.Linear(vision_width, config.projection_dim, bias=False) if joint else None
+        self.textual_projection = nn.Linear(text_width, config.projection_dim, bias=False) if joint else None
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.post_init()
 
@@ -192,7 +201,8 @@ class BDAMModel(BDAMPreTrainedModel):
 
         Args:
             vision: Hub id or folder of a vision tower, or of a CLIP or SigLIP model, of which the vision tower is used.
-            text: the same for the text tower.
+            text: the same for the text tower. If both name one CLIP model, its joint space is kept (`joint_embeds`),
+                and `projection_dim`, `hidden_size`, `num_bdam_heads` and the temperature are by default its own.
             **config_fields: fields of `BDAMConfig`.
 
         Raises:
@@ -201,7 +211,36 @@ class BDAMModel(BDAMPreTrainedModel):
         """
         vision_model, text_model = load_tower(vision, "vision_config"), load_tower(text, "text_config")
         towers: dict[str, Any] = {"vision_config": vision_model.config, "text_config": text_model.config}
-        return cls(BDAMConfig(**towers, **config_fields), vision_model=vision_model, text_model=text_model)
+        joint = load_joint_space(vision, text) if config_fields.get("joint_embeds", True) else None
+        if joint is not None:
+            given = {
+                "joint_embeds": True,
+                "projection_dim": len(joint.visual_projection),
+                "logit_scale_init_value": joint.logit_scale,
+                "hidden_size": vision_model.config.hidden_size,
+                "num_bdam_heads": vision_model.config.num_attention_heads,
+            }
+            config_fields = given | config_fields
+        model = cls(BDAMConfig(**towers, **config_fields), vision_model=vision_model, text_model=text_model)
+        if joint is not None:
+            model.load_joint_space(joint)
+        return model
+
+    @torch.no_grad()
+    def load_joint_space(self, joint: JointSpace) -> None:
+        """Copies the projections of pretrained towers.
+
+        Raises:
+            ValueError: `projection_dim` is not that of the joint space.
+        """
+        if self.config.projection_dim != len(joint.visual_projection):
+            raise ValueError(
+                f"projection_dim={self.config.projection_dim}, but the towers have a joint space of "
+                f"{len(joint.visual_projection)}: leave it out, or set joint_embeds=False"
+            )
+        assert self.visual_projection is not None and self.textual_projection is not None
+        self.visual_projection.weight.copy_(joint.visual_projection)
+        self.textual_projection.weight.copy_(joint.textual_projection)
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """Sets the attention kernels; a tower that does not support them keeps its default, with one warning."""
@@ -238,12 +277,12 @@ class BDAMModel(BDAMPreTrainedModel):
             ValueError: an image size that the vision tower does not support, or a text above the text tower's limit.
         """
         tokens, tower = self._encode_images(pixel_values, **kwargs)  # [B, L, D]
-        decoupled = self.decoupling(tokens)
+        decoupled = self._decouple(tokens, tower)
         description = None
         if identity_input_ids is not None:
             description, _ = self._encode_texts(identity_input_ids, identity_attention_mask)
         [(identity, fusion_gate)] = self._fuse_sets([(decoupled, description)])  # [B, P], [B, 2]
-        clothing = _normalize(self.image_clothing_head(decoupled.clothing))  # [B, P]
+        clothing = _join(self.image_clothing_head(decoupled.clothing), decoupled.joint)  # [B, P]
         return _features(identity, clothing, tokens, tower, fusion_gate)
 
     @can_return_tuple
@@ -260,7 +299,7 @@ class BDAMModel(BDAMPreTrainedModel):
         """
         texts, tower = self._encode_texts(input_ids, attention_mask, **kwargs)
         [(identity, _)] = self._fuse_sets([(None, texts)])  # [B, P]
-        clothing = _normalize(self.text_clothing_head(texts.mean))  # [B, P]
+        clothing = _join(self.text_clothing_head(texts.mean), texts.joint)  # [B, P]
         return _features(identity, clothing, cast(Tensor, texts.tokens), tower)
 
     @capture_outputs
@@ -296,7 +335,7 @@ class BDAMModel(BDAMPreTrainedModel):
         # Towers, decoupling into identity and clothing
         decoupled = None
         if pixel_values is not None:
-            decoupled = self.decoupling(self._encode_images(pixel_values)[0])  # of tokens [B, L, D]
+            decoupled = self._decouple(*self._encode_images(pixel_values))  # of tokens [B, L, D]
         captions, identity_texts, clothing_texts = self._encode_text_sets(
             (input_ids, attention_mask),
             (identity_input_ids, identity_attention_mask),
@@ -317,14 +356,16 @@ class BDAMModel(BDAMPreTrainedModel):
 
         # Clothing
         if decoupled is not None:
-            output.image_clothing_embeds = _normalize(self.image_clothing_head(decoupled.clothing))  # [B, P]
+            clothing = self.image_clothing_head(decoupled.clothing)  # [B, P]
+            output.image_clothing_embeds = _join(clothing, decoupled.joint)  # [B, P]
             output.image_embeds = torch.cat([output.image_identity_embeds, output.image_clothing_embeds], dim=-1)
             self._add_decoupling_outputs(output, decoupled)
         if captions is not None:
-            output.caption_clothing_embeds = _normalize(self.text_clothing_head(captions.mean))  # [B, P]
+            output.caption_clothing_embeds = _join(self.text_clothing_head(captions.mean), captions.joint)  # [B, P]
             output.text_embeds = torch.cat([output.caption_identity_embeds, output.caption_clothing_embeds], dim=-1)
         if clothing_texts is not None:
-            output.description_clothing_embeds = _normalize(self.text_clothing_head(clothing_texts.mean))  # [B, P]
+            clothing = self.text_clothing_head(clothing_texts.mean)  # [B, P]
+            output.description_clothing_embeds = _join(clothing, clothing_texts.joint)  # [B, P]
             output.clothing_text_embeds = _normalize(clothing_texts.mean.detach())  # [B, D]
 
         # Scores of all pairs, [texts, images]
@@ -375,7 +416,17 @@ class BDAMModel(BDAMPreTrainedModel):
         """Encodes texts [B, T]; returns their tokens at width D, and the text tower's whole output."""
         tower = run_text_tower(self.text_model, input_ids, attention_mask, self.longest_text, **kwargs)
         tokens = self.text_projection(tower.last_hidden_state)  # [B, T, D]
-        return EncodedTexts(masked_mean(tokens, attention_mask), tokens, attention_mask), tower
+        joint = None
+        if self.textual_projection is not None:
+            joint = _normalize(self.textual_projection(tower["pooler_output"]))  # [B, P]
+        return EncodedTexts(masked_mean(tokens, attention_mask), joint, tokens, attention_mask), tower
+
+    def _decouple(self, tokens: Tensor, tower: BaseModelOutput) -> Decoupled:
+        """Decouples the tokens [B, L, D] of the vision tower, and projects its pooled vector into the joint space."""
+        decoupled = self.decoupling(tokens)
+        if self.visual_projection is not None:
+            decoupled.joint = _normalize(self.visual_projection(tower["pooler_output"]))  # [B, P]
+        return decoupled
 
     def _encode_text_sets(self, *sets: tuple[Tensor | None, Tensor | None]) -> list["EncodedTexts | None"]:
         """Encodes sets of texts, each ids and mask [B, T]; a set without ids stays None.
@@ -395,12 +446,15 @@ class BDAMModel(BDAMPreTrainedModel):
             texts, number_of_row = torch.unique(torch.cat(rows), dim=0, return_inverse=True)  # [U, width], [rows]
             lengths = (texts >= 0).sum(dim=1)  # [U]
             order = lengths.argsort()  # [U]
-            means = []
-            for part in order.tensor_split(len(given)):
-                ids = texts[part, : int(lengths[part].max())]
-                means.append(self._encode_texts(ids.clamp(min=0), (ids >= 0).long())[0].mean)  # [part, D]
-            mean_of_row = torch.cat(means)[order.argsort()][number_of_row]  # [rows, D]
-            encoded = [EncodedTexts(mean) for mean in mean_of_row.split([len(ids) for ids, _ in given.values()])]
+            parts = [texts[part, : int(lengths[part].max())] for part in order.tensor_split(len(given))]
+            passes = [self._encode_texts(ids.clamp(min=0), (ids >= 0).long())[0] for ids in parts]
+            row = order.argsort()[number_of_row]  # [rows]
+            sizes = [len(ids) for ids, _ in given.values()]
+            means = torch.cat([each.mean for each in passes])[row].split(sizes)  # [B, D] each
+            joints: Any = [None] * len(given)
+            if self.textual_projection is not None:
+                joints = torch.cat([cast(Tensor, each.joint) for each in passes])[row].split(sizes)  # [B, P] each
+            encoded = [EncodedTexts(mean, joint) for mean, joint in zip(means, joints, strict=True)]
         found = dict(zip(given, encoded, strict=True))
         return [found.get(number) for number in range(len(sets))]
 
@@ -419,7 +473,9 @@ class BDAMModel(BDAMPreTrainedModel):
                 for image, text in sets
             ]
             fused = self.fusion.forward_sets(vectors)
-        return [(_normalize(final), gate) for final, gate in fused]
+        joints = [[part.joint for part in parts if part is not None and part.joint is not None] for parts in sets]
+        means = [_normalize(torch.stack(joint).sum(dim=0)) if joint else None for joint in joints]  # [B, P] each
+        return [(_join(final, joint), gate) for (final, gate), joint in zip(fused, means, strict=True)]
 
     def _add_decoupling_outputs(self, output: BDAMOutput, decoupled: Decoupled) -> None:
         """Sets the fields of `output` that the losses on decoupling read."""
@@ -449,12 +505,19 @@ class EncodedTexts:
 
     Attributes:
         mean: mean over tokens, [B, D].
+        joint: embedding of the text tower in the joint space of the towers, normalized, [B, P]; None without one.
         tokens, mask: [B, T, D] and [B, T]; None where only the mean is needed.
     """
 
     mean: Tensor
+    joint: Tensor | None = None
     tokens: Tensor | None = None
     mask: Tensor | None = None
+
+
+def _join(branch: Tensor, joint: Tensor | None) -> Tensor:
+    """Adds the embedding in the joint space of the towers, if there is one, and normalizes, [B, P]."""
+    return _normalize(branch if joint is None else branch + joint)
 
 
 def _features(

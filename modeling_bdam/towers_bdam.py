@@ -1,11 +1,15 @@
 """The pretrained vision and text towers (paper, section 3.1): creates and runs each supported type."""
 
 import inspect
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
+import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, CLIPModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
@@ -13,6 +17,7 @@ from .clip_grid_bdam import GridVisionModel
 
 logger = logging.get_logger(__name__)
 
+JOINT_SPACE_FILE = "joint_space.safetensors"
 _NOT_IN_AUTO_MODEL = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
 
 # The final norm of towers that apply it only to their pooled vector; it is applied to each token here.
@@ -58,6 +63,40 @@ def load_tower(name_or_path: str, half: str) -> PreTrainedModel:
     if 2 * missing > len(tower.state_dict()):
         raise ValueError(f"{half}: {name_or_path} lacks {missing} weights of `{config.model_type}`: use another tower")
     return tower
+
+
+@dataclass
+class JointSpace:
+    """The joint space of a pretrained model of images and texts.
+
+    Attributes:
+        visual_projection, textual_projection: weights, [P, width of the tower].
+        logit_scale: logarithm of 1/τ.
+    """
+
+    visual_projection: Tensor
+    textual_projection: Tensor
+    logit_scale: float
+
+
+def save_joint_space(joint: JointSpace, folder: Path) -> None:
+    """Writes a joint space beside the folders of two towers, for `load_joint_space`."""
+    tensors = vars(joint) | {"logit_scale": torch.tensor(joint.logit_scale)}
+    save_file(tensors, folder / JOINT_SPACE_FILE)
+
+
+def load_joint_space(vision: str, text: str) -> JointSpace | None:
+    """Loads the joint space of a CLIP model if both names are that model, or the one saved beside both, else None."""
+    file = Path(vision).parent / JOINT_SPACE_FILE
+    if Path(text).parent == Path(vision).parent and vision != text and file.is_file():
+        tensors = load_file(file)
+        scale = float(tensors.pop("logit_scale"))
+        return JointSpace(**tensors, logit_scale=scale)
+    if vision != text or AutoConfig.from_pretrained(vision).model_type != "clip":
+        return None
+    model = CLIPModel.from_pretrained(vision)
+    weights = model.visual_projection.weight.detach(), model.text_projection.weight.detach()
+    return JointSpace(*weights, float(model.logit_scale.detach()))
 
 
 def check_tower(config: PreTrainedConfig, half: str, name: str | None = None) -> None:

@@ -30,6 +30,7 @@ def convert_clip(
 
         from modeling_bdam.conversion.clip_checkpoints import convert_clip_baseline, read_checkpoint
         from modeling_bdam.files import atomic_folder
+        from modeling_bdam.towers_bdam import save_joint_space
 
         if output.exists():
             raise ValueError(f"{output} exists already; name a new folder")
@@ -38,6 +39,8 @@ def convert_clip(
         with atomic_folder(output) as draft:
             towers.vision.save_pretrained(draft / "vision")
             towers.text.save_pretrained(draft / "text")
+            if towers.joint is not None:
+                save_joint_space(towers.joint, draft)
             text_tokenizer.save_pretrained(draft / "text")
     typer.echo(f"{len(towers.matched)} weights of {checkpoint} are in {output}; {len(towers.left_out)} were left out")
     for kind, count in sorted(Counter(re.sub(r"\d+", "*", name) for name in towers.left_out).items()):

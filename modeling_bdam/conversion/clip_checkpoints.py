@@ -18,6 +18,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
 from ..clip_grid_bdam import GridVisionModel
+from ..configuration_bdam import BDAMConfig
+from ..towers_bdam import JointSpace
 
 HEAD_WIDTH = 64  # of every CLIP
 
@@ -47,12 +49,14 @@ class ClipTowers:
     """The two towers of a checkpoint.
 
     Attributes:
-        matched: weight names of the checkpoint that the towers contain.
-        left_out: other weight names: projections, heads and modules without a counterpart in the towers.
+        joint: projections into the joint space, and the temperature; None if the checkpoint lacks a projection.
+        matched: weight names of the checkpoint that these contain.
+        left_out: other weight names: heads and modules without a counterpart.
     """
 
     vision: CLIPVisionModel
     text: CLIPTextModel
+    joint: JointSpace | None
     matched: list[str]
     left_out: list[str]
 
@@ -116,7 +120,12 @@ def convert_clip_baseline(weights: Mapping[str, Tensor], image_size: tuple[int, 
     vocabulary, width = text_weights["embeddings.token_embedding.weight"].shape
     longest = len(text_weights["embeddings.position_embedding.weight"])
     text_config = CLIPTextConfig(
-        **_sizes(text_weights, width), vocab_size=vocabulary, max_position_embeddings=longest, projection_dim=width
+        **_sizes(text_weights, width),
+        vocab_size=vocabulary,
+        max_position_embeddings=longest,
+        projection_dim=width,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,  # the text is pooled there
     )
 
     # Towers with these weights
@@ -125,8 +134,13 @@ def convert_clip_baseline(weights: Mapping[str, Tensor], image_size: tuple[int, 
         if missing := sorted(tower.state_dict().keys() - tower_weights.keys()):
             raise ValueError(f"the checkpoint lacks {len(missing)} weights of the tower, such as {missing[0]}")
         tower.load_state_dict(tower_weights)
-    matched = sorted(prefix + name for name in vision_names + text_names)
-    return ClipTowers(vision.eval(), text.eval(), matched, sorted(weights.keys() - set(matched)))
+    joint, joint_names = None, []
+    if {"visual.proj", "text_projection"} <= own.keys():
+        joint_names = [name for name in ("visual.proj", "text_projection", "logit_scale") if name in own]
+        visual, textual = (own[name].float().T.contiguous() for name in joint_names[:2])  # [P, width] each
+        joint = JointSpace(visual, textual, float(own.get("logit_scale", BDAMConfig.logit_scale_init_value)))
+    matched = sorted(prefix + name for name in vision_names + text_names + joint_names)
+    return ClipTowers(vision.eval(), text.eval(), joint, matched, sorted(weights.keys() - set(matched)))
 
 
 def _prefix(weights: Mapping[str, Tensor]) -> str:

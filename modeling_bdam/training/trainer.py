@@ -435,6 +435,20 @@ class BDAMTrainer(Trainer):
             alpha_on=args.gradnorm_alpha_on,
         )
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Creates the optimizer; the modules outside the towers get `new_module_lr_factor` times the learning rate."""
+        is_new = self.optimizer is None
+        optimizer: Any = super().create_optimizer(*args, **kwargs)
+        factor = self.args.new_module_lr_factor
+        if is_new and factor != 1:
+            model = self.accelerator.unwrap_model(self.model)
+            towers = {id(value) for tower in (model.vision_model, model.text_model) for value in tower.parameters()}
+            for group in list(optimizer.param_groups):
+                new = [value for value in group["params"] if id(value) not in towers]
+                group["params"] = [value for value in group["params"] if id(value) in towers]
+                optimizer.add_param_group(group | {"params": new, "lr": factor * group["lr"]})
+        return optimizer
+
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Leaves out biases, norms and other vectors, `logit_scale`, and the decay rates of the state-space layers."""
         shapes = {name: parameter.ndim for name, parameter in self.accelerator.unwrap_model(model).named_parameters()}

@@ -40,6 +40,9 @@ class BDAMTrainingArguments(TrainingArguments):
         "uses similarity distribution matching, its temperature fixed by the config's logit_scale_init_value (IRRA: "
         "log 50 = 3.912).",
     )
+    new_module_lr_factor: float = flag(
+        1.0, "Multiplies the learning rate of all modules outside the towers, which have no pretrained weights."
+    )
     adam_l2: bool = flag(False, "Adam with weight decay as part of the gradient (paper), instead of --optim.")
     left_out_tasks: list[str] = flag([], f"Tasks to leave out (table 3), of {', '.join(TASKS)}.")
     images_per_person: int = flag(2, "K of the P x K batches: images of each person in a batch. 1: a plain shuffle.")

@@ -113,10 +113,12 @@ def test_convert_clip_baseline_keeps_outputs(grid: tuple[int, int]) -> None:
         torch.testing.assert_close(tokens, clip.visual(pixels), atol=1e-4, rtol=1e-4)
         words = towers.text(input_ids=ids).last_hidden_state
         torch.testing.assert_close(words, clip.text(ids), atol=1e-4, rtol=1e-4)
+    assert towers.joint is not None
+    assert towers.joint.visual_projection.equal(clip.visual.proj.T)
+    assert towers.joint.textual_projection.equal(clip.text_projection.T)
+    assert towers.joint.logit_scale == 1.0
     assert {name.partition(".")[0] for name in towers.matched} == {"base_model"}
-    assert {name for name in towers.left_out if name.startswith("base_model.")} == {
-        f"base_model.{name}" for name in ("visual.proj", "text_projection", "logit_scale")
-    }
+    assert not any(name.startswith("base_model.") for name in towers.left_out)
     assert sorted(towers.matched + towers.left_out) == sorted(weights)
 
 
@@ -185,15 +187,20 @@ def test_convert_clip_command_writes_usable_towers(tmp_path: Path) -> None:
     arguments = ["convert-clip", str(tmp_path / "best.pth"), str(tmp_path / "towers"), *size]
     ran = CliRunner().invoke(app, arguments)
     assert ran.exit_code == 0, ran.output
-    assert "left out: base_model.visual.proj" in ran.output
     assert "left out: cross_modal_transformer.resblocks.*.ln_*.weight (4)" in ran.output
     folders = (str(tmp_path / "towers" / "vision"), str(tmp_path / "towers" / "text"))
-    model = BDAMModel.from_vision_text_pretrained(
-        *folders, hidden_size=WIDTH, num_bdam_heads=2, num_bdam_layers=1, interpolate_pos_encoding=True
-    ).eval()
-    pixels = torch.randn(2, 3, 96, 32)
+    fields: Any = {"num_bdam_layers": 1, "interpolate_pos_encoding": True}
+    model = BDAMModel.from_vision_text_pretrained(*folders, **fields).eval()
+    pixels, ids = torch.randn(2, 3, 96, 32), torch.randint(3, VOCABULARY - 1, (2, LONGEST))
+    ids[:, -1] = VOCABULARY - 1  # the end of a text has the largest id
     with torch.no_grad():
-        tokens = model.get_image_features(pixels).last_hidden_state
+        found = model.get_image_features(pixels)
+        tokens = found.last_hidden_state
+        # The scores are those of the checkpoint
+        image = F.normalize(clip.visual.ln_post(clip.visual(pixels)[:, 0]) @ clip.visual.proj, dim=-1)
+        text = F.normalize(clip.text(ids)[:, -1] @ clip.text_projection, dim=-1)
+        scores = model.score(model.get_text_features(ids).pooler_output, found.pooler_output, 2.0)
+        torch.testing.assert_close(scores, 3 * text @ image.T, atol=1e-4, rtol=1e-4)
         expected = clip.visual.ln_post(clip.visual(pixels))
     torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
     assert F.cosine_similarity(tokens[0].flatten(), tokens[1].flatten(), dim=0) < 0.999
