@@ -11,9 +11,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from modeling_bdam import losses_bdam
 from modeling_bdam.evaluation.protocols import EncodedSplit
 from modeling_bdam.evaluation.retrieval_metrics import retrieval_metrics
-from modeling_bdam.losses_bdam import hsic
 
 from .attributes import CLOTHING_ATTRIBUTES, IDENTITY_TRAITS, attribute_labels
 from .features import BranchFeatures, Features
@@ -98,13 +98,10 @@ def leak(probed: Mapping[str, Any], level: str, kind: str) -> float | None:
 
 
 def normalized_hsic(identity: NDArray, clothing: NDArray) -> float | None:
-    """HSIC (paper, eq. 2) divided by the geometric mean of the HSIC of each input with itself.
-
-    Returns:
-        a scale-free value from 0, independent, to 1; None if the shapes differ.
-    """
-    x, y = torch.from_numpy(identity).double(), torch.from_numpy(clothing).double()
-    return float(hsic(x, y) / (hsic(x, x) * hsic(y, y)).sqrt()) if x.shape == y.shape else None
+    """Computes `losses_bdam.normalized_hsic` in float64; None if the shapes differ."""
+    if identity.shape != clothing.shape:
+        return None
+    return float(losses_bdam.normalized_hsic(torch.from_numpy(identity).double(), torch.from_numpy(clothing).double()))
 
 
 def same_clothes(split: EncodedSplit, clothing_weight: float) -> dict[str, float]:
