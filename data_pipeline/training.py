@@ -31,7 +31,7 @@ from .images import with_image_files
 from .schema import PERSON_FEATURES
 
 logger = logging.get_logger(__name__)
-TIMED_STEPS = 20  # of the plain dual encoder, for `--compare_by time`
+TIMED_STEPS = 40  # of the plain dual encoder, for `--compare_by time`
 
 
 def load_splits(data_args: DataArguments, args: BDAMTrainingArguments) -> DatasetDict:
