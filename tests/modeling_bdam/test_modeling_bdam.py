@@ -129,6 +129,14 @@ def test_texts_encoded_together_equal_separate_ones(
         torch.testing.assert_close(together[name], value, rtol=1e-5, atol=1e-5, msg=name)
 
 
+def test_one_row_of_equal_texts_is_encoded(model: BDAMModel, make_batch: Any) -> None:
+    batch = make_batch(1)
+    for prefix in ("identity_", "clothing_"):
+        batch |= {f"{prefix}{name}": batch[name] for name in ("input_ids", "attention_mask")}
+    output = model(**batch)
+    torch.testing.assert_close(output.description_identity_embeds, output.caption_identity_embeds)
+
+
 def test_parts_begin_as_stripes(tiny_config: Any) -> None:
     pooling: Any = BDAMModel(tiny_config(num_bdam_parts=4)).decoupling.get_submodule("identity_branch.projection")
     tokens = torch.randn(1, 32, pooling.queries.weight.shape[1])
