@@ -109,4 +109,5 @@ if __name__ == "__main__":
     if os.environ.get("RANK", "0") == "0":
         Path(sys.argv[1], "losses.json").write_text(json.dumps(result))
     if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # a process that leaves early would abort the other one
         torch.distributed.destroy_process_group()  # gloo's threads must not outlive the interpreter
