@@ -241,7 +241,7 @@ def train_plain(
     if model_args.compare_by == "time":
         probe = copy.deepcopy(args)
         probe.max_steps, probe.eval_strategy, probe.save_strategy = TIMED_STEPS, IntervalStrategy.NO, SaveStrategy.NO
-        probe.load_best_model_at_end, probe.logging_steps = False, 2
+        probe.load_best_model_at_end, probe.logging_strategy, probe.logging_steps = False, IntervalStrategy.STEPS, 2
         timed = plain_trainer(trainer, probe, model_args, data_args, splits)
         timed.train()
         _set_steps(args, trainer.state.max_steps, trainer.seconds_per_step() / timed.seconds_per_step())

@@ -565,11 +565,14 @@ class BDAMTrainer(Trainer):
         """Returns the median over the log entries of the time of a step, with the loading of its batch.
 
         Raises:
-            ValueError: nothing was logged.
+            TrainingStoppedError: nothing was logged.
         """
         seconds = [entry["seconds_per_step"] for entry in self.state.log_history if "seconds_per_step" in entry]
         if not seconds:
-            raise ValueError("the log of the training has no entry with the time of a step: lower --logging_steps")
+            raise TrainingStoppedError(
+                "the log of the training has no entry with the time of a step: set --logging_strategy steps and lower "
+                "--logging_steps"
+            )
         return statistics.median(seconds)
 
     def encode(self, rows: Any) -> EncodedSplit:

@@ -164,6 +164,8 @@ def test_seconds_per_step_leave_out_evaluation(make_trainer: MakeTrainer) -> Non
             time.sleep(0.4)
 
     trainer = make_trainer({"eval_strategy": "steps", "eval_steps": 1, "max_steps": 3, "logging_steps": 1})
+    with pytest.raises(TrainingStoppedError, match="no entry with the time of a step"):
+        trainer.seconds_per_step()
     trainer.callback_handler.callbacks.insert(0, Slow())
     trainer.train()
     assert sum("seconds_per_step" in entry for entry in trainer.state.log_history) == 3
