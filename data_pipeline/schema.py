@@ -22,6 +22,17 @@ PERSON_FEATURES = Features(
 - `clothing_description`: a multimodal model's description of the clothing only, or None.
 """
 
+_TEXT = Value("string")
+_GARMENT = dict.fromkeys(("type", "color", "pattern", "material"), _TEXT)
+ATTRIBUTE_FEATURES = Features(
+    identity_attributes=dict.fromkeys(("gender", "age", "build", "height", "hair", "skin"), _TEXT),
+    clothing_attributes={"garments": List(_GARMENT), "shoes": _TEXT, "accessories": List(_TEXT)},
+)
+"""Optional columns of a set whose descriptions have fields; see `data_pipeline.descriptions.attributes`.
+
+Each value is a short phrase such as "short black hair", "not visible", or None if it was not requested.
+"""
+
 
 def check_splits(splits: DatasetDict) -> None:
     """Checks that every split has the columns of `PERSON_FEATURES` and that no person is in two splits.
@@ -33,7 +44,7 @@ def check_splits(splits: DatasetDict) -> None:
     for name, split in splits.items():
         if missing := ", ".join(sorted(set(PERSON_FEATURES) - set(split.column_names))):
             raise ValueError(f"split {name!r} has no column {missing}: see data_pipeline.schema.PERSON_FEATURES")
-        here = set(split.with_format(None)["person_id"])
+        here = set(split.with_format(None)["person_id"][:])
         for other, there in people.items():
             if shared := sorted(here & there):
                 listed = ", ".join(map(str, shared[:10])) + (", …" if len(shared) > 10 else "")

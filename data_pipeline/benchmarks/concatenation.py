@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from datasets import DatasetDict, Features, concatenate_datasets
 
-from ..schema import check_splits
+from ..schema import ATTRIBUTE_FEATURES, check_splits
 from .benchmark import UNKNOWN
 from .columns import with_column
 from .person_table import TABLE_FEATURES
@@ -17,8 +17,8 @@ def concatenate_person_datasets(parts: Sequence[DatasetDict], names: Sequence[st
     """Concatenates data sets split by split; people, cameras and outfits of different sets get different numbers.
 
     Each set's numbers are offset past those of the sets before it; -1 (unknown) stays. The first set keeps its own
-    numbers. Columns outside `TABLE_FEATURES` are dropped; a missing `file_path` becomes None and missing
-    `styled_captions` become an empty list.
+    numbers. Columns outside `TABLE_FEATURES` and `ATTRIBUTE_FEATURES` are dropped; missing
+    `styled_captions` become an empty list, and other missing values None.
 
     Args:
         parts: at least one data set; they may have different splits.
@@ -35,7 +35,8 @@ def concatenate_person_datasets(parts: Sequence[DatasetDict], names: Sequence[st
         except ValueError as error:
             raise ValueError(f"data set {name}: {error}") from None
     present = {column for part in parts for split in part.values() for column in split.column_names}
-    features = Features({column: kind for column, kind in TABLE_FEATURES.items() if column in present})
+    known = {**TABLE_FEATURES, **ATTRIBUTE_FEATURES}
+    features = Features({column: kind for column, kind in known.items() if column in present})
     joined: dict[str, list] = {}
     offsets = dict.fromkeys(ID_COLUMNS, 0)
     for part in parts:
@@ -50,7 +51,7 @@ def concatenate_person_datasets(parts: Sequence[DatasetDict], names: Sequence[st
                     split = with_column(split, column, moved.tolist(), features[column])
             # Give every set the same columns and types
             for column in features.keys() - set(split.column_names):
-                empty: list[str] | None = None if column == "file_path" else []
+                empty: list[str] | None = [] if column == "styled_captions" else None
                 split = with_column(split, column, [empty] * len(split), features[column])
             split = split.select_columns(list(features))
             if split.features != features:  # only then: a cast writes the images again

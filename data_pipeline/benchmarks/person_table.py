@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from tqdm.auto import tqdm
 
 from ..images import check_image
-from ..schema import PERSON_FEATURES, check_splits
+from ..schema import ATTRIBUTE_FEATURES, PERSON_FEATURES, check_splits
 from .benchmark import UNKNOWN, Benchmark, PersonImage, Source
 from .image_listing import safe_path
 from .people_splits import hold_out
@@ -88,7 +88,8 @@ def build_tables(
     columns: dict[str, list[Any]] = {name: [getattr(image, name) for image in images] for name in names}
     notes += join(columns, options)
     columns["image"] = [{"bytes": None, "path": str(source.images.root / path)} for path in paths]
-    schema = Features({name: kind for name, kind in TABLE_FEATURES.items() if name in columns}).arrow_schema
+    known = {**TABLE_FEATURES, **ATTRIBUTE_FEATURES}
+    schema = Features({name: kind for name, kind in known.items() if name in columns}).arrow_schema
     table = pa.table(columns, schema=schema)
     split_of = pa.array([image.split for image in images])
     tables = {name: table.filter(pa.compute.equal(split_of, name)) for name in SPLITS}

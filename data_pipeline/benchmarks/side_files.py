@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datasets import List
+
+from ..schema import ATTRIBUTE_FEATURES
 from .annotations import split_named
 from .benchmark import UNKNOWN, Options
 from .text_files import check_integer, check_string, first_of, read_json, read_json_lines
@@ -14,19 +17,21 @@ DESCRIPTION_KEYS = ("identity_description", "clothing_description")
 
 @dataclass
 class Described:
-    """The descriptions and styled captions of one image."""
+    """The descriptions, attribute fields and styled captions of one image."""
 
     identity_description: str | None = None
     clothing_description: str | None = None
     captions: list[str] = field(default_factory=list)
+    identity_attributes: dict[str, Any] | None = None
+    clothing_attributes: dict[str, Any] | None = None
 
 
 def read_descriptions(file: Path) -> dict[str, Described]:
     """Reads a descriptions file, by `file_path`.
 
-    Each line is an object with `file_path`, `identity_description`, `clothing_description` and, if a style was drawn,
-    `caption`. If an image has several lines, its last descriptions are used and its captions are collected. Blank
-    descriptions are None. Raises `ValueError` with file and line, or `OSError`.
+    Each line is an object with `file_path`, `identity_description`, `clothing_description` and, if it has any, the
+    fields of `ATTRIBUTE_FEATURES` and a styled `caption`. If an image has several lines, its last descriptions are used
+    and its captions are collected. Blank descriptions are None. Raises `ValueError` with file and line, or `OSError`.
     """
     described: dict[str, Described] = {}
     for where, line in read_json_lines(file):
@@ -36,6 +41,9 @@ def read_descriptions(file: Path) -> dict[str, Described]:
         entry = described.setdefault(check_string(line["file_path"], where, "file_path"), Described())
         for key in DESCRIPTION_KEYS:
             setattr(entry, key, optional_text(line[key], where, key))
+        for key in ATTRIBUTE_FEATURES:
+            if line.get(key) is not None:
+                setattr(entry, key, _filled(line[key], ATTRIBUTE_FEATURES[key], f"{where}: {key}"))
         caption = optional_text(line.get("caption"), where, "caption")
         if caption is not None and caption not in entry.captions:
             entry.captions.append(caption)
@@ -101,7 +109,8 @@ def join(columns: dict[str, list[Any]], options: Options) -> list[str]:
     Args:
         columns: `file_path`, `outfit_id`, `identity_description` and `clothing_description` of every image. Images
             that are missing from the descriptions file keep their own descriptions. Outfits are replaced completely,
-            since numbers of two sources must not mix. `styled_captions` is added if the descriptions file has captions.
+            since numbers of two sources must not mix. `styled_captions` and the attribute fields are added
+            if the descriptions file has them.
 
     Raises `ValueError` if a file is invalid or names no image of the data set, or `OSError`.
     """
@@ -122,9 +131,26 @@ def join(columns: dict[str, list[Any]], options: Options) -> list[str]:
                 getattr(described[path], key) if path in described else own
                 for path, own in zip(paths, columns[key], strict=True)
             ]
+        for key in ATTRIBUTE_FEATURES:
+            if any(getattr(entry, key) for entry in described.values()):
+                columns[key] = [getattr(described.get(path, Described()), key) for path in paths]
         if any(entry.captions for entry in described.values()):
             columns["styled_captions"] = [described.get(path, Described()).captions for path in paths]
     return notes
+
+
+def _filled(value: Any, kind: Any, where: str) -> Any:
+    """Returns nested fields with None for each missing one; raises `ValueError` for another structure."""
+    if isinstance(kind, dict) and isinstance(value, dict):
+        return {key: _filled(value.get(key), inner, f"{where}.{key}") for key, inner in kind.items()}
+    if isinstance(kind, List) and isinstance(value, list):
+        return [_filled(entry, kind.feature, where) for entry in value]
+    if value is None:
+        return [] if isinstance(kind, List) else None
+    expected = "an object" if isinstance(kind, dict) else "a list" if isinstance(kind, List) else "a string"
+    if expected != "a string" or not isinstance(value, str):
+        raise ValueError(f"{where} must be {expected}, got {value!r}")
+    return value
 
 
 def _compare_paths(file: Path, named: Collection[str], paths: Sequence[str], absent: str) -> list[str]:

@@ -41,7 +41,8 @@ _rerun_option = partial(typer.Option, rich_help_panel="Images described or faile
 
 _PRICES_HELP = (
     'Price table, per million tokens: {"MODEL": {"input": 2.5, "output": 10}}; optional keys: "batch": 0.5, the factor '
-    'of the Batch API, and "image_tokens": 255, for the estimate.'
+    'of the Batch API; "cached_input" and "image_input", prices of cached and image tokens; "image_tokens": 255, the '
+    "tokens of an image for estimates."
 )
 
 
@@ -74,7 +75,7 @@ def run(
         Path | None, texts_option(help="Folder of your own prompt files; `bdam describe prompts` copies the defaults.")
     ] = None,
     temperature: Annotated[float, texts_option(help="Sampling temperature; below 0: the server's default.")] = 0.7,
-    max_tokens: Annotated[int, texts_option(help="Maximum tokens per answer; 0: the server's default.")] = 600,
+    max_tokens: Annotated[int, texts_option(help="Maximum tokens per answer; 0: the server's default.")] = 900,
     max_side: Annotated[int, texts_option(help="Larger images are scaled down to this many pixels.")] = 768,
     max_bytes: Annotated[int, texts_option(help="Larger image files are re-encoded as JPEG.")] = 200_000,
     base_url: Annotated[
@@ -118,7 +119,7 @@ def run(
         from modeling_bdam.files import write_json
 
         from ..benchmarks.loading import load_person_dataset
-        from ..descriptions.client import Sampling
+        from ..descriptions.backend import Sampling
         from ..descriptions.images import ImageItems
         from ..descriptions.pipeline import DescribeOptions, describe_images, estimate_run
         from ..descriptions.report import contact_sheet_of, describe_report, failed_images
@@ -172,6 +173,7 @@ def run(
 
 app.command()(describe_results.report)
 app.command()(describe_results.validate)
+app.command()(describe_results.upgrade)
 app.command()(describe_results.prompts)
 
 

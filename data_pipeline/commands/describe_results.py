@@ -1,4 +1,4 @@
-"""`bdam describe report`, `validate` and `prompts`: results of a run, and the prompt files."""
+"""`bdam describe report`, `validate`, `upgrade` and `prompts`: results of a run, and the prompt files."""
 
 import json
 from functools import partial
@@ -69,6 +69,24 @@ def validate(
             typer.echo(f"{len(bad)} images with problems", err=True)
         if bad:
             raise typer.Exit(1)
+
+
+def upgrade(file: DescriptionsFile) -> None:
+    """Fills the attribute fields of an older file from its texts, where that is certain; the texts stay."""
+    with one_line_errors():
+        from ..descriptions.extraction import fill_fields
+        from ..descriptions.jsonl import JsonLinesFile, single_writer
+        from ..descriptions.report import read_descriptions
+
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: there is no such file")
+        with single_writer(file), JsonLinesFile(file) as lines:
+            before = [record for _, record in read_descriptions(file)]
+            after = [fill_fields(record) for record in before]
+            changed = sum(old != new for old, new in zip(before, after, strict=True))
+            if changed:
+                lines.replace(after)
+        typer.echo(f"{file}: {changed} of {len(before)} descriptions have new fields", err=True)
 
 
 def prompts(folder: Annotated[Path, typer.Argument(help="Folder to create; must not exist yet.")]) -> None:

@@ -213,7 +213,8 @@ def _tasks(
     if model is None:
         raise ValueError("--neutralize mllm requires --model")
     from ..benchmarks.text_files import read_text
-    from ..descriptions.client import ChatClient, Sampling, ServerRefuses
+    from ..descriptions.backend import Sampling, ServerRefuses
+    from ..descriptions.client import ChatClient
     from ..styles.text_tasks import PROMPT_FOLDER, text_tasks
 
     if prompts is not None and not any((prompts / file).is_file() for file in PROMPTS):

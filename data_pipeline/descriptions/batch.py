@@ -14,11 +14,14 @@ from typing import Any, Final
 import openai
 from tqdm.auto import tqdm
 
-from .batch_files import BatchFiles, Chunk
-from .client import ChatClient, ServerRefuses
+from .answers import Problem
+from .backend import Sampling, ServerRefuses
+from .batch_files import BatchFiles, Chunk, download_lines
+from .client import ChatClient, raise_if_final
 from .describer import Describer, Job
 from .images import ImageItem
 from .run import Budget, Outcome, progress_text
+from .systematic import LEAST, PROBE, WINDOW
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _QUEUE_IS_FULL = "token_limit_exceeded"
@@ -28,6 +31,8 @@ _ENDPOINT: Final = "/v1/chat/completions"
 @dataclass
 class BatchRun:
     """Describes images through the Batch API: writes, submits, polls, collects, and retries rejected answers.
+
+    The first batch of a new output has 20 images: a systematic failure costs no more than these.
 
     Args:
         describer: prepares requests and records answers.
@@ -59,6 +64,8 @@ class BatchRun:
         self._store = self.describer.store
         self._api = self.client.api.with_options(max_retries=5)  # few requests: the SDK's own retries are sufficient
         self._sent = 0
+        self._sampling = self.client.sampling  # of the requests that were written last
+        self._not_at_fault: dict[str, str] = {}  # file_path -> reason of a failure that the image did not cause
         settings = {"model": self.describer.model, "prompt": self.describer.prompt.version}
         self._files = BatchFiles(self._store.output.with_suffix(".batch"), settings)
         self._chunks = self._files.chunks
@@ -71,16 +78,28 @@ class BatchRun:
         """
         described, failed = len(self._store), len(self._store.failures)
         stopped, refused, idle_rounds = None, False, 0
+        settings = {"model": self.describer.model, "prompt": self.describer.prompt.version}
+        probe = not any(settings.items() <= record.items() for record in self._store.descriptions())
         try:
             while True:
-                stopped = self._write_chunks(items)
+                stopped = self._write_chunks(items, PROBE if probe and not self._chunks else None)
                 if not self._chunks:
                     break
-                settled = self._store.answers + len(self._store.failures)
+                before = self._progress()
                 await self._submit_and_collect()
-                idle_rounds = idle_rounds + 1 if self._store.answers + len(self._store.failures) == settled else 0
+                if reason := self.describer.rule.reason_to_stop(LEAST * PROBE // WINDOW + 1 if probe else LEAST):
+                    self.describer.forgive()
+                    raise ServerRefuses(reason)
+                probe = probe and not self.describer.rule.kept
+                if before == self._progress() and self._not_at_fault:
+                    break
+                idle_rounds = idle_rounds + 1 if before == self._progress() else 0
                 if idle_rounds == 3:
                     raise ServerRefuses("three rounds of batches returned no answer")
+            self.describer.commit_failures()
+            if self._not_at_fault:
+                reasons = list(self._not_at_fault.values())
+                raise ServerRefuses(f"{len(reasons)} requests failed for a reason that no image caused: {reasons[-1]}")
         except ServerRefuses as error:
             stopped, refused = str(error), True
         except openai.OpenAIError as error:
@@ -89,8 +108,16 @@ class BatchRun:
         self._files.close()
         return Outcome(len(self._store) - described, len(self._store.failures) - failed, stopped, refused)
 
-    def _write_chunks(self, items: Iterable[ImageItem]) -> str | None:
-        """Writes requests for all images that are neither settled nor submitted; returns the reason for a stop."""
+    def _progress(self) -> tuple[int, int, Sampling]:
+        """Returns the values of which a round of batches changes at least one, unless nothing was answered."""
+        return self._store.answers, len(self._store.failures), self.client.sampling
+
+    def _write_chunks(self, items: Iterable[ImageItem], most: int | None = None) -> str | None:
+        """Writes requests for all images that are neither settled nor submitted, for at most `most` of them.
+
+        Returns the reason for a stop.
+        """
+        self._sampling = self.client.sampling
         submitted = {job.key for chunk in self._chunks for job, _ in self._files.jobs(chunk)}
         lines: list[bytes] = []
         jobs: list[tuple[Job, int]] = []
@@ -98,8 +125,10 @@ class BatchRun:
         stopped = None
         for item in tqdm(items, unit=" images", desc="reading", disable=not self.progress, leave=False):
             # Skip images that need no request.
-            if self.describer.is_settled(item.file_path):
+            if self.describer.is_settled(item.file_path) or item.file_path in self._not_at_fault:
                 continue
+            if len(submitted) == most:
+                break
             try:
                 job = self.describer.job(item)
             except ValueError as error:
@@ -220,35 +249,73 @@ class BatchRun:
                     await asyncio.sleep(self.poll_seconds)
 
     async def _collect(self, chunk: Chunk, batch: Any) -> None:
-        """Records the answers of an ended batch and removes its chunk; unanswered requests are sent again."""
+        """Records the answers of an ended batch and removes its chunk; unanswered requests are sent again.
+
+        Raises:
+            ServerRefuses: the batch failed, or the server refused its requests.
+        """
         jobs = {job.key: (job, attempt) for job, attempt in self._files.jobs(chunk)}
-        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            answers = await self._api.files.content(file_id)
-            for line in map(json.loads, filter(bytes.strip, answers.content.splitlines())):
-                if line.get("custom_id") in jobs:
-                    self._record(*jobs[line["custom_id"]], line)
+        lines, unreadable = await download_lines(self._api, batch)
+        answers = {line["custom_id"]: line for line in lines if line.get("custom_id") in jobs}
+        refusals: list[str] = []
+        errors: list[tuple[Job, int, str]] = []
+        kept = self._store.answers
+        for key, line in answers.items():
+            error = self._record(*jobs[key], line, refusals)
+            errors += [(*jobs[key], error)] if error else []
+        for job, attempt in [jobs[key] for key in jobs if key not in answers][:unreadable]:
+            self._reject(job, attempt, "the server's line for this image was unreadable")
+        for job, attempt, reason in errors:
+            if self._store.answers > kept and not reason.startswith(("status 413", "status 422")):
+                self.describer.fail(job, reason, attempt - 1, ["server"])
+            else:
+                self._not_at_fault[job.file_path] = reason
         self._store.sync()
         self._files.remove(chunk)
         if batch.status == "failed":
             reason = "; ".join(error.message or "" for error in _errors(batch)) or "no reason given"
             raise ServerRefuses(self.client.redact(f"batch {batch.id} failed: {reason}"))
+        if refusals:
+            raise ServerRefuses(refusals[0])
 
-    def _record(self, job: Job, attempt: int, line: dict[str, Any]) -> None:
-        """Records one answer, idempotently: skips an answer that an interrupted process recorded before."""
-        known = self._store.described_as(job.key) is not None or job.file_path in self._store.failures
-        if known or self._store.rejected(job.key)[0] >= attempt:
-            return
-        response = line.get("response") or {}
+    def _record(self, job: Job, attempt: int, line: dict[str, Any], refusals: list[str]) -> str | None:
+        """Records one answer, idempotently: skips an answer that an interrupted process recorded before.
+
+        Returns the error of a request that would fail again; adds one that all requests will get to `refusals`.
+        """
+        if self._is_known(job, attempt):
+            return None
+        response = line.get("response")
+        response = response if isinstance(response, dict) else {}
         status = response.get("status_code")
         if status == 200:
             try:
                 answer = self.client.read(response.get("body"))
-            except ValueError:
-                return
-            self.describer.record(job, answer)
-        elif status is not None and 400 <= status < 500 and status not in (408, 409, 429):
+            except ValueError as error:
+                self._reject(job, attempt, str(error))
+            else:
+                self.describer.record(job, answer)
+        elif isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429):
             detail = self.client.redact(json.dumps(response.get("body"), ensure_ascii=False))[:300]
-            self.describer.fail(job, f"status {status}: {detail}", attempt - 1, ["server"])
+            if self.client.adapt(status, detail, self._sampling):
+                return None
+            try:
+                raise_if_final(status, f"status {status}: {detail}")
+            except ServerRefuses as error:
+                refusals.append(str(error))
+            else:
+                return f"status {status}: {detail}"
+        return None
+
+    def _reject(self, job: Job, attempt: int, reason: str) -> None:
+        """Counts an attempt with an unreadable answer; its tokens are unknown."""
+        if not self._is_known(job, attempt):
+            common = {"key": job.key, "model": self.describer.model, "prompt": self.describer.prompt.version}
+            self.describer.reject(job, [Problem("server", reason)], "", common)
+
+    def _is_known(self, job: Job, attempt: int) -> bool:
+        is_settled = self._store.described_as(job.key) is not None or job.file_path in self._store.failures
+        return is_settled or self._store.rejected(job.key)[0] >= attempt
 
 
 def _errors(batch: Any) -> list[Any]:

@@ -1,11 +1,16 @@
-"""On-disk state of a Batch API run: chunks of requests and the server's batch id of each."""
+"""Files of a Batch API run: the state on disk (chunks of requests, the batch id of each), and downloaded answers."""
 
+import asyncio
+import json
 import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import openai
 
 from modeling_bdam.files import atomic_path, write_json, write_json_lines
 
@@ -94,3 +99,27 @@ class BatchFiles:
         """Removes the folder if no chunk is left."""
         if not self.chunks:
             shutil.rmtree(self.folder)
+
+
+async def download_lines(api: openai.AsyncOpenAI, batch: Any) -> tuple[list[dict[str, Any]], int]:
+    """Downloads the lines of an ended batch; returns them and the number of unreadable lines.
+
+    A download that is cut or has unreadable lines is repeated.
+    """
+    counts = batch.request_counts
+    for seconds in (1, 2, None):
+        lines: list[dict[str, Any]] = []
+        unreadable = 0
+        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+            content = await api.files.content(file_id)
+            for text in filter(bytes.strip, content.content.splitlines()):
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    line = None
+                lines += [line] if isinstance(line, dict) else []
+                unreadable += not isinstance(line, dict)
+        if seconds is None or (not unreadable and (counts is None or len(lines) >= counts.completed + counts.failed)):
+            break
+        await asyncio.sleep(seconds)
+    return lines, unreadable

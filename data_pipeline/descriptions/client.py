@@ -5,88 +5,30 @@ import email.utils
 import logging
 import os
 import random
+import re
 import time
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import openai
 
+from .backend import Answer, RequestFailed, Sampling, ServerRefuses
 from .prompts import Message
 from .redaction import Redactor, secret_values
 from .throttle import Throttle
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+_LOG = logging.getLogger(__name__)
+_OF_SETTING = (413, 422)  # never recorded against an image: a limit of the server, such as its size of a request
+_BAD_PARAMETER = re.compile(
+    r"(?:unsupported|unrecogni[sz]ed|unknown|unexpected|invalid)[\s_](?:request[\s_])?(?:parameter|argument|keyword|field)"
+    r"|extra[\s_](?:inputs?|fields?|forbidden)|not\spermitted|max_(?:completion_)?tokens",
+    re.IGNORECASE,
+)
 _FORMATTER = logging.Formatter()
 _SDK_LOGGERS = ("openai", "httpx", "httpcore")  # with OPENAI_LOG=debug they log whole requests and headers
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A model's answer: its text ("" if it refused), token counts, and the server's response id.
-
-    `cut_off` is true if the answer reached the token limit.
-    """
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    response_id: str | None = None
-    refusal: str | None = None
-    cut_off: bool = False
-
-
-class RequestFailed(Exception):
-    """One request failed in all its retries; other requests may still succeed."""
-
-
-class ServerRefuses(Exception):
-    """All requests will fail: wrong key, address or model, or no quota left."""
-
-
-class Backend(Protocol):
-    """Interface of anything that answers chat messages, several at a time."""
-
-    model: str
-    in_flight: int
-
-    async def ask(self, messages: list[Message], response_format: dict[str, Any] | None) -> Answer:
-        """Requests one answer.
-
-        Raises:
-            RequestFailed: this request failed in all its retries.
-            ServerRefuses: all requests will fail.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Releases connections and threads."""
-        ...
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Sampling parameters. None leaves a value to the server; `extra` is merged into every request.
-
-    `structured` selects the `response_format`: "schema" (JSON schema), "object" (any JSON object) or "none".
-    """
-
-    temperature: float | None = 0.7
-    max_tokens: int | None = 600
-    structured: str = "schema"
-    extra: dict[str, Any] | None = None
-
-    def body(self, model: str, messages: list[Message], response_format: dict[str, Any] | None) -> dict[str, Any]:
-        """Builds the body of a `/chat/completions` request."""
-        body: dict[str, Any] = {"model": model, "messages": messages}
-        if self.temperature is not None:
-            body["temperature"] = self.temperature
-        if self.max_tokens is not None:
-            body["max_completion_tokens"] = self.max_tokens
-        if response_format is not None and self.structured != "none":
-            body["response_format"] = response_format if self.structured == "schema" else {"type": "json_object"}
-        return {**body, **(self.extra or {})}
 
 
 @dataclass
@@ -148,11 +90,12 @@ class ChatClient:
 
     async def ask(self, messages: list[Message], response_format: dict[str, Any] | None) -> Answer:
         """Requests one answer; see `Backend`."""
-        body = self.sampling.body(self.model, messages, response_format)
         spent = 0.0
         tries = 0
         while True:
             tries += 1
+            sampling = self.sampling  # another request may have changed it
+            body = sampling.body(self.model, messages, response_format)
             async with self._throttle.slot():
                 try:
                     # cast_to=object: building the SDK's response model would take more time than all the rest.
@@ -163,12 +106,41 @@ class ChatClient:
                     self._throttle.answered(result.prompt_tokens + result.completion_tokens)
                     return result
                 except Exception as error:
+                    if isinstance(error, openai.APIStatusError) and self.adapt(
+                        error.status_code, self._message(error), sampling
+                    ):
+                        continue
                     reason, wait, share = self._judge(error)
             spent += share
             if spent >= self.max_tries:
-                raise RequestFailed(f"{reason} ({tries} tries)")
+                raise RequestFailed(f"{reason} ({tries} tries)", tries)
             backoff = min(60.0, 0.5 * 2 ** min(tries, 10))
             await asyncio.sleep(max(wait, backoff * random.uniform(0.5, 1.0)))
+
+    def adapt(self, status: int | None, message: str, sampling: Sampling) -> bool:
+        """Drops a parameter that the server does not support, once; returns whether to send the request again.
+
+        Args:
+            status, message: the server's error response.
+            sampling: the parameters of the failed request.
+        """
+        if status not in (400, 422):
+            return False
+        if sampling is not self.sampling:
+            return True
+        fallback = sampling.without(message)
+        if fallback is None:
+            return False
+        self.sampling = fallback
+        changed = next(
+            name
+            for name in ("limit_key", "structured", "temperature")
+            if getattr(fallback, name) != getattr(sampling, name)
+        )
+        _LOG.warning(
+            "the server does not support a parameter, so %s is %s now: %s", changed, getattr(fallback, changed), message
+        )
+        return True
 
     def read(self, completion: Any) -> Answer:
         """Parses a chat completion from the server's JSON. Secrets are redacted from all texts.
@@ -180,13 +152,21 @@ class ChatClient:
             choice = completion["choices"][0]
             message = choice["message"]
             usage = completion.get("usage") or {}
+            details = usage.get("prompt_tokens_details") or {}
+            # Some servers return all of an answer as reasoning.
+            text = _text_of(message.get("content"))
+            if not text and not message.get("refusal"):
+                text = _text_of(message.get("reasoning_content") or message.get("reasoning"))
             return Answer(
-                text=self.redact(message.get("content") or ""),
+                text=self.redact(text),
                 prompt_tokens=int(usage.get("prompt_tokens") or 0),
                 completion_tokens=int(usage.get("completion_tokens") or 0),
                 response_id=self.redact(str(completion.get("id") or "")) or None,
                 refusal=self.redact(message.get("refusal") or "") or None,
                 cut_off=choice.get("finish_reason") == "length",
+                filtered=choice.get("finish_reason") == "content_filter",
+                cached_tokens=int(details.get("cached_tokens") or 0),
+                image_tokens=int(details.get("image_tokens") or 0),
             )
         except (LookupError, TypeError, AttributeError):
             raise ValueError("the response is not a chat completion") from None
@@ -207,15 +187,14 @@ class ChatClient:
         if isinstance(error, openai.APIStatusError):
             status = error.status_code
             reason = f"status {status}: {self._message(error)}"
-            if status in (401, 403, 404, 405) or "insufficient_quota" in reason:
-                raise ServerRefuses(f"the server refuses all requests: {reason}") from None
+            raise_if_final(status, reason)
             wait = _retry_after(error)
             if status == 429 or (status == 503 and wait is not None):
                 self._throttle.overloaded(wait)
                 return reason, wait or 0.0, 0.25
             if status in (408, 409, 425) or status >= 500:
                 return reason, wait or 0.0, 1.0
-            raise RequestFailed(reason) from None
+            raise RequestFailed(reason, blames_image=status not in _OF_SETTING) from None
         if isinstance(error, (TimeoutError, asyncio.TimeoutError, openai.APITimeoutError)):
             return f"no answer within {self.timeout:g} s", 0.0, 1.0
         if isinstance(error, openai.APIConnectionError):
@@ -246,6 +225,27 @@ class ChatClient:
         if record.exc_info:
             record.exc_text, record.exc_info = self.redact(_FORMATTER.formatException(record.exc_info)), None
         return True
+
+
+def raise_if_final(status: int, reason: str) -> None:
+    """Raises `ServerRefuses` for an error response that the key, the address, the model or a parameter caused.
+
+    A 403 is not among them: content filters answer so for one image.
+    """
+    if (
+        status in (401, 402, 404, 405)
+        or "insufficient_quota" in reason
+        or (status in (400, 422) and _BAD_PARAMETER.search(reason))
+    ):
+        raise ServerRefuses(f"the server refuses all requests: {reason}") from None
+
+
+def _text_of(content: Any) -> str:
+    """Returns the text of a message's content: a string, or a list of parts of which reasoning is left out."""
+    if isinstance(content, list):
+        parts = (part for part in content if isinstance(part, dict) and "reason" not in str(part.get("type")))
+        content = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:

@@ -1,4 +1,4 @@
-"""Word lists (regular expressions) that detect body, clothing, refusals, talk about the picture, and the language.
+"""Word lists (regular expressions) that detect body, clothing, refusals and the language.
 
 The lists favor precision over recall: words that can describe both a body and a garment ("slim", "short", "tall boots")
 count only if their neighbors decide it.
@@ -17,60 +17,70 @@ class Attribute:
     pattern: re.Pattern[str]
 
 
-def _words(*patterns: str) -> re.Pattern[str]:
+def words_pattern(*patterns: str) -> re.Pattern[str]:
+    """Compiles a pattern that matches one of the given patterns between word boundaries."""
     return re.compile(r"\b(?:" + "|".join(patterns) + r")\b", re.IGNORECASE)
 
 
-_COLORS = (
+COLORS = (
     "black|white|gr[ae]y|silver|red|maroon|burgundy|pink|orange|yellow|gold(?:en)?|beige|tan|cream|khaki|brown|olive"
-    "|green|teal|turquoise|blue|navy|purple|violet|lavender|dark|light|bright|pale|multi-?colou?red|colou?rful|denim"
+    "|green|teal|turquoise|blue|navy|purple|violet|lavender|mustard|charcoal|crimson|burgundy|lilac|mint|aqua|peach|coral|ivory|bronze|copper|dark|light|bright|pale|multi-?colou?red|colou?rful|denim"
 )
 _SHORT_HAIR = (
-    rf"short(?:er|ish)?(?=[\s,-]+(?:(?:{_COLORS}|blonde?|cropped|curly|wavy|straight|neat|spiky|and|to)[\s,-]+)*"
+    rf"short(?:er|ish)?(?=[\s,-]+(?:(?:{COLORS}|blonde?|cropped|curly|wavy|straight|neat|spiky|and|to)[\s,-]+)*"
     r"(?:medium[\s-]length\s)?(?:hair|beard))"
 )
-_PERSON = "wom[ae]n|m[ae]n|boys?|girls?|males?|females?|lad(?:y|ies)|gentlem[ae]n|guys?|dudes?|gals?|fellas?"
+PERSON = "wom[ae]n|m[ae]n|boys?|girls?|males?|females?|lad(?:y|ies)|gentlem[ae]n|guys?|dudes?|gals?|fellas?"
 _AGE = (
-    r"young(?:er)?|youthful|middle[\s-]aged|mature|elderly|old(?:er)?|senior|teen(?:age[rd]?|s)?|adolescent|child|kid"
+    r"young(?:er)?|youth(?:ful)?|middle[\s-]aged?|midlife|grown|mature|pensioner|retirement|minor|year-old|elderly|old(?:er)?|senior|teen(?:age[rd]?|s)?|adolescent|child|kid"
     r"|toddler|infant|adults?|aged|years|(?:early|mid|late)[\s-](?:teens|twenties|thirties|forties|fifties|sixties)"
     r"|twenties|thirties|forties|fifties|sixties|seventies|\d0s"
 )
 _BUILD = (
     r"slim|slender|thin|lean|skinny|petite|lanky|stocky|sturdy|heav(?:y|ier)|heavyset|overweight|obese|chubby|plump"
-    r"|fat|muscular|athletic|fit|burly|broad[\s-]shouldered|build|built|body|physique|figure|frame"
+    r"|fat|muscular|athletic|fit|burly|broad[\s-]shouldered|build|built|body|physique|figure|frame|stout|wiry|curvy|portly|rotund"
+    r"|toned|weight|slight|rangy|willowy|brawny|full-figured"
 )
 _HAIR = (
     r"hair(?:ed|style|cut|line)?|bald(?:ing)?|shaved|ponytail|pigtails|bun|braids?|bob|bangs|blonde?|brunette"
-    r"|dreadlocks|afro|buzz[\s-]?cut"
+    r"|dreadlocks|afro|buzz[\s-]?cut|twists|(?:dread)?locs|cornrows|curls|crew[\s-]?cut|updo|fringe|mohawk|topknot|plaits?|tresses"
 )
 _SKIN = (
-    r"skin(?:ned)?|complexion|caucasian|asian|african|hispanic|latin[oax]|european|arab|indian|middle[\s-]eastern|race"
+    rf"skin(?:ned|tone)?|complexion(?:ed)?|(?:black|white)(?=\s(?:{PERSON}|person|individual|adult)\b)|tanned|mediterranean|biracial|caucasian|asian|african|hispanic|latin[oax]|european|arab|indian|middle[\s-]eastern|race"
     r"|ethnic(?:ity|ally)?"
 )
 
 IDENTITY_ATTRIBUTES: dict[str, Attribute] = {
-    "gender": Attribute("gender", _words(_PERSON, "he", "she", "his", "her")),
-    "age": Attribute("age group (such as child, teenager, young adult, middle-aged, elderly)", _words(_AGE)),
-    "build": Attribute("body type (such as slim, average, athletic, heavy-set)", _words(_BUILD)),
+    "gender": Attribute("gender", words_pattern(PERSON, "he", "she", "his", "her")),
+    "age": Attribute("age group (such as child, teenager, young adult, middle-aged, elderly)", words_pattern(_AGE)),
+    "build": Attribute("body type (such as slim, average, athletic, heavy-set)", words_pattern(_BUILD)),
     "height": Attribute(
         "height (short, average or tall)",
-        _words(rf"(?!{_SHORT_HAIR})short(?:er|ish)?", "tall(?:er)?", "height", "stature"),
+        words_pattern(
+            rf"(?!{_SHORT_HAIR})short(?:er|ish)?",
+            "tall(?:er)?",
+            "height",
+            "stature",
+            r"\d\s?(?:cm|feet|foot|ft)",
+            r"\d\.\d+\s?m",
+        ),
     ),
-    "hair": Attribute("hair (length, color, style; say so if it is hidden)", _words(_HAIR)),
-    "skin": Attribute("skin tone or race", _words(_SKIN)),
+    "hair": Attribute("hair (length, color, style; say so if it is hidden)", words_pattern(_HAIR)),
+    "skin": Attribute("skin tone or race", words_pattern(_SKIN)),
 }
 """The choices of `--attributes`; all by default. The paper (section 3.3) lists race, gender, age and body type."""
 
 _GARMENT = (
     r"(?:t-?|sweat|under|over)?shirts?|tees?|blouses?|polo|(?:tank|crop|halter)[\s-]tops?|sweaters?|jumpers?|pullovers?"
     r"|cardigans?|hood(?:ie|y|ies)|jackets?|(?:over|rain|trench)?coats?|blazers?|suits?|vests?|waistcoats?|parkas?"
-    r"|windbreakers?|ponchos?|dress(?:es)?|gowns?|skirts?|trousers|pants|slacks|jeans|shorts|leggings|joggers"
+    r"|windbreakers?|ponchos?|dress(?:es)?|anoraks?|gilets?|kurtas?|kurtis?|salwar|kameez|dhotis?|thobes?|culottes|bermudas|capris|tops?(?=\sin\b)|gowns?|skirts?|trousers|pants|slacks|jeans|shorts|leggings|joggers"
     r"|sweatpants|chinos|tights|stockings|(?:jump|track)suits?|overalls|dungarees|rompers?|tunics?|uniforms?|aprons?"
     r"|robes?|capes?|cloaks?|shawls?|sar(?:i|ee)s?|kimonos?|abayas?|pyjamas|pajamas"
 )
-_SHOES = (
+SHOES = (
     r"shoes?|sneakers?|trainers|boots?|booties|sandals?|slippers?|flip-?flops|loafers|(?:high\s|stiletto\s)heels|heels"
-    r"|moccasins|clogs|footwear|barefoot"
+    r"|moccasins|clogs|footwear|barefoot|brogues?|oxfords?|derb(?:y|ies)|pumps|wedges|espadrilles|mules|crocs|plimsolls|wellingtons|wellies|stilettos"
+    r"|ballet\sflats|flats|cleats|slides|hightops|high-tops"
 )
 _ACCESSORY = (
     r"accessor(?:y|ies)|(?:hand|shoulder)?bags?|backpacks?|rucksacks?|purses?|satchels?|totes?|suitcases?|luggage"
@@ -78,14 +88,16 @@ _ACCESSORY = (
     r"|turbans?|bandanas?|gloves?|mittens?|(?:neck|bow\s)?ties?|belts?|(?:wrist)?watch(?:es)?|bracelets?|necklaces?"
     r"|bangles?|wristbands?|armbands?|pendants?|earrings?|jewell?e?ry|(?:eye|sun)?glasses|goggles|umbrellas?"
     r"|(?:face\s)?masks?|headphones|earphones|lanyards?|socks?|headbands?|hairbands?|hair\s(?:tie|clip|band|pin)s?"
+    r"|(?:walking\s)?(?:cane|stick)s?|crossbody|messenger|pouch(?:es)?|duffels?|clutch|rings?|anklets?|berets?|visors?|durags?|snood"
+    r"|earbuds|airpods|(?:smart)?phones?|bottles?|badges?|holdall|lunchbox|folder|leash|crutch(?:es)?"
 )
 
 CLOTHING_ATTRIBUTES: dict[str, Attribute] = {
-    "type": Attribute("the type of each garment", _words(_GARMENT, "tops?")),
-    "color": Attribute("the color of each garment", _words(_COLORS)),
+    "type": Attribute("the type of each garment", words_pattern(_GARMENT, "tops?")),
+    "color": Attribute("the color of each garment", words_pattern(COLORS)),
     "pattern": Attribute(
         "its pattern (say plain where there is none)",
-        _words(
+        words_pattern(
             r"plain|solid|pattern(?:ed|s)?|strip(?:e|es|ed|y)|check(?:s|ed|ered)?|plaid|tartan|dot(?:s|ted)|polka|floral"
             r"|flower(?:s|ed)|print(?:s|ed)?|graphics?|logos?|lettering|text|numbers?|camouflage|spotted|leopard"
             r"|uni(?:colou?r|form)|single-colou?red|embroider(?:ed|y)|textured|unpatterned"
@@ -93,28 +105,45 @@ CLOTHING_ATTRIBUTES: dict[str, Attribute] = {
     ),
     "material": Attribute(
         "its material as far as it can be seen",
-        _words(
+        words_pattern(
             r"material|fabric|cotton|denim|leather|suede|wool(?:l?en)?|knit(?:ted)?|silk|linen|polyester|nylon|fleece"
             r"|canvas|cloth|velvet|corduroy|lace|chiffon|satin|synthetic|down|puffer|quilted|mesh|jersey|jeans|fur|rubber"
             r"|tweed|lightweight|woven"
         ),
     ),
-    "shoes": Attribute("the shoes (say so if they cannot be seen)", _words(_SHOES)),
-    "accessories": Attribute("accessories such as bag, hat, glasses (say so if there are none)", _words(_ACCESSORY)),
+    "shoes": Attribute("the shoes (say so if they cannot be seen)", words_pattern(SHOES)),
+    "accessories": Attribute(
+        "accessories such as bag, hat, glasses (say so if there are none)", words_pattern(_ACCESSORY)
+    ),
 }
 """The attributes of every clothing description."""
 
+# Without the words of `AMBIGUOUS_WORN`: each of these is a garment, a shoe or a bag in any context.
+GARMENTS = (
+    r"(?:t-?|sweat|under|over)?shirts?|tees|blouses?|(?:tank|crop|halter)[\s-]tops?|sweaters?|jumpers?|pullovers?|cardigans?"
+    r"|hoodies?|jackets?|(?:over|rain|trench)?coats?|blazers?|waistcoats?|parkas?|windbreakers?|ponchos?|skirts?|trousers|pants"
+    r"|slacks|jeans|shorts|leggings|joggers|sweatpants|chinos|tights|(?:jump|track)suits?|overalls|dungarees|tunics?|sar(?:i|ee)s?"
+    r"|kimonos?|abayas?|pyjamas|pajamas|kurtas?|anoraks?|shoes|sneakers?|boots|sandals?|slippers?|flip-?flops|loafers|high\sheels"
+    r"|footwear|brogues|wellingtons|(?:hand|shoulder)bags?|backpacks?|rucksacks?|purses?|satchels?|tote\sbags?|suitcases?|briefcases?"
+    r"|sunglasses|eyeglasses|spectacles|wristwatch(?:es)?|necklaces?|earrings?|bracelets?|umbrellas?|headphones|beanies?|gloves|turtlenecks?"
+)
+AMBIGUOUS_WORN = (
+    r"(?<!on\s)(?<!at\sthe\s)tops?(?!\sof\b)|suits?|vests?|dress(?:es)?|gowns?|polo|uniforms?|robes?|capes?|cloaks?|shawls?|caps?|hats?|hoods?|helmets?|scar(?:f|ves)"
+    r"|headscar(?:f|ves)|hijabs?|turbans?|bandanas?|masks?|glasses|watch(?:es)?|belts?|ties?|bags?|heels|socks|headbands?|clothes|clothing"
+    r"|outfit|attire|trainers|rings?|visor|garments?|apron"
+)
+
 _WEARS = r"wear(?:s|ing)?(?!(?:[\s,]+[\w-]+){0,4}\s+(?:hair|beard|mo?ustache|ponytail|bun|braids?))"
-_CLOTHING = _words(
+_CLOTHING = words_pattern(
     _GARMENT,
-    _SHOES.replace("|barefoot", ""),
+    SHOES.replace("|barefoot", ""),
     _ACCESSORY,
     _WEARS,
     r"(?<!on\s)(?<!at\sthe\s)tops?(?!\s+of)",
     r"dressed|clad|cloth(?:es|ing)|outfits?|attire|garments?|apparel|sleeves?|sleeved|sleeveless|headwear|denim",
 )
-_BODY = _words(
-    _PERSON,
+_BODY = words_pattern(
+    PERSON,
     r"he|she|his|her|hers|him|himself|herself",
     r"young|youthful|elderly|middle[\s-]aged|teenage[rd]?|adult|toddler|senior|years\sold"
     r"|in\s(?:his|her|their)\s(?:\w+[\s-])?(?:teens|twenties|thirties|forties|fifties|sixties|\d0s)",
@@ -126,26 +155,24 @@ _BODY = _words(
     r"(?<!-)skin(?![-\s]?(?:tight|colou?red))|\w+-skinned|complexion|freckles|tattoos?|facial",
     r"caucasian|asian|african|hispanic|latin[oa]|middle[\s-]eastern|ethnicity",
 )
-_REFUSAL = _words(
+_REFUSAL = words_pattern(
     r"i(?:'m|\sam)?\s(?:very\s|really\s)?(?:sorry|cannot|can\s?not|can't|won't|unable|not\sable|not\scomfortable)",
     r"i\sapologi[sz]e|as\san\sai|language\smodel",
+    r"i\s(?:must|have\sto|will\snot|do\snot|don't|decline)\s(?:decline|describe|provide|identify|feel|have\sthe\sability)|i\sdecline"
+    r"|(?:due\sto|for)\sprivacy|privacy\s(?:policy|reasons|concerns)|not\sable\sto\s(?:assist|help|identify|describe|provide|comply)"
+    r"|(?:would\sbe\sin|not\s)appropriate|no\sdescription\s(?:is\s)?(?:available|possible)|request\s(?:was\s)?(?:denied|declined)"
+    r"|sorry,\s(?:but|i|we|this)",
     r"(?:cannot|can't|unable\sto)\s(?:assist|help|comply|identify|describe|provide|fulfill?|analy[sz]e)",
     r"(?:against|violates?)\s(?:my|our|the)\s(?:\w+\s)?(?:policy|policies|guidelines)",
 )
-_PICTURE = r"(?:image|photo(?:graph)?|picture|frame|footage|snapshot|screenshot|scene)"
-_META = _words(
-    rf"(?:the|this|that|given|provided)\s{_PICTURE}",
-    r"(?:is|are|as)\s(?:shown|depicted|pictured|displayed)",
-    r"(?:identity|clothing)[\s_]description|json|as\srequested|based\son|here\s(?:is|are)|here's|note\sthat",
-    r"n/a|not\sspecified|lorem\sipsum",
-)
-_ENGLISH = _words(
-    r"a|an|the|and|with|of|in|on|is|are|has|have|to|who|person|wearing|wears|she|he|his|her|their|this|that|it|by|over"
+ENGLISH_WORDS = words_pattern(
+    r"i|a|an|the|and|with|of|in|on|is|are|has|have|to|who|person|wearing|wears|she|he|his|her|their|this|that|it|by|over"
     r"|under|from|visible|no|not|or|as|at"
 )
-_FOREIGN = _words(
-    r"der|das|und|mit|ein|eine|einem|einen|trägt|ist|sich|im|auf|le|les|une?|du|et|avec|est|porte|dans|el|los|las|con"
-    r"|una|y|lleva|es|tiene|il|lo|gli|di|che|indossa|uma?|com|e|os|veste|está|em|het|een|van|draagt|jest|ma|na|z|w|og"
+_COLOR = words_pattern(COLORS, _HAIR)
+_FOREIGN = words_pattern(
+    r"der|das|und|seine?|trug|mann|frau|hombre|mujer|homme|femme|pelo|cheveux|haare|jung(?:er)?|joven|mit|ein|eine|einem|einen|trägt|ist|sich|im|auf|le|les|une?|du|et|avec|est|porte|dans|el|los|las|con"
+    r"|una|y|lleva|es|tiene|il|lo|gli|di|che|indossa|uma?|com|os|veste|está|em|het|een|van|draagt|jest|ma|na|z|w|og"
     r"|på|det|är"
 )
 
@@ -175,18 +202,18 @@ def refusal_words(text: str) -> list[str]:
     return _found(_REFUSAL, text.replace("’", "'"))
 
 
-def meta_words(text: str) -> list[str]:
-    """Returns the words about the picture or the task instead of the person, as `clothing_words`."""
-    return _found(_META, text)
-
-
 def is_english(text: str) -> bool:
-    """Checks by letters and function words whether a text is English."""
+    """Checks by letters, function words and words about people whether a text is English."""
     letters = [letter for letter in text if letter.isalpha()]
     if sum(letter.isascii() for letter in letters) < 0.9 * len(letters):
         return False
-    foreign = len(_FOREIGN.findall(text))
-    return foreign < 2 or len(_ENGLISH.findall(text)) >= foreign
+    foreign, english = len(_FOREIGN.findall(text)), len(ENGLISH_WORDS.findall(text))
+    if foreign >= 2 and english < foreign:
+        return False
+    if english >= 0.15 * len(text.split()):
+        return True
+    known = english + len(_CLOTHING.findall(text)) + len(_BODY.findall(text)) + len(_COLOR.findall(text))
+    return known >= 0.15 * len(text.split())
 
 
 def _found(pattern: re.Pattern[str], text: str) -> list[str]:

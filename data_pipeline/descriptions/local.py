@@ -8,7 +8,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from modeling_bdam.files import default_device
 
-from .client import Answer, RequestFailed, Sampling
+from ..offline import go_offline_if_unreachable
+from .backend import Answer, RequestFailed, Sampling
 from .prompts import Message
 
 
@@ -34,6 +35,7 @@ class TransformersBackend:
         self.in_flight = 2 * batch_size  # the next batch is prepared while one is computed
         self._sampling = sampling or Sampling()
         self._batch_size = batch_size
+        go_offline_if_unreachable(model)
         self._processor: Any = AutoProcessor.from_pretrained(model)
         if getattr(self._processor, "chat_template", None) is None:
             raise ValueError(f"{model}: has no chat template; choose an instruction-tuned model")

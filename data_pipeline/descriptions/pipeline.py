@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .client import Backend, ChatClient, Sampling
+from .backend import Backend, Sampling
+from .client import ChatClient
 from .costs import Price, cost_so_far, read_prices
 from .describer import Describer
 from .images import ImageItems
@@ -17,6 +18,8 @@ from .prompts import DescriptionPrompt, Style
 from .run import Budget, DescribeRun, Outcome
 from .store import DescriptionStore
 from .validation import Requirements
+
+_FIELD_TOKENS = 180  # of the fields of an answer and the keys of its texts, for estimates
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ def _describer(store: DescriptionStore, options: DescribeOptions) -> Describer:
         max_side=options.max_side,
         max_bytes=options.max_bytes,
         batch=options.batch,
+        image_tokens=price.image_tokens if (price := _prices(options)[1]) else Price.image_tokens,
         seed=options.seed,
     )
 
@@ -223,4 +227,4 @@ def _tokens_per_answer(describer: Describer, price: Price | None) -> tuple[float
     requirements = describer.prompt.requirements
     words = len(requirements.keys) * (requirements.min_words + requirements.max_words) / 2
     image = price.image_tokens if price else Price.image_tokens
-    return describer.prompt.letters / 4 + image, 1.4 * words + 30
+    return describer.prompt.letters / 4 + image, 1.4 * words + _FIELD_TOKENS

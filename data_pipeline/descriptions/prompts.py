@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .attributes import GARMENT_KEYS
 from .lexicon import CLOTHING_ATTRIBUTES, IDENTITY_ATTRIBUTES
 from .validation import Requirements
 
@@ -55,7 +56,12 @@ class DescriptionPrompt:
             "clothing_attributes": [attribute.wording for attribute in CLOTHING_ATTRIBUTES.values()],
             "min_words": [str(requirements.min_words)],
             "max_words": [str(requirements.max_words)],
-            "keys": requirements.keys,
+            "keys": [
+                f"identity_attributes (an object with the keys {', '.join(requirements.identity_attributes)})",
+                "clothing_attributes (an object with the keys garments, a list of objects with the keys "
+                f"{', '.join(GARMENT_KEYS)}; shoes; accessories, a list)",
+                *requirements.keys,
+            ],
         }
         self._system = _fill(system, {name: ", ".join(words) for name, words in values.items()})
         parts = [self._system, self._user, self._style, self._retry, json.dumps(requirements.schema)]

@@ -18,7 +18,7 @@ _SECRET_NAME = re.compile(
 
 
 class Redactor:
-    """Replaces secrets in texts by `[key]`: as they are, masked (`sk-ab***yz`), shortened, URL-encoded, in base64
+    """Replaces secrets in texts by `[key]`: plain, masked (`sk-ab***yz`), shortened, URL-encoded, in base64
     or in hexadecimal digits, and the user and password of any URL.
 
     Args:

@@ -13,10 +13,8 @@ from ..sheets.contact_sheet import contact_sheet
 from .costs import read_prices, record_cost
 from .images import ImageItems
 from .jsonl import read_json_lines
-from .lexicon import CLOTHING_ATTRIBUTES, named_attributes
-from .validation import Problem, Requirements, check_description
-
-TEXTS = ("identity_description", "clothing_description")
+from .lexicon import CLOTHING_ATTRIBUTES
+from .validation import TEXTS, Problem, Requirements, check_description, coverage, doubts
 
 
 def read_descriptions(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -43,8 +41,7 @@ def check_file(file: Path, requirements: Requirements) -> Iterator[tuple[str, li
     for file_path, record in read_descriptions(file):
         problems = [Problem("duplicate", "the file has another line for this image")] if file_path in seen else []
         seen.add(file_path)
-        texts = {key: record.get(key) or "" for key in requirements.keys}
-        problems += check_description(texts, requirements)
+        problems += check_description(record, requirements)
         if problems:
             yield file_path, problems
 
@@ -53,7 +50,8 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
     """Computes the statistics of a descriptions file and its files of failures and rejected answers, for JSON.
 
     Shares are in [0, 1]. `leak_rate` is over all answers, rejected ones included; `leak_rate_kept` is over the kept
-    ones. `cost` is included if a price table is given.
+    ones. `doubts` counts the findings of the word lists, which reject nothing. `cost` is included if a price table is
+    given.
 
     Raises:
         ValueError, OSError: see `read_descriptions`.
@@ -64,7 +62,9 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
     counted: dict[str, Counter[str]] = {key: Counter() for key in ("style", "model", "prompt", "attempts")}
     kept_problems: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
-    images = captions = copies = 0
+    repaired: Counter[str] = Counter()
+    doubted: Counter[str] = Counter()
+    images = captions = copies = paid = estimated = num_repaired = 0
     table = read_prices(prices) if prices is not None else {}
     cost = 0.0
     # Kept descriptions.
@@ -75,22 +75,31 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
             lengths[key].append(len(record[key].split()))
             texts[key][hash(record[key].lower())] += 1
         texts["both"][hash((identity.lower(), clothing.lower()))] += 1
-        named.update(named_attributes(identity, requirements.identity_attributes))
-        named.update(named_attributes(clothing, CLOTHING_ATTRIBUTES))
-        problems = check_description({key: record.get(key) or "" for key in requirements.keys}, requirements)
+        for attributes in coverage(record, requirements).values():
+            named.update(name for name, is_named in attributes.items() if is_named)
+        problems = check_description(record, requirements)
         kept_problems.update({problem.kind for problem in problems})
         captions += bool(record.get("caption"))
         copies += "copied_from" in record
+        repaired.update(record.get("repaired") or ())
+        num_repaired += bool(record.get("repaired"))
+        doubted.update(doubts(record, requirements))
+        paid += bool(record.get("usage"))
+        estimated += bool((record.get("usage") or {}).pop("estimated", False))
         for key, counter in counted.items():
             counter[str(record.get(key) or "none")] += 1
         tokens.update(record.get("usage") or {})
         cost += record_cost(record, table)
     # Rejected answers and failures.
     answers = images - copies
+    num_rejected = 0
     rejected: Counter[str] = Counter()
     for record in _beside(file, "rejected"):
         if "problems" in record:
             answers += 1
+            num_rejected += 1
+            paid += bool(record.get("usage"))
+            estimated += bool((record.get("usage") or {}).pop("estimated", False))
             rejected.update({problem["kind"] for problem in record["problems"]})
             tokens.update(record.get("usage") or {})
             cost += record_cost(record, table)
@@ -102,6 +111,11 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
         "failed": len(failed),
         "failed_by_kind": dict(Counter(kind for record in failed for kind in record.get("kinds") or ["image"])),
         "answers": answers,
+        "paid": paid,
+        "repaired": num_repaired,
+        "repaired_by_kind": dict(repaired),
+        "doubts": dict(doubted),
+        "rejected": num_rejected,
         "rejected_by_kind": dict(rejected),
         "refusal_rate": _share(rejected["refusal"], answers),
         "leak_rate": _share(rejected["leak"] + kept_problems["leak"], answers),
@@ -118,6 +132,7 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
         "models": dict(counted["model"]),
         "prompts": dict(counted["prompt"]),
         "tokens": dict(tokens),
+        "estimated_answers": estimated,
         **({"cost": cost} if prices is not None else {}),
     }
 
@@ -157,11 +172,17 @@ def report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     def spread(values: dict[str, float] | None) -> str:
         return "none" if values is None else "{min:g} to {max:g}, median {median:g}".format(**values)
 
-    failed_kinds = f" ({counts(report['failed_by_kind'])})" if report["failed"] else ""
+    def by_kind(name: str) -> str:
+        return f" ({counts(report[f'{name}_by_kind'])})" if report[name] else ""
+
+    estimates = f" ({report['estimated_answers']} answers estimated)" if report["estimated_answers"] else ""
     rows = [
         ("images described", f"{report['images']}, {report['captions']} with a caption"),
-        ("images failed", f"{report['failed']}{failed_kinds}"),
-        ("answers", f"{report['answers']}; rejected: {counts(report['rejected_by_kind'])}"),
+        ("images failed", f"{report['failed']}{by_kind('failed')}"),
+        ("answers", f"{report['answers']}, {report['paid']} paid"),
+        ("answers repaired", f"{report['repaired']}{by_kind('repaired')}"),
+        ("answers rejected", f"{report['rejected']}{by_kind('rejected')}"),
+        ("doubts of the word lists", counts(report["doubts"])),
         ("refusals", _percent(report["refusal_rate"])),
         ("leaks", f"{_percent(report['leak_rate'])} of answers, {_percent(report['leak_rate_kept'])} of those kept"),
         ("identity coverage", shares(report["coverage"]["identity"])),
@@ -172,7 +193,7 @@ def report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("styles", counts(report["styles"])),
         ("attempts", counts(report["attempts"])),
         ("models", counts(report["models"])),
-        ("tokens", counts(report["tokens"])),
+        ("tokens", counts(report["tokens"]) + estimates),
     ]
     if report["kept_with_problems"]:
         rows.insert(3, ("kept with problems", counts(report["kept_with_problems"])))

@@ -11,7 +11,7 @@ identifies an image (by its bytes) under a prompt, a model and a style.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ class DescriptionStore:
     Attributes:
         failures: the recorded failures by `file_path`.
         prompt_tokens, completion_tokens: tokens of all answers, rejected and superseded ones included.
+        cached_tokens, image_tokens: the parts of the prompt tokens that have a price of their own, if the server counts
+            them.
         answers: number of these answers.
 
     Raises:
@@ -49,6 +51,8 @@ class DescriptionStore:
         self.failures: dict[str, Record] = {}
         self.prompt_tokens: Counter[Spent] = Counter()
         self.completion_tokens: Counter[Spent] = Counter()
+        self.cached_tokens: Counter[Spent] = Counter()
+        self.image_tokens: Counter[Spent] = Counter()
         self.answers = 0
         self._key_of: dict[str, str] = {}  # file_path -> key
         self._location: dict[str, tuple[JsonLinesFile, int]] = {}  # key -> file and byte offset of the description
@@ -127,12 +131,16 @@ class DescriptionStore:
         """Deletes all failures and resets their attempts, so that a run retries their images."""
         if not self.failures:
             return
-        for record in self.failures.values():
-            if record.get("key") in self._attempts:
-                self.add_rejected({"key": record["key"], "reopened": True})
-        self._rejected.sync()
+        self.reset_attempts(record["key"] for record in self.failures.values() if "key" in record)
         self._failed.replace(())
         self.failures.clear()
+
+    def reset_attempts(self, keys: Iterable[str]) -> None:
+        """Resets the attempts under some keys; the rejected answers still count as paid."""
+        for key in keys:
+            if key in self._attempts:
+                self.add_rejected({"key": key, "reopened": True})
+        self._rejected.sync()
 
     def supersede(self, file_paths: Collection[str]) -> None:
         """Moves descriptions to the superseded file; a later run under their key restores them without a request."""
@@ -161,8 +169,8 @@ class DescriptionStore:
         """Rebuilds all indexes from the files."""
         for index in (self._key_of, self._location, self._attempts, self.failures, self._texts):
             index.clear()
-        self.prompt_tokens.clear()
-        self.completion_tokens.clear()
+        for tokens in (self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.image_tokens):
+            tokens.clear()
         self.answers = 0
         for file in (self._superseded, self._kept):
             for start, record in file.lines():
@@ -196,6 +204,8 @@ class DescriptionStore:
             spent = Spent(record.get("model", ""), bool(record.get("batch")))
             self.prompt_tokens[spent] += usage["prompt_tokens"]
             self.completion_tokens[spent] += usage["completion_tokens"]
+            self.cached_tokens[spent] += usage.get("cached_tokens", 0)
+            self.image_tokens[spent] += usage.get("image_tokens", 0)
             self.answers += 1
 
 

@@ -1,19 +1,40 @@
-"""Checks of a model's answer: valid JSON, all attributes named, no clothing in the identity text and vice versa."""
+"""Checks of a model's answer: its fields and its two texts, repaired where a second request is not needed."""
 
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .answers import Problem, UnusableAnswer, find_answer, texts_of
+from .attributes import (
+    FIELD_KEYS,
+    clothing_phrases,
+    fields_schema,
+    genders,
+    is_named_in,
+    is_visible,
+    read_clothing,
+    read_identity,
+    stems_of,
+    worn_things,
+)
+from .cleaning import repeated
 from .lexicon import (
     CLOTHING_ATTRIBUTES,
     IDENTITY_ATTRIBUTES,
     body_words,
     clothing_words,
     is_english,
-    meta_words,
     named_attributes,
     refusal_words,
 )
+from .separation import body_evidence, separate, unasked_words, worn_words
+from .suspicion import instruction_words, name_of_person, people_words, without_talk
+
+DETAILS = ("color", "pattern", "material")  # of garments; half of them may be left out of the text
+# Share of the required coverage that is enough in texts without fields; few clothing texts name a plain pattern.
+_IN_WORDS = {"identity": 0.75, "clothing": 0.5}
+TEXTS = ("identity_description", "clothing_description")
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,148 +69,190 @@ class Requirements:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The JSON keys of an answer."""
-        return ("identity_description", "clothing_description", *(("caption",) if self.caption else ()))
+        """The JSON keys of an answer's texts."""
+        return (*TEXTS, *(("caption",) if self.caption else ()))
+
+    @property
+    def unasked(self) -> tuple[str, ...]:
+        """The identity attributes that the identity text must not name."""
+        return tuple(name for name in IDENTITY_ATTRIBUTES if name not in self.identity_attributes)
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON schema of an answer: an object with exactly these keys, all strings."""
+        """The JSON schema of an answer: the attribute fields, then the texts."""
+        properties = fields_schema(self.identity_attributes) | {key: {"type": "string"} for key in self.keys}
         return {
             "type": "object",
-            "properties": {key: {"type": "string"} for key in self.keys},
-            "required": list(self.keys),
+            "properties": properties,
+            "required": list(properties),
             "additionalProperties": False,
         }
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A reason for rejecting an answer.
+def check_answer(content: str, requirements: Requirements) -> tuple[Record, list[Problem]]:
+    """Parses, repairs and checks an answer; returns its record (empty if unparsable) and its problems.
 
-    Attributes:
-        kind: one of refusal, unparsable, schema, empty, language, meta, length, coverage, leak, unasked, duplicate.
-        detail: the explanation that a retry sends to the model.
+    The record has the texts and, if the answer had them, `identity_attributes` and `clothing_attributes`; `repaired`
+    has the kinds of repairs, if there are any.
     """
-
-    kind: str
-    detail: str
-
-
-class UnusableAnswer(ValueError):
-    """Raised for an answer that cannot be parsed into texts; `problem` has the kind and the detail."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.problem = Problem(kind, detail)
-
-
-def parse_answer(content: str, keys: tuple[str, ...]) -> dict[str, str]:
-    """Extracts the texts of an answer, by key. Prose or a code fence around the JSON object is ignored.
-
-    Raises:
-        UnusableAnswer: an empty answer, a refusal, no JSON object, or none with the requested keys and strings.
-    """
-    if not content.strip():
-        raise UnusableAnswer("empty", "the answer was empty")
-    objects = _json_objects(content)
-    if not objects:
-        if refusal_words(content):
-            raise UnusableAnswer("refusal", "the answer was a refusal")
-        raise UnusableAnswer("unparsable", "the answer contained no complete JSON object")
-    # The last match: a model that prints its reasoning puts the final answer last.
-    found = next((candidate for candidate in reversed(objects) if set(candidate) == set(keys)), None)
-    if found is None:
-        raise UnusableAnswer("schema", f"the JSON object must have the keys {', '.join(keys)} and no other")
-    texts = {}
-    for key in keys:
-        if not isinstance(found[key], str):
-            raise UnusableAnswer("schema", f"{key} must be a string")
-        if any("\ud800" <= character <= "\udfff" for character in found[key]):  # not encodable as UTF-8
-            raise UnusableAnswer("unparsable", f"{key} contained an unpaired surrogate")
-        texts[key] = " ".join(found[key].split())
-    return texts
+    try:
+        found, repairs = find_answer(content, requirements.keys)
+        texts, changed = texts_of(found, requirements.keys)
+    except UnusableAnswer as error:
+        return {}, [error.problem]
+    repairs += ["markup"] * changed
+    record: Record = {
+        "identity_attributes": read_identity(found.get("identity_attributes"), requirements.identity_attributes),
+        "clothing_attributes": read_clothing(found.get("clothing_attributes")),
+        **texts,
+    }
+    record = {key: value for key, value in record.items() if value or key not in FIELD_KEYS}
+    problems = _unusable_texts(record, requirements)
+    if not problems:
+        repairs += _repair(record, requirements)
+        problems = _check(record, requirements)
+    return record | ({"repaired": list(dict.fromkeys(repairs))} if repairs else {}), problems
 
 
-def check_description(texts: dict[str, str], requirements: Requirements) -> list[Problem]:
-    """Returns the problems of the texts of an answer; an empty list if it can be kept.
+def check_description(record: Record, requirements: Requirements) -> list[Problem]:
+    """Returns the problems of a stored description; an empty list if it passes all checks.
 
     A caption imitates a human annotator: it is checked only for emptiness, refusals, language and length.
     """
+    return _unusable_texts(record, requirements) or _check(record, requirements)
+
+
+def coverage(record: Record, requirements: Requirements) -> dict[str, dict[str, bool]]:
+    """Returns for "identity" and "clothing" which of the attributes a description names.
+
+    They are read from the fields; a text without fields is searched for words.
+    """
+    identity, clothing = (record.get(key) or {} for key in FIELD_KEYS)
+    is_partial = record.get("fields_from") == "texts"  # see `fill_fields`
+    named = set(identity)
+    if is_partial or not identity:
+        named |= set(named_attributes(record[TEXTS[0]], requirements.identity_attributes))
+    worn = {name for name, _ in clothing_phrases(clothing)}
+    if is_partial or not clothing:
+        worn |= set(named_attributes(record[TEXTS[1]], CLOTHING_ATTRIBUTES))
+    return {
+        "identity": {name: name in named for name in requirements.identity_attributes},
+        "clothing": {name: name in worn for name in CLOTHING_ATTRIBUTES},
+    }
+
+
+def doubts(record: Record, requirements: Requirements) -> list[str]:
+    """Returns the findings of the word lists, a second opinion for the report that rejects nothing."""
+    identity, clothing = (record[key] for key in TEXTS)
+    found = {
+        "identity_description names clothing": clothing_words(identity),
+        "clothing_description names the body": body_words(clothing),
+        "identity_description names attributes that were not requested": named_attributes(
+            identity, requirements.unasked
+        ),
+    }
+    return [name for name, words in found.items() if words]
+
+
+def _unusable_texts(record: Record, requirements: Requirements) -> list[Problem]:
+    """Checks whether the texts are real ones at all: the checks of content need that."""
     problems = []
     for key in requirements.keys:
-        text = texts[key]
+        text = record.get(key) or ""
         if not text:
             problems.append(Problem("empty", f"{key} was empty"))
         elif refused := refusal_words(text):
             problems.append(Problem("refusal", f"{key} was a refusal: {_quoted(refused)}"))
         elif not is_english(text):
             problems.append(Problem("language", f"{key} must be in English"))
-    if problems:
-        return problems  # the checks of content need real texts
-    asked = {
-        "identity_description": requirements.identity_attributes,
-        "clothing_description": tuple(CLOTHING_ATTRIBUTES),
-    }
-    for key, attributes in asked.items():
-        problems += _check_text(key, texts[key], attributes, requirements)
-    problems += _check_separation(texts["identity_description"], texts["clothing_description"], requirements)
-    if requirements.caption and not 3 <= len(texts["caption"].split()) <= 2 * requirements.max_words:
-        problems.append(Problem("length", f"caption must have between 3 and {2 * requirements.max_words} words"))
+        elif loop := repeated(text):
+            problems.append(Problem("loop", f"{key} repeats itself: {loop[:80]!r}"))
     return problems
 
 
-def check_answer(content: str, requirements: Requirements) -> tuple[dict[str, str], list[Problem]]:
-    """Parses and checks an answer; returns its texts (empty if unparsable) and its problems."""
-    try:
-        texts = parse_answer(content, requirements.keys)
-    except UnusableAnswer as error:
-        return {}, [error.problem]
-    return texts, check_description(texts, requirements)
+def _repair(record: Record, requirements: Requirements) -> list[str]:
+    """Repairs the texts of a record in place; returns the kinds of repairs."""
+    repairs = []
+    for key in TEXTS:
+        text, _ = without_talk(record[key])
+        if text != record[key] and len(text.split()) >= requirements.min_words:
+            record[key] = text
+            repairs.append("talk")
+    worn = worn_things(record.get("clothing_attributes", {}))
+    parts = separate(record[TEXTS[0]], record[TEXTS[1]], worn, requirements.unasked, requirements.min_words)
+    record[TEXTS[0]], record[TEXTS[1]] = parts.identity, parts.clothing
+    return [*repairs, *parts.repairs]
 
 
-def _check_text(key: str, text: str, attributes: tuple[str, ...], requirements: Requirements) -> list[Problem]:
-    """Checks length, talk about the picture, and coverage of the attributes."""
-    problems = []
-    words = len(text.split())
-    if not requirements.min_words <= words <= requirements.max_words:
-        bounds = f"between {requirements.min_words} and {requirements.max_words}"
-        problems.append(Problem("length", f"{key} had {words} words, it must have {bounds}"))
-    if meta := meta_words(text):
-        problems.append(Problem("meta", f"{key} must not speak of the picture or the task: {_quoted(meta)}"))
-    named = named_attributes(text, attributes)
-    if len(named) < requirements.min_coverage * len(attributes):
-        missing = [name for name in attributes if name not in named]
-        problems.append(Problem("coverage", f"{key} did not name: {', '.join(missing)}"))
-    return problems
-
-
-def _check_separation(identity: str, clothing: str, requirements: Requirements) -> list[Problem]:
-    """Checks for leaks between the two texts, and for identity attributes that were not requested."""
-    problems = []
-    if leaked := clothing_words(identity):
+def _check(record: Record, requirements: Requirements) -> list[Problem]:
+    """Checks the content of the texts against the fields and the requirements."""
+    problems = [*_check_lengths(record, requirements), *_check_subject(record)]
+    identity, clothing = (record[key] for key in TEXTS)
+    worn = worn_things(record.get("clothing_attributes") or {})
+    if leaked := worn_words(identity, worn):
         problems.append(Problem("leak", f"identity_description must not name clothing: {_quoted(leaked)}"))
-    if leaked := body_words(clothing):
+    if leaked := body_evidence(clothing):
         problems.append(Problem("leak", f"clothing_description must not name the body: {_quoted(leaked)}"))
-    others = [name for name in IDENTITY_ATTRIBUTES if name not in requirements.identity_attributes]
-    if unasked := named_attributes(identity, others):
-        problems.append(Problem("unasked", f"identity_description must not name: {', '.join(unasked)}"))
+    if evident := unasked_words(identity, requirements.unasked):
+        problems.append(Problem("unasked", f"identity_description must not name: {_quoted(evident)}"))
+    if not problems:
+        problems += _check_coverage(record, requirements)
     return problems
 
 
-def _json_objects(content: str) -> list[dict[str, Any]]:
-    """Returns the complete outermost JSON objects in the first 20,000 characters of a text."""
-    content = content[:20_000]
-    decoder = json.JSONDecoder()
-    objects = []
-    start = content.find("{")
-    while start >= 0:
-        try:
-            found, end = decoder.raw_decode(content, start)
-            objects.append(found)
-        except (json.JSONDecodeError, RecursionError):
-            end = start + 1
-        start = content.find("{", end)
-    return objects
+def _check_lengths(record: Record, requirements: Requirements) -> Iterator[Problem]:
+    for key in requirements.keys:
+        low, high = requirements.min_words, requirements.max_words
+        if key == "caption":
+            low, high = 3, 2 * high
+        words = len(record[key].split())
+        if not low <= words <= high:
+            yield Problem("length", f"{key} had {words} words, it must have between {low} and {high}")
+
+
+def _check_subject(record: Record) -> Iterator[Problem]:
+    """Checks that the texts describe one unknown person and nothing else."""
+    identity, clothing = (record[key] for key in TEXTS)
+    for key in TEXTS:
+        if words := without_talk(record[key])[1]:
+            yield Problem("meta", f"{key} must not speak of the picture or the task: {_quoted(words)}")
+        if found := instruction_words(record[key]):
+            yield Problem("instruction", f"{key} must only describe the person, not instruct: {found!r}")
+        if found := name_of_person(record[key], identity=key == TEXTS[0]):
+            yield Problem("name", f"{key} must not name or compare with a real person: {found!r}")
+    if found := people_words(identity, clothing):
+        yield Problem("people", f"the texts must describe one person only: {found!r}")
+    said = genders(str((record.get("identity_attributes") or {}).get("gender", "")))
+    in_text = genders(identity)
+    if len(said) == 1 and in_text and not said & in_text:
+        yield Problem("mismatch", f"the field gender is {min(said)}, but the text says otherwise")
+
+
+def _check_coverage(record: Record, requirements: Requirements) -> Iterator[Problem]:
+    """Checks that enough attributes are named by the fields, and the phrases of the fields by the texts.
+
+    Texts without fields are only searched for words: less coverage is required then, because a word list misses some.
+    """
+    identity, clothing = (record.get(key) or {} for key in FIELD_KEYS)
+    phrases = (list(identity.items()), list(clothing_phrases(clothing)))
+    for key, kind, pairs in zip(TEXTS, ("identity", "clothing"), phrases, strict=True):
+        named = coverage(record, requirements)[kind]
+        is_complete = pairs and record.get("fields_from") != "texts"
+        needed = requirements.min_coverage * (1 if is_complete else _IN_WORDS[kind])
+        missing = [name for name, is_named in named.items() if not is_named]
+        if len(named) - len(missing) < needed * len(named):
+            yield Problem("coverage", f"{key} did not name: {', '.join(missing)}")
+            continue
+        stems = stems_of(record[key])
+        for details, share in ((False, requirements.min_coverage), (True, requirements.min_coverage / 2)):
+            some = [(name, phrase) for name, phrase in pairs if (name in DETAILS) == details]
+            absent = [
+                f"{name} {phrase!r}" for name, phrase in some if not is_named_in(name, phrase, record[key], stems)
+            ]
+            if len(some) - len(absent) < share * len(some):
+                yield Problem("coverage", f"{key} did not name its fields: {', '.join(absent)}")
+        if pairs and not any(is_visible(phrase) for _, phrase in pairs):
+            yield Problem("coverage", f"no attribute of {key} is visible")
 
 
 def _quoted(words: list[str]) -> str:

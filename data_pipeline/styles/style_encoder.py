@@ -15,6 +15,8 @@ from transformers import AutoModel, AutoTokenizer, BatchEncoding, PreTrainedMode
 
 from modeling_bdam.files import atomic_path, default_device
 
+from ..offline import go_offline_if_unreachable
+
 _TEXTS_PER_FILE = 4096
 _UNUSED = "pooler."  # BERT's pooler of the first token; the mean over tokens does not need it
 
@@ -46,11 +48,12 @@ class StyleEncoder:
 
     @classmethod
     def load(cls, name: str, device: str | None = None, cache_dir: str | Path | None = None) -> "StyleEncoder":
-        """Loads an encoder from a folder or from the Hub.
+        """Loads an encoder from a folder or from the Hub; without a network, from the cache.
 
         Raises:
             OSError: the model does not exist, cannot be read, or lacks weights.
         """
+        go_offline_if_unreachable(name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
             model, loaded = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..descriptions.client import Backend, RequestFailed
+from ..descriptions.answers import UnusableAnswer, parse_answer
+from ..descriptions.backend import Backend, RequestFailed
 from ..descriptions.jsonl import JsonLinesFile, single_writer
-from ..descriptions.validation import UnusableAnswer, parse_answer
 
 PROMPT_FOLDER = Path(__file__).parent
 _MAX_ATTEMPTS = 2  # requests per text

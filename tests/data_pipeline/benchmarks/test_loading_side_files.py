@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from datasets import DatasetDict, List, Value
 
+from data_pipeline.schema import ATTRIBUTE_FEATURES
+
 from . import layouts
 from .layouts import PATHS, write_descriptions, write_json
 
@@ -40,6 +42,19 @@ def test_load_counts_paths_without_a_partner(
     assert by_path(splits, "styled_captions")[PATHS[15]] == []
     assert f"4 of {len(PATHS)} images have no descriptions in it" in caplog.text
     assert "1 of its file_paths are not in this data set: imgs/strange.jpg" in caplog.text
+
+
+def test_load_joins_attribute_fields_as_columns(load: Load, cuhk: Path, tmp_path: Path) -> None:
+    fields = {"identity_attributes": {"gender": "man"}, "clothing_attributes": {"garments": [{"type": "coat"}]}}
+    splits = load("cuhk-pedes", cuhk, descriptions=write_descriptions(tmp_path / "d.jsonl", PATHS[:15], **fields))
+    assert {name: splits["train"].features[name] for name in ATTRIBUTE_FEATURES} == ATTRIBUTE_FEATURES
+    identity, clothing = (by_path(splits, name) for name in ATTRIBUTE_FEATURES)
+    assert identity[PATHS[0]]["gender"] == "man" and identity[PATHS[0]]["hair"] is None
+    assert clothing[PATHS[0]]["garments"] == [{"type": "coat", "color": None, "pattern": None, "material": None}]
+    assert PATHS[15] not in identity or identity[PATHS[15]] is None or identity[PATHS[15]]["gender"] is None
+    bad = write_descriptions(tmp_path / "bad.jsonl", PATHS[:1], clothing_attributes={"garments": "coat"})
+    with pytest.raises(ValueError, match=r"bad.jsonl, line 1: clothing_attributes.garments must be a list, got 'coat'"):
+        load("cuhk-pedes", cuhk, descriptions=bad)
 
 
 def test_load_uses_last_descriptions_and_all_captions(load: Load, cuhk: Path, tmp_path: Path) -> None:

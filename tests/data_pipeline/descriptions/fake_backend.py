@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_pipeline.descriptions.client import Answer
+from data_pipeline.descriptions.backend import Answer
 from data_pipeline.descriptions.prompts import Message
 
 from .openai_server import describe

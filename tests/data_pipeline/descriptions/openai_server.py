@@ -18,7 +18,11 @@ FAULTS = (
     *("429", "429 retry-after", "500", "reset", "timeout", "half body"),
     *("half json", "prose", "refusal", "foreign", "empty", "schema", "stall"),
 )
-"""`timeout` and `stall` answer late: after `--late` and `--stall` seconds."""
+"""`timeout` and `stall` answer late: after `--late` and `--stall` seconds.
+
+Further kinds are only drawn on request: `status N` (an error response), `filtered`, `repeated` (the same texts for each
+image), and in batches `garbage` (a line that is no JSON).
+"""
 
 FLAGS: dict[str, tuple[Any, str]] = {
     "port": (0, "0 for any free port"),
@@ -33,6 +37,10 @@ FLAGS: dict[str, tuple[Any, str]] = {
     "batch_queue": (50_000, "maximum number of requests in unfinished batches"),
     "first_batch_reply": ("", "`reset`: breaks the connection after creating the first batch; `drop`: never replies"),
     "key": ("", "the only accepted API key"),
+    "first_good": (0, "number of good requests before all others"),
+    "unsupported": ("", "parameters that a request must not have"),
+    "usage": (1, "0: counts no tokens"),
+    "cut_downloads": (0, "number of downloads that end in the middle"),
     "echo_key": (0, "1: repeats the received key in errors and answers"),
     "seed": (0, "random seed of the faults"),
     "log": ("", "file to append events to"),
@@ -72,18 +80,29 @@ class Server:
             error = {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"}
             return web.json_response({"error": error}, status=401)
         faulty = self.count < self.options.first_faults or self.rng.random() < self.options.faults
-        fault = self.rng.choice(self.faults) if faulty else None
+        fault = self.rng.choice(self.faults) if faulty and self.count >= self.options.first_good else None
+        if unsupported := self.unsupported(json.loads(data)):
+            self.note(event="asked", fault="unsupported")
+            return web.json_response({"error": unsupported}, status=400)
         self.count += 1
         response_id = f"chatcmpl-{self.count}-{self.options.port}-{time.time_ns()}"
         request_hash = hashlib.sha256(data).hexdigest()[:16]
         self.note(event="asked", request=request_hash, id=response_id, fault=fault)
         waits = {"timeout": self.options.late, "stall": self.options.stall}
         await asyncio.sleep(waits.get(fault or "", self.options.delay))
-        if fault in ("429", "429 retry-after", "500", "reset", "half body"):
+        broken = ("429", "429 retry-after", "500", "reset", "half body")
+        if fault is not None and (fault in broken or fault.startswith("status ")):
             return await self.broken(fault, request, key)
         completion = complete(json.loads(data), response_id, fault, echo=key if self.options.echo_key else "")
+        if not self.options.usage:
+            del completion["usage"]
         self.note(event="answered", request=request_hash, id=response_id)
         return web.json_response(completion)
+
+    def unsupported(self, body: dict[str, Any]) -> dict[str, str] | None:
+        """The error for a request with a parameter that the server does not support."""
+        named = [name for name in self.options.unsupported.split(",") if name in body]
+        return {"message": f"Unsupported parameter: '{named[0]}'", "code": "unsupported_parameter"} if named else None
 
     async def broken(self, fault: str, request: web.Request, key: str) -> web.StreamResponse:
         if fault == "reset":
@@ -96,7 +115,7 @@ class Server:
             return response
         headers = {"Retry-After": self.options.retry_after} if fault == "429 retry-after" else {}
         message = f"fault {fault} for key {key}" if self.options.echo_key else f"fault {fault}"
-        status = 500 if fault == "500" else 429
+        status = int(fault.removeprefix("status ")) if fault.startswith("status ") else 500 if fault == "500" else 429
         return web.json_response({"error": {"message": message}}, status=status, headers=headers)
 
     async def upload(self, request: web.Request) -> web.Response:
@@ -109,7 +128,11 @@ class Server:
                                   "filename": "x.jsonl", "purpose": "batch", "status": "processed"})  # fmt: skip
 
     async def download(self, request: web.Request) -> web.Response:
-        return web.Response(body=self.files[request.match_info["id"]])
+        data = self.files[request.match_info["id"]]
+        if self.options.cut_downloads > 0:
+            self.options.cut_downloads -= 1
+            data = data[: len(data) // 2]
+        return web.Response(body=data)
 
     async def create_batch(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -159,16 +182,24 @@ class Server:
         for number, line in enumerate(self.files[batch["input_file_id"]].splitlines()):
             request = json.loads(line)
             fault = self.rng.choice(self.faults) if self.rng.random() < self.options.faults else None
-            body = {"error": {}} if fault == "500" else complete(request["body"], f"{batch['id']}-{number}", fault)
-            response = {"status_code": 500 if fault == "500" else 200, "request_id": "q", "body": body}
+            status, body = 200, {}
+            if error := self.unsupported(request["body"]):
+                status, body = 400, {"error": error}
+            elif fault == "500" or str(fault).startswith("status "):
+                status, body = int(str(fault).removeprefix("status ")), {"error": {"message": f"fault {fault}"}}
+            else:
+                body = complete(request["body"], f"{batch['id']}-{number}", fault)
+            response = {"status_code": status, "request_id": "q", "body": body}
             answer = {"id": f"r{number}", "custom_id": request["custom_id"], "response": response, "error": None}
-            (errors if fault == "500" else answers).append(answer)
+            (answers if status == 200 else errors).append({"garbage": 1} if fault == "garbage" else answer)
         batch["status"] = "completed"
         batch["request_counts"] = {"total": number + 1, "completed": len(answers), "failed": len(errors)}
         for name, lines in (("output_file_id", answers), ("error_file_id", errors)):
             if lines:
                 batch[name] = f"file-{len(self.files)}"
-                self.files[batch[name]] = b"\n".join(json.dumps(line).encode() for line in lines)
+                self.files[batch[name]] = b"\n".join(
+                    b"{garb" if "garbage" in line else json.dumps(line).encode() for line in lines
+                )
 
 
 def reset(request: web.Request) -> web.Response:
@@ -186,13 +217,13 @@ def complete(body: dict[str, Any], response_id: str, fault: str | None, echo: st
         content = json.dumps({"text": rewritten(body["messages"][0]["content"], json.loads(user))})
     else:
         image = next(part["image_url"]["url"] for part in user if part["type"] == "image_url")
-        texts = describe(hashlib.sha256(image.encode()).hexdigest())
+        texts = describe("" if fault == "repeated" else hashlib.sha256(image.encode()).hexdigest())
         keys = schema.get("required") or ("identity_description", "clothing_description")
-        content = json.dumps({key: texts[key] + echo for key in keys})
+        content = json.dumps({key: texts[key] + echo if isinstance(texts[key], str) else texts[key] for key in keys})
     message: dict[str, Any] = {"role": "assistant", "content": spoilt(content, fault)}
     if fault == "refusal" and response_id.endswith("3"):
         message = {"role": "assistant", "content": None, "refusal": "I'm sorry, I can't assist with that."}
-    finish = "length" if fault == "half json" else "stop"
+    finish = {"half json": "length", "filtered": "content_filter"}.get(fault or "", "stop")
     return {
         "id": response_id,
         "object": "chat.completion",
@@ -225,6 +256,7 @@ def spoilt(content: str, fault: str | None) -> str:
         "refusal": "I'm sorry, but I can't help with describing people.",
         "foreign": json.dumps(foreign, ensure_ascii=False),
         "empty": "",
+        "filtered": "",
         "schema": json.dumps({"description": "a man in a red coat", "confidence": 0.9}),
     }
     return changed.get(fault or "", content)
@@ -233,20 +265,29 @@ def spoilt(content: str, fault: str | None) -> str:
 COLORS = ("red", "blue", "green", "black", "white", "grey", "brown", "yellow", "pink", "purple", "orange", "beige")
 
 
-def describe(image_hash: str) -> dict[str, str]:
-    """Two valid texts and a caption, deterministic per image and rarely equal for two images."""
+def describe(image_hash: str) -> dict[str, Any]:
+    """Valid fields, two texts and a caption, deterministic per image and rarely equal for two images."""
     draw = random.Random(image_hash).choice
     person = draw(("man", "woman"))
     pronoun = {"man": "He", "woman": "She"}[person]
     age, build = draw(("young", "middle-aged")), draw(("slim", "average", "heavy-set", "athletic"))
     height, skin = draw(("short", "average", "tall")), draw(("pale", "light", "tanned", "brown", "dark"))
     hair = f"{draw(('short', 'long'))} {draw(('straight', 'curly', 'wavy'))} {draw(('black', 'brown', 'grey'))} hair"
-    fabric = f"{draw(('plain', 'striped', 'checked', 'dotted'))} {draw(('cotton', 'wool', 'denim', 'leather'))}"
-    upper = f"{draw(COLORS)} {fabric} {draw(('jacket', 'shirt', 'coat', 'sweater'))}"
-    lower, shoes = f"{draw(COLORS)} {draw(('jeans', 'shorts'))}", f"{draw(COLORS)} {draw(('sneakers', 'boots'))}"
+    pattern, material = draw(("plain", "striped", "checked", "dotted")), draw(("cotton", "wool", "denim", "leather"))
+    colors = draw(COLORS), draw(COLORS)
+    types = draw(("jacket", "shirt", "coat", "sweater")), draw(("jeans", "shorts"))
+    upper, lower = f"{colors[0]} {pattern} {material} {types[0]}", f"{colors[1]} {types[1]}"
+    shoes = f"{draw(COLORS)} {draw(('sneakers', 'boots'))}"
     carried = f"{draw(COLORS)} {draw(('backpack', 'handbag', 'hat', 'scarf'))}"
     body = f"A {age} {person} of {build} build and {height} height. {pronoun} has {hair} and {skin} skin."
+    garments = [
+        {"type": types[0], "color": colors[0], "pattern": pattern, "material": material},
+        {"type": types[1], "color": colors[1], "pattern": "not visible", "material": "not visible"},
+    ]
+    identity = (person, age, f"{build} build", f"{height} height", hair, f"{skin} skin")
     return {
+        "identity_attributes": dict(zip(("gender", "age", "build", "height", "hair", "skin"), identity, strict=True)),
+        "clothing_attributes": {"garments": garments, "shoes": shoes, "accessories": [carried]},
         "identity_description": body,
         "clothing_description": f"The outfit consists of a {upper}, {lower} and {shoes}, together with a {carried}.",
         "caption": f"The {age} {person} wears a {upper}, {lower} and {shoes}. {pronoun} has {hair}.",

@@ -136,11 +136,12 @@ def test_run_records_no_answer_twice_after_a_kill(bench: Bench, monkeypatch: pyt
     recorded = []
     original = BatchRun._record
 
-    def record_then_die(run: BatchRun, job: Any, attempt: int, line: dict[str, Any]) -> None:
+    def record_then_die(run: BatchRun, job: Any, *arguments: Any) -> str | None:
         recorded.append(job)
-        original(run, job, attempt, line)
+        error = original(run, job, *arguments)
         if len(recorded) == 7:
             raise KeyboardInterrupt
+        return error
 
     monkeypatch.setattr(BatchRun, "_record", record_then_die)
     with pytest.raises(KeyboardInterrupt):

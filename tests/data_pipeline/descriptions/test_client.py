@@ -11,7 +11,8 @@ from typing import Any
 import openai
 import pytest
 
-from data_pipeline.descriptions.client import Answer, ChatClient, RequestFailed, Sampling, ServerRefuses
+from data_pipeline.descriptions.backend import Answer, RequestFailed, Sampling, ServerRefuses
+from data_pipeline.descriptions.client import ChatClient
 
 from .small_images import StartServer
 
@@ -125,6 +126,21 @@ def test_client_rejects_an_invalid_key_without_printing_it(monkeypatch: pytest.M
     with pytest.raises(ValueError, match="OPENAI_API_KEY contains characters") as error:
         ChatClient("m", NOWHERE)
     assert "1234" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "a text"},
+        {"content": [{"type": "text", "text": "a "}, {"type": "text", "text": "text"}]},
+        {"content": [{"type": "reasoning", "text": "hm"}, {"type": "output_text", "text": "a text"}]},
+        {"content": "a text", "reasoning_content": "hm"},
+        {"content": None, "reasoning_content": "a text"},
+        {"content": "", "reasoning": "a text"},
+    ],
+)
+def test_read_finds_the_text_among_parts_and_reasoning(message: dict[str, Any]) -> None:
+    assert ChatClient("m", NOWHERE).read({"choices": [{"message": message}]}).text == "a text"
 
 
 @pytest.mark.parametrize("completion", [None, "text", {}, {"choices": []}, {"choices": [{"message": None}]}, []])

@@ -170,6 +170,38 @@ def test_report_counts_leaks_and_repeated_texts(write_descriptions: Callable[...
     assert table.exit_code == 0 and "33.3 % of those kept" in table.stdout
 
 
+def test_report_separates_paid_repaired_rejected_and_failed(
+    start_server: StartServer, write_images: WriteImages
+) -> None:
+    write_images(12)
+    run(start_server(faults=0.4, fault_kinds="prose,refusal"), "--attempts", 2)
+    report = json.loads(bdam("report", "d.jsonl", "--json").stdout)
+    assert report["paid"] == report["answers"] == report["images"] + report["rejected"]
+    assert report["repaired"] == report["repaired_by_kind"]["format"] > 0
+    assert report["rejected"] == report["rejected_by_kind"]["refusal"] >= 2 * report["failed"]
+
+
+def test_upgrade_fills_the_fields_that_are_certain(write_descriptions: Callable[..., None]) -> None:
+    write_descriptions((IDENTITY, CLOTHING), ("Nothing certain at all in these words.", "None of it."))
+    assert bdam("upgrade", "theirs.jsonl").exit_code == 0
+    first, second = lines("theirs.jsonl")
+    assert first["identity_attributes"] == {
+        "gender": "man",
+        "age": "young",
+        "build": "average build",
+        "height": "medium height",
+        "hair": "short black hair",
+        "skin": "fair skin",
+    }
+    coat = {"type": "coat", "color": "red", "pattern": "plain", "material": "wool"}
+    jeans = {"type": "jeans", "color": "blue", "material": "denim"}
+    worn = {"garments": [coat, jeans], "shoes": "white sneakers", "accessories": ["black backpack"]}
+    assert first["clothing_attributes"] == worn and first["identity_description"] == IDENTITY
+    assert "identity_attributes" not in second and "fields_from" not in second
+    again = bdam("upgrade", "theirs.jsonl")
+    assert "0 of 2 descriptions have new fields" in again.stderr
+
+
 def test_report_names_a_broken_line() -> None:
     Path("theirs.jsonl").write_text('{"file_path": "a"}\n')
     result = bdam("report", "theirs.jsonl")

@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from data_pipeline.descriptions import pipeline
-from data_pipeline.descriptions.client import Answer, RequestFailed, ServerRefuses
+from data_pipeline.descriptions.backend import Answer, RequestFailed, ServerRefuses
 from data_pipeline.descriptions.images import ImageItems
 from data_pipeline.descriptions.jsonl import JsonLinesFile
 from data_pipeline.descriptions.pipeline import DescribeOptions, describe_images, estimate_run
@@ -72,6 +72,8 @@ def test_run_records_texts_and_their_origin(bench: Bench) -> None:
     bench.run(ONE_IMAGE)
     (line,) = bench.lines()
     assert line.pop("identity_description") and line.pop("clothing_description")
+    assert set(line.pop("identity_attributes")) == {"gender", "age", "build", "height", "hair", "skin"}
+    assert set(line.pop("clothing_attributes")) == {"garments", "shoes", "accessories"}
     assert len(line.pop("prompt")) == 12 and len(line.pop("key")) == 32
     usage = {"prompt_tokens": 700, "completion_tokens": 90}
     common = {"file_path": "0.jpg", "attempts": 1, "model": "m", "style": None}
@@ -94,13 +96,14 @@ def test_run_retries_a_rejected_answer_with_the_reason(bench: Bench) -> None:
 
 def test_run_records_a_failure_after_the_last_attempt(bench: Bench) -> None:
     refusal = Answer("", 700, 90, refusal="I'm sorry")
-    assert bench.run(answer=lambda messages, count: refusal, max_attempts=3) == Outcome(0, 12)
-    assert len(bench.asked) == 36 and bench.paths("failed") == sorted(IMAGES) and not bench.lines()
+    images = dict(list(IMAGES.items())[:8])  # fewer answers than the stop rule needs
+    assert bench.run(images, lambda messages, count: refusal, max_attempts=3) == Outcome(0, 8)
+    assert len(bench.asked) == 24 and bench.paths("failed") == sorted(images) and not bench.lines()
     assert bench.lines("failed")[0]["kinds"] == ["refusal"] and bench.lines("failed")[0]["attempts"] == 3
-    bench.run()
+    bench.run(images)
     assert not bench.asked  # failures are retried only on request
-    assert bench.run(retry_failed=True) == Outcome(12, 0)
-    assert not bench.lines("failed") and bench.paths() == sorted(IMAGES)
+    assert bench.run(images, retry_failed=True) == Outcome(8, 0)
+    assert not bench.lines("failed") and bench.paths() == sorted(images)
 
 
 def test_run_counts_attempts_over_restarts(bench: Bench) -> None:
@@ -122,7 +125,8 @@ def test_run_sends_identical_images_once(bench: Bench) -> None:
 
 def test_run_rejects_repeated_texts(bench: Bench) -> None:
     constant = json.dumps({key: text for key, text in describe("x").items() if key != "caption"})
-    assert bench.run(answer=lambda messages, count: constant, max_duplicates=3) == Outcome(3, 9)
+    images = dict(list(IMAGES.items())[:8])
+    assert bench.run(images, lambda messages, count: constant, max_duplicates=3) == Outcome(3, 5)
     assert {kind for line in bench.lines("failed") for kind in line["kinds"]} == {"duplicate"}
 
 

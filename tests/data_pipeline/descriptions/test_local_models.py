@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.descriptions.client import Sampling
+from data_pipeline.descriptions.backend import Sampling
 from data_pipeline.descriptions.images import data_uri
 from data_pipeline.descriptions.local import TransformersBackend
 from data_pipeline.descriptions.prompts import DescriptionPrompt

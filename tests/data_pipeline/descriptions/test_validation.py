@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from data_pipeline.descriptions.validation import Requirements, UnusableAnswer, check_answer, parse_answer
+from data_pipeline.descriptions.answers import UnusableAnswer, parse_answer
+from data_pipeline.descriptions.validation import Requirements, check_answer, check_description
 
 KEYS = ("identity_description", "clothing_description")
 IDENTITY = "A young man of average build and medium height. He has short black hair and fair skin."
@@ -47,7 +48,6 @@ def test_parse_answer_ignores_prose_around_the_object(around: str) -> None:
         ("I'm sorry, I can't assist with that.", "refusal"),
         ("{}", "schema"),
         ('{"identity_description": "a"}', "schema"),
-        (GOOD[:-1] + ', "confidence": 1}', "schema"),
         ('{"identity_description": ["a"], "clothing_description": "b"}', "schema"),
         ('{"identity_description": null, "clothing_description": "b"}', "schema"),
         ('{"identity_description": "\\ud800", "clothing_description": "b"}', "unparsable"),
@@ -67,28 +67,34 @@ def test_parse_answer_rejects_unusable_answers(content: str, kind: str) -> None:
         ({"identity": ""}, ["empty"]),
         ({"identity": "I'm sorry, I cannot describe people."}, ["refusal"]),
         ({"clothing": "Eine rote Jacke und eine blaue Hose mit einem Rucksack."}, ["language"]),
-        ({"identity": f"The image shows: {IDENTITY}"}, ["meta"]),
-        ({"identity": IDENTITY + " He wears a coat."}, ["leak"]),
-        ({"clothing": CLOTHING + " She is tall."}, ["leak"]),
-        ({"identity": "A young man of average build, wearing a hat, in general a fine fellow."}, ["coverage", "leak"]),
+        ({"identity": "I see a person here"}, ["length", "meta"]),
+        ({"identity": "A slim man, tall and young, in a red coat and jeans."}, ["leak"]),
+        ({"identity": "A young man of average build, wearing a hat, in general a fine fellow."}, ["coverage"]),
         ({"clothing": "A coat, and beyond that nothing that could be told."}, ["coverage"]),
-        ({"identity": IDENTITY * 10}, ["length"]),
     ],
 )
 def test_check_answer_names_the_problems(texts: dict[str, str], kinds: list[str]) -> None:
     assert problems(**texts) == kinds
 
 
+def test_check_answer_bounds_the_words_of_each_text() -> None:
+    assert problems(max_words=15) == ["length"] and problems(max_words=12) == ["length", "length"]
+
+
 def test_check_answer_rejects_attributes_not_asked() -> None:
     attributes = ("build", "height", "hair")
     assert problems("Of average build and medium height, with short black hair.", identity_attributes=attributes) == []
-    assert problems(identity_attributes=attributes) == ["unasked"]
+    content = json.dumps({"identity_description": "Skin light, hair black and long, body tall and slim.",
+                          "clothing_description": CLOTHING})  # fmt: skip
+    (problem,) = check_answer(content, Requirements(("gender", "age")))[1]
+    assert problem.kind == "unasked" and "must not name: " in problem.detail
 
 
-def test_check_answer_explains_a_leak() -> None:
-    content = json.dumps({"identity_description": IDENTITY + " He wears a coat.", "clothing_description": CLOTHING})
-    (problem,) = check_answer(content, Requirements())[1]
-    assert problem.detail == 'identity_description must not name clothing: "wears", "coat"'
+def test_check_description_reports_a_missing_caption() -> None:
+    record = {"identity_description": IDENTITY, "clothing_description": CLOTHING}
+    assert not check_description(record, Requirements())
+    (problem,) = check_description(record, Requirements(caption=True))
+    assert problem.detail == "caption was empty"
 
 
 def test_requirements_include_a_caption_only_on_request() -> None:

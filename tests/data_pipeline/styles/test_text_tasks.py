@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.descriptions.client import RequestFailed, ServerRefuses
+from data_pipeline.descriptions.backend import RequestFailed, ServerRefuses
 from data_pipeline.styles.text_tasks import text_tasks
 
 from ..descriptions.fake_backend import FakeBackend
