@@ -5,6 +5,7 @@ refused image is unreadable, like a truncated file.
 """
 
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, UnidentifiedImageError
+
+from .shard_images import MARK, read_reference
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -121,6 +124,10 @@ def _opened(source: ImageFile | Image.Image) -> Iterator[Image.Image]:
             yield source
             return
         content = source["bytes"] if isinstance(source, Mapping) else None
+        if content is None and MARK in _name(source):
+            content = read_reference(_name(source))
+        if content is None and not os.path.isdir(_name(source)) and not stat.S_ISREG(os.stat(_name(source)).st_mode):
+            raise OSError("a pipe, socket or device, which could block")
         with Image.open(_name(source) if content is None else BytesIO(content)) as image:
             yield image
     except Exception as error:
@@ -138,7 +145,8 @@ def _reason(error: Exception, source: ImageFile | Image.Image) -> str:
     """Returns the reason of an error in a few words, on one line."""
     if isinstance(error, UnidentifiedImageError):
         content = source["bytes"] if isinstance(source, Mapping) else None
-        is_empty = content == b"" or (content is None and os.path.getsize(_name(source)) == 0)
+        is_file = content is None and MARK not in _name(source)
+        is_empty = content == b"" or (is_file and os.path.getsize(_name(source)) == 0)
         suffix = os.path.splitext(_name(source))[1].lower()
         if not is_empty and suffix in IMAGE_SUFFIXES and suffix not in readable_suffixes():
             return f"{suffix} needs a plug-in: pip install -U pillow pillow-heif"

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 import pyarrow as pa
@@ -83,7 +84,7 @@ def _described_images(source: Source, file: Path) -> list[PersonImage]:
         if row.get("caption") is not None and row.get("captions") is not None:
             raise ValueError(f"{where}: both `caption` and `captions` are given; keep one")
         split = split_named(values["split"], where) if "split" in values else ""
-        image = PersonImage(name if safe_path(name, where) == path else path, UNKNOWN, split)
+        image = PersonImage(name if normpath(name) == path else path, UNKNOWN, split)
         if "captions" in values:
             image.captions = read_captions(_list_of(values["captions"]), where, irregular)
         for key in DESCRIPTION_KEYS:

@@ -23,7 +23,9 @@ from .image_listing import safe_path
 from .text_files import check_string, first_line, read_json_lines, read_text
 
 METADATA_FILES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
+REASON, IS_DATE = "reason", "is_date"  # keys of the metadata of an Arrow field
 _NAME_COLUMNS = ("file_name", "file_path")  # the first one that a file has names the images
+_LIKE_NAME_COLUMNS = {"filename", "filepath", "image", "imagename", "imagepath", "imgpath", "path"}
 _DELIMITERS = {".csv": ",;\t|", ".tsv": "\t"}
 
 
@@ -50,13 +52,25 @@ class Metadata:
 
     def typed(self, name: str) -> pa.ChunkedArray | pa.Array:
         """Returns a column in its type, see `typed_column`; dates are also found in JSON Lines and Parquet."""
+        return self.typed_field(name)[1]
+
+    def typed_field(self, name: str) -> tuple[pa.Field, pa.ChunkedArray | pa.Array]:
+        """Returns a column as `typed`, with its field.
+
+        The metadata of the field has the key `REASON` if the column is text although most values are dates or numbers.
+        """
         column = self.table[name]
         if not pa.types.is_string(column.type):
-            return column
-        column, note = typed_column(column, numbers=self.file.suffix in _DELIMITERS)
-        if note:
-            self.notes.append(f"{self.file}: the column {name!r} {note}")
-        return column
+            return pa.field(name, column.type), column
+        typed = typed_column(column, numbers=self.file.suffix in _DELIMITERS)
+        reason = typed.reason
+        if typed.row is not None:
+            cell = f"{self.places[typed.row].rpartition(', ')[2]} {column[typed.row].as_py()!r}"
+            reason = reason.replace("{cell}", cell)
+        if reason:
+            self.notes.append(f"{self.file}: the column {name!r} {reason}")
+        kept = {REASON: reason, IS_DATE: "yes"} if typed.is_date else {REASON: reason} if reason else None
+        return pa.field(name, typed.column.type, metadata=kept), typed.column
 
 
 def find_metadata_file(folder: Path) -> Path | None:
@@ -81,15 +95,42 @@ def read_metadata(file: Path, images: Collection[str]) -> Metadata:
         table, places = _read_parquet(file)
     if not places:
         raise ValueError(f"{file}: the file has no rows")
-    column = next((name for name in _NAME_COLUMNS if name in table.column_names), None)
-    if column is None:
-        columns = table.column_names
-        hint = did_you_mean(_NAME_COLUMNS[0], columns)
-        raise ValueError(f"{file}: there is no column `file_name`; the columns are {', '.join(columns)}{hint}")
+    column = _name_column(file, table.column_names, notes)
     names = [check_string(name, where, column) for name, where in zip(table[column].to_pylist(), places, strict=True)]
-    paths = [safe_path(name, f"{where} ({name})") for name, where in zip(names, places, strict=True)]
+    relative = _without_roots(file, names, images, notes)
+    paths = [safe_path(name, f"{where} ({name})") for name, where in zip(relative, places, strict=True)]
     paths = _as_spelled(file, paths, images, notes)
     return _one_row_per_image(Metadata(file, table.drop_columns([column]), names, paths, places, notes))
+
+
+def _name_column(file: Path, columns: list[str], notes: list[str]) -> str:
+    """Returns the column with the file names; one of a similar name counts if it is the only one."""
+    if found := next((name for name in _NAME_COLUMNS if name in columns), None):
+        return found
+    similar = [name for name in columns if re.sub(r"[\W_]", "", name).lower() in _LIKE_NAME_COLUMNS]
+    if len(similar) == 1:
+        notes.append(f"{file}: the column {similar[0]!r} is read as `file_name`")
+        return similar[0]
+    hint = did_you_mean(_NAME_COLUMNS[0], columns)
+    raise ValueError(f"{file}: there is no column `file_name`; the columns are {', '.join(columns)}{hint}")
+
+
+def _without_roots(file: Path, names: list[str], images: Collection[str], notes: list[str]) -> list[str]:
+    """Shortens absolute paths, such as those of another computer, to the longest end that is an image."""
+    absolute = {name for name in names if re.match(r"[\\/]|[A-Za-z]:[\\/]", name)}
+    if not absolute:
+        return names
+    known = {_similar_key(image): image for image in images}
+    found = {}
+    for name in absolute:
+        parts = [part for part in _similar_key(name).split("/") if part]
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        if (end := next((end for end in ends if end in known), None)) is not None:
+            found[name] = known[end]
+    if found:
+        name = next(filter(found.__contains__, names))
+        notes.append(f"{file}: {len(found)} absolute paths are shortened, such as {name} to {found[name]}")
+    return [found.get(name, name) for name in names]
 
 
 def _as_spelled(file: Path, paths: list[str], images: Collection[str], notes: list[str]) -> list[str]:
@@ -222,6 +263,8 @@ def _read_parquet(file: Path) -> tuple[pa.Table, list[str]]:
             table = opened.read()
     except pa.ArrowException as error:
         raise ValueError(f"{file}: no valid Parquet ({first_line(error)})") from None
+    if twice := next((name for name in table.column_names if table.column_names.count(name) > 1), None):
+        raise ValueError(f"{file}: there are two columns {twice!r}; rename one")
     names = [name for name in table.column_names if not name.startswith("__index_level_")]  # the index of pandas
     table = pa.table({name: _plain(table[name]) for name in names})
     return table, [f"{file}, row {number}" for number in range(1, len(table) + 1)]

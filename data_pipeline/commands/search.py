@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +20,12 @@ from .errors import one_line_errors
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..search import IndexReport, PersonHit
+    from ..search import IndexReport, PersonGallery, PersonHit
 
 app = typer.Typer(no_args_is_help=True, help="Index a gallery of person images, search it, serve a search page.")
 
 _SHOWN = 10  # unreadable images that are listed
-_LONGEST_VALUE = 24  # characters of a metadata value in the table of hits
+_COLUMNS = ["rank", "score", "identity", "clothing", "image", "metadata"]  # of the table of hits
 
 
 IndexFolder = Annotated[Path, typer.Option(help="Folder of the index.")]
@@ -69,6 +70,25 @@ def index(
             "version, or to skip the comparison of the contents."
         ),
     ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Keep the other images of the index: adds a second folder to it.")
+    ] = False,
+    allow_removals: Annotated[
+        bool,
+        typer.Option(
+            "--allow-removals", help="Allow to remove more than a fifth of the images, or those of another folder."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only report which images would be embedded and removed.")
+    ] = False,
+    time_zone: Annotated[
+        str | None,
+        typer.Option(
+            help="Zone in which times with an offset are shown and compared, such as Europe/Berlin.",
+            show_default="that of the index, or UTC",
+        ),
+    ] = None,
     index_type: Annotated[
         Literal["exact", "hnsw", "int8"] | None,
         typer.Option(
@@ -91,20 +111,23 @@ def index(
     processes.
     """
     with _errors():
+        _quiet()
         from ..search.index.indexing import build_index
 
-        _quiet()
-        is_folder = Path(images).exists() or images.startswith((".", "~"))
-        is_folder |= "/" in images and not images.startswith("hub:")
+        is_folder = _is_folder(images)
         files: dict[str, Any] = {"exclude": exclude or (), "follow_links": follow_links}
         report = build_index(
             index,
-            images if is_folder else _dataset(images, data_dir, split, descriptions, files),
+            Path(images).expanduser() if is_folder else _dataset(images, data_dir, split, descriptions, files),
             model,
             descriptions=descriptions if is_folder else None,
             fuse_descriptions=descriptions is not None,
             **(files if is_folder else {}),
             moved_from=moved_from,
+            add=add,
+            allow_removals=allow_removals,
+            dry_run=dry_run,
+            time_zone=time_zone,
             index_type=index_type,
             store=store,
             batch_size=batch_size,
@@ -126,10 +149,20 @@ def search(
         typer.Option(help="Clothing weight β; 0 if the clothes may have changed.", show_default="the model's"),
     ] = None,
     where: Annotated[
-        str | None, typer.Option(help="SQL filter over the metadata, such as \"camera == 3 and time > '2026-05-01'\".")
+        list[str] | None,
+        typer.Option(
+            help='SQL filter over the metadata columns of the index, such as "camera_id == 3" for a data set or '
+            "\"camera == 3 and time > '2026-05-01'\" for such a metadata.csv; if it is repeated, all must hold."
+        ),
     ] = None,
+    rerank: Annotated[
+        int, typer.Option(help="Order the first K images again by the model's matching head; only for a sentence.")
+    ] = 0,
     same_person: Annotated[bool, typer.Option("--same-person", help="Group the hits by person_id.")] = False,
     sheet: Annotated[Path | None, typer.Option(help="Draw the hits to this .png.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the hits and the facts of the search to this .zip.")
+    ] = None,
     model: Model = None,
     device: Device = None,
     as_json: AsJson = False,
@@ -137,24 +170,33 @@ def search(
     """Finds the images that match a sentence or a picture."""
     with _errors():
         from ..search.gallery import PersonGallery
-        from ..sheets.hits_sheet import hits_sheet
 
         if (sentence is None) == (image is None):
             raise ValueError("give a sentence, or a picture with --image, and not both")
+        for path, suffix in ((sheet, ".png"), (export, ".zip")):
+            _check_output(path, suffix)
         _quiet()
         with PersonGallery.open(index, model, device) as gallery:
+            search = (top_k, clothing_weight, where)
             if sentence is not None:
-                hits = gallery.search_text(sentence, top_k, clothing_weight, where)
-                if remark := gallery.remark(sentence):
-                    typer.echo(f"note: {remark}", err=True)
+                hits, notes = gallery.search_text(sentence, *search, rerank), gallery.remarks(sentence)
+            elif rerank:
+                raise ValueError("--rerank needs a sentence: a picture has no text to match")
             else:
                 assert image is not None
-                hits = gallery.search_image(image, top_k, clothing_weight, where)
-            if len(hits) < top_k:
-                within = f" within {where!r}" if where else ""
-                typer.echo(f"note: asked for {top_k} images; there are {len(hits)}{within}", err=True)
+                hits, notes = gallery.search_image(image, *search), gallery.picture_remarks(image)
+            notes += _notes_on_hits(gallery, hits, top_k, where)
+            for note in notes:
+                typer.echo(f"note: {note}", err=True)
+            query = sentence if image is None else image
             if sheet is not None:
-                hits_sheet(hits, sheet, sentence if sentence is not None else f"like {image}")
+                from ..sheets.hits_sheet import hits_sheet
+
+                hits_sheet(hits, sheet, query if isinstance(query, str) else f"like {image}")
+            if export is not None:
+                from ..search.hits_export import export_hits
+
+                export_hits(hits, gallery.record(query or "", where, clothing_weight, top_k), export)
         _print_hits(hits, same_person, as_json)
 
 
@@ -173,13 +215,13 @@ def demo(
 ) -> None:
     """Serves a search page for an index, on loopback only by default."""
     with _errors():
+        _quiet()
         from ..search.demo.server import serve_demo
         from ..search.gallery import PersonGallery
 
         user, colon, password = (auth or "").partition(":")
         if auth is not None and not (user and colon and password):
             raise ValueError("--auth must be USER:PASSWORD")
-        _quiet()
         with (
             PersonGallery.open(index, model, device) as gallery,
             serve_demo(gallery, port, None if auth is None else (user, password), allow_remote) as address,
@@ -204,11 +246,43 @@ def _errors() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Disables the progress bars and warnings of transformers."""
-    from transformers.utils import logging
+    """Disables the progress bars and warnings of transformers; a search of a sentence does not import it."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "transformers" in sys.modules:  # it reads the variables when it is imported
+        from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+
+
+def _is_folder(images: str) -> bool:
+    """Whether `--images` is a folder, and not the name of a data set."""
+    if Path(images).expanduser().exists() or images.startswith((".", "~", "/", "\\")):
+        return True
+    return ("/" in images or "\\" in images) and not images.startswith("hub:")
+
+
+def _check_output(path: Path | None, suffix: str) -> None:
+    """Raises `ValueError` before the search if its result could not be written."""
+    if path is None:
+        return
+    if path.suffix.lower() != suffix:
+        what = "sheet" if suffix == ".png" else "export"
+        raise ValueError(f"the {what} is written as {suffix}, got {path.name}")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}; create it first")
+
+
+def _notes_on_hits(gallery: "PersonGallery", hits: "list[PersonHit]", top_k: int, where: list[str] | None) -> list[str]:
+    notes = []
+    if len(hits) < top_k:
+        within = f" within {' and '.join(where)!r}" if where else ""
+        distinct = "different images" if any(hit.copies for hit in hits) else "images"
+        notes.append(f"asked for {top_k} images; there are {len(hits)} {distinct}{within}")
+    if gallery.has_zones:
+        notes.append(f"times with an offset are shown and compared in the zone {gallery.time_zone}")
+    return notes
 
 
 def _dataset(
@@ -224,6 +298,10 @@ def _dataset(
     options = {"descriptions": file, "check_images": False, **files}  # indexing checks the images
     try:
         splits = load_person_dataset(name, data_dir, **options)
+    except ValueError as error:
+        if not str(error).startswith("unknown data set"):
+            raise
+        raise ValueError(f"{name}: there is no such folder, and no data set of this name: {error}") from None
     except FileNotFoundError:  # images may be missing; index the others
         splits = load_person_dataset(name, data_dir, skip_unreadable=True, **options)
     if split not in splits:
@@ -241,14 +319,25 @@ def _print_report(index: Path, report: "IndexReport", as_json: bool) -> None:
         lines += [f"  {path}: {reason}" for path, reason in report.unreadable[:_SHOWN]]
         if len(report.unreadable) > _SHOWN:
             lines.append(f"  and {len(report.unreadable) - _SHOWN} more (--json lists all)")
-    if report.wide:
+    if report.shapes:
+        shapes = ", ".join(f"{count} {name}" for name, count in report.shapes.items())
         lines.append(
-            f"note: {report.wide} images are wider than high; a gallery should contain crops of one person each: crop "
-            "the people from whole frames with a person detector"
+            f"note: the index has {shapes}; a gallery should contain crops of one person each: crop the people from "
+            "whole frames with a person detector"
         )
     for line in lines:
         typer.echo(line, err=True)
     kept = report.images - report.embedded
+    if report.is_planned:
+        typer.echo(
+            f"{index}: a run would index {report.images} images ({report.embedded} to embed, {kept} to keep, "
+            f"{report.removed} to remove), {report.index_type} search; nothing was written"
+        )
+        for path in report.lost[:_SHOWN]:
+            typer.echo(f"  would lose {path}")
+        if len(report.lost) > _SHOWN:
+            typer.echo(f"  and {len(report.lost) - _SHOWN} more (--json lists all)")
+        return
     typer.echo(
         f"{index}: {report.images} images ({report.embedded} embedded, {kept} kept, {report.removed} removed), "
         f"{report.index_type} search"
@@ -256,7 +345,7 @@ def _print_report(index: Path, report: "IndexReport", as_json: bool) -> None:
 
 
 def _print_hits(hits: "list[PersonHit]", same_person: bool, as_json: bool) -> None:
-    from ..search.gallery import group_by_person
+    from ..search.hits import group_by_person
 
     groups = group_by_person(hits) if same_person else []
     if as_json:
@@ -268,22 +357,31 @@ def _print_hits(hits: "list[PersonHit]", same_person: bool, as_json: bool) -> No
             found = [{"person_id": group.person_id, "hits": [entries[h.row] for h in group.hits]} for group in groups]
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
         return
+    ranks = {hit.row: rank for rank, hit in enumerate(hits, start=1)}
+    sections = [group.hits for group in groups] if same_person else [hits]
+    rows = [[_cells(ranks[hit.row], hit) for hit in section] for section in sections]
+    if not sys.stdout.isatty():  # a file or a pipe: whole values, for other programs
+        for cells in [_COLUMNS, *(cells for section in rows for cells in section)]:
+            typer.echo("\t".join(cells))
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("rank", "score", "identity", "clothing", "image", "metadata")
-    ranks = {hit.row: rank for rank, hit in enumerate(hits, start=1)}
-    for section in [group.hits for group in groups] if same_person else [hits]:
-        for hit in section:
-            scores = (f"{value:.3f}" for value in (hit.score, hit.identity_score, hit.clothing_score))
-            # Text() prevents rich from parsing names and captions as markup
-            table.add_row(str(ranks[hit.row]), *scores, Text(hit.name), Text(_short(hit.metadata)))
+    table = Table(*_COLUMNS[:4])
+    for name in _COLUMNS[4:]:
+        table.add_column(name, overflow="fold")
+    for section in rows:
+        for cells in section:
+            table.add_row(*map(Text, cells))  # Text() prevents rich from parsing names and captions as markup
         table.add_section()
     Console().print(table)
 
 
-def _short(metadata: dict[str, Any]) -> str:
-    """Formats the known metadata values that are short enough for a table cell."""
-    known = {name: str(value) for name, value in metadata.items() if value not in (None, -1) and name != "captions"}
-    return ", ".join(f"{name} {value}" for name, value in known.items() if len(value) <= _LONGEST_VALUE)
+def _cells(rank: int, hit: "PersonHit") -> list[str]:
+    """Returns the cells of a row of the table of hits, without tabs and line breaks."""
+    scores = (f"{value:.3f}" for value in (hit.score, hit.identity_score, hit.clothing_score))
+    values = [f"{name} {value}" for name, value in hit.metadata.items() if value not in (None, -1)]
+    if hit.copies:
+        values.append(f"{1 + len(hit.copies)} equal files")
+    return [" ".join(cell.split()) for cell in (str(rank), *scores, str(hit.path), ", ".join(values))]

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from modeling_bdam import BDAMModel, BDAMProcessor
 from modeling_bdam.files import default_device
 
 from ..batches.collator import PixelBatcher
+from .sentence_checks import check_sentence, shorten
 
 _DIGITS = 16  # hexadecimal digits of a fingerprint
 # Config fields that do not affect the vectors
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map")
-_PIECES_PER_KNOWN_WORD = 2.5  # a word with more subword tokens is taken for a foreign word
 
 
 class Embedder:
@@ -39,7 +40,7 @@ class Embedder:
     """
 
     def __init__(self, model: BDAMModel, processor: BDAMProcessor, name: str, device: str | None = None) -> None:
-        self.device = torch.device(device or default_device())
+        self.device = _usable_device(device or default_device())
         self.model = model.eval()
         self.model.to(device=self.device)
         self.processor = processor
@@ -57,6 +58,10 @@ class Embedder:
         folder = Path(name)
         if not folder.is_dir() and (str(name).count("/") != 1 or str(name).startswith((".", "/", "~"))):
             raise FileNotFoundError(f"model {name}: no such folder, and not a Hub name (owner/name) either")
+        if locked := [file for file in folder.glob("*.safetensors") if not os.access(file, os.R_OK)]:
+            raise PermissionError(
+                f"{locked[0]}: no permission to read the weights; its owner can allow it by chmod a+r"
+            )
         kind = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
         if kind != "bdam":
             raise ValueError(f"model {name}: a gallery needs the model type bdam, but this is {kind or 'no model'}")
@@ -93,39 +98,38 @@ class Embedder:
         """Embeds a sentence as a query vector, float32 [dimensions], without β.
 
         Raises:
-            ValueError: the sentence is empty, or all its tokens are unknown to the tokenizer.
+            ValueError: the sentence is empty or no valid Unicode, or all its tokens are unknown to the tokenizer.
         """
-        if not sentence.strip():
-            raise ValueError("the sentence is empty: describe the person to look for")
+        check_sentence(sentence)
         tokenizer = self.processor.tokenizer
         pieces = tokenizer(sentence, add_special_tokens=False, truncation=True)["input_ids"]
         if all(piece == tokenizer.unk_token_id for piece in pieces):
             raise ValueError(
-                f"the model's vocabulary has no word of {_shorten(sentence)!r}: use the language of its training data"
+                f"the model's vocabulary has no word of {shorten(sentence)!r}: use the language of its training data"
             )
         tokens = self.processor(text=[sentence], return_tensors="pt").to(self.device)
         features = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
         return features.pooler_output[0].float().cpu().numpy()
 
-    def remark(self, sentence: str) -> str | None:
-        """Returns a note if a sentence is too long, or if most of its words are foreign to the tokenizer, else None."""
-        tokenizer = self.processor.tokenizer
-        words = sentence.split()
-        pieces = [tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"] for word in words]
-        count = sum(len(word) for word in pieces) + tokenizer.num_special_tokens_to_add()
-        if count > tokenizer.model_max_length:
-            return f"the sentence has {count} tokens; the model reads the first {tokenizer.model_max_length}"
-        odd = [
-            word
-            for word, ids in zip(words, pieces, strict=True)
-            if tokenizer.unk_token_id in ids or len(ids) > _PIECES_PER_KNOWN_WORD
-        ]
-        if 2 * len(odd) > len(words):
-            return (
-                f"most words of the sentence are unknown to the model ({_shorten(', '.join(odd))}): use the language "
-                "of its training data"
+    @torch.inference_mode()
+    def match(self, sentence: str, images: Iterable[Image.Image]) -> np.ndarray:
+        """Scores K images by the matching head, λ m, float32 [K].
+
+        Raises:
+            ValueError: the model has no matching head.
+        """
+        if self.model.matching is None:
+            raise ValueError(
+                f"model {self.name} has no matching head, so it cannot re-rank: train one with "
+                "--config_overrides use_matching=true"
             )
-        return None
+        tokens = self.processor(text=[sentence], return_tensors="pt").to(self.device)
+        words = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state
+        pixels = [self.pixels.resize(image) for image in images]
+        values = self.pixels.normalize(pixels, len(pixels)).to(self.device)
+        seen = torch.cat([self.model.get_image_features(part).matching_tokens for part in values.split(32)])
+        logits = self.model.match(seen[None], words, tokens["attention_mask"])[0]  # [K]
+        return (self.model.config.matching_weight * logits).float().cpu().numpy()
 
     @torch.inference_mode()
     def _embed(self, pixel_values: Tensor, texts: list[str] | None) -> np.ndarray:
@@ -140,6 +144,18 @@ class Embedder:
         halves = features.pooler_output.float().unflatten(-1, (2, -1))  # [B, 2, projection_dim]
         # Restores unit length, which rounding to bfloat16 loses
         return torch.nn.functional.normalize(halves, dim=-1).flatten(-2).cpu().numpy()
+
+
+def _usable_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, or without a driver
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0][:100]
+        raise ValueError(
+            f"the device {name!r} cannot be used here ({reason}); leave it out for the best one, or use cpu"
+        ) from None
+    return device
 
 
 def _weights_fingerprint(model: BDAMModel) -> str:
@@ -172,7 +188,3 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _shorten(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -18,6 +18,7 @@ from data_pipeline.search.gallery import PersonHit, group_by_person
 from data_pipeline.search.hits_export import export_hits
 from data_pipeline.search.index.sources import images_in_folder, public_names
 from data_pipeline.search.metadata_table import MetadataTable
+from data_pipeline.search.search_record import SearchRecord
 
 from .benchmarks import layouts
 
@@ -86,7 +87,7 @@ def test_metadata_in_usual_encodings(content: bytes, name: str, noted: str, read
         (f"{HEAD}a.png,1,x,\n", "metadata.csv", "line 2: the number of cells differs from the first line, 4 instead"),
         (f'{HEAD}a.png,1,x\nb.png,2,"y\n', "metadata.csv", "metadata.csv, line 3: no valid CSV"),
         ("file_name,zone,zone\na.png,1,2\n", "metadata.csv", "line 1: there are two columns 'zone'; rename one"),
-        ("filename,zone\na.png,1\n", "metadata.csv", "no column `file_name`; the columns are filename, zone; did you"),
+        ("file_nam,zone\na.png,1\n", "metadata.csv", "no column `file_name`; the columns are file_nam, zone; did you"),
         ("", "metadata.csv", "metadata.csv: the file has no rows"),
         (HEAD, "metadata.csv", "metadata.csv: the file has no rows"),
         (f"{HEAD}a.png,1,x\na.png,1,y\n", "metadata.csv", "line 3 (a.png): "),
@@ -205,7 +206,8 @@ def test_index_filters_and_exports_columns_of_any_name(tmp_path: Path) -> None:
     finally:
         table.close()
     hit = PersonHit(1, folder / "b.png", row.pop("path"), 0.25, 0.25, 0, row)
-    with zipfile.ZipFile(export_hits([hit], "query", tmp_path / "hits.zip")) as archive:
+    record = SearchRecord("query", None, [], 1.0, 1, "", "", "", 2, "", "", "", "UTC", "")
+    with zipfile.ZipFile(export_hits([hit], record, tmp_path / "hits.zip")) as archive:
         exported = pd.read_csv(io.BytesIO(archive.read("hits.csv")))
     assert exported.columns.is_unique
     shown = exported[["score", "metadata_score", "file", "image", "metadata_image", "metadata_path", "select"]]

@@ -8,7 +8,7 @@ from ..gallery import PersonHit, group_by_person
 from .pictures import Pictures
 
 _LONGEST_VALUE = 600  # characters of a value in the detail view
-_CARD_VALUES = 3  # metadata values on a card
+_CARD_VALUES = 3  # metadata values on a card, besides camera and time
 _CARD_LENGTH = 22  # characters of each
 # Characters with a meaning in the JavaScript templates of gradio's HTML component
 _SPECIAL = {ord(sign): f"&#{ord(sign)};" for sign in "${}`\\"}
@@ -24,7 +24,8 @@ def header(count: int, model: str) -> str:
     return (
         "<h1>Find people by a sentence</h1>"
         f"<p class='quiet'>{count:,} images · model {text(model)}<span class='keys'> · <kbd>/</kbd> sentence, "
-        "<kbd>Tab</kbd> and arrows through the images, <kbd>Enter</kbd> opens, <kbd>Esc</kbd> closes</span></p>"
+        "<kbd>Tab</kbd> and arrows through the images, <kbd>Enter</kbd> opens, <kbd>k</kbd> keeps, <kbd>n</kbd> and "
+        "<kbd>p</kbd> turn the page, <kbd>Esc</kbd> closes</span></p>"
     )
 
 
@@ -36,41 +37,82 @@ def welcome(count: int) -> str:
     )
 
 
-def no_hits(where: str) -> str:
-    """Returns the message for a filter that matches no image."""
-    return f"<p class='empty'>No image matches the filter.<br><code>{text(where)}</code><br>Widen or clear it.</p>"
+def no_hits() -> str:
+    """Returns the message for filters that match no image; the status line names the filters."""
+    return "<p class='empty'>No image matches the filter.<br>Widen or clear it.</p>"
 
 
-def status(title: str, picture: str | None, count: int, clothing_weight: float, remark: str | None) -> str:
-    """Returns the line above the hits: the query, the number of hits, β, and words that the model cannot read."""
-    shown = f"<img src='{picture}' alt='' class='query'>" if picture else ""
-    note = f"<p class='note'>{text(remark)}</p>" if remark else ""
-    return f"{shown}<p><b>{text(title)}</b> · {_images(count)} · clothing weight {clothing_weight:.2f}</p>{note}"
+def place(address: str, turn: int, push: bool) -> str:
+    """Returns an invisible element with the address of the shown search, which page.js adds to the history."""
+    return f"<span hidden data-address='{text(address)}' data-turn='{turn}' data-push='{int(push)}'></span>"
+
+
+def status(
+    title: str, picture: str | None, shown: str, clothing_weight: float, filters: Sequence[str], notes: Sequence[str]
+) -> str:
+    """Returns the lines above the hits: the query, the hits, β, the active filters, and notes."""
+    image = f"<img src='{picture}' alt='query picture' class='query'>" if picture else ""
+    back = "<button type='button' class='back'>← Back</button>" if picture else ""
+    lines = [f"<p>{back} <b>{text(title)}</b> · {shown} · clothing weight {clothing_weight:.2f}</p>"]
+    if filters:
+        named = " · ".join(f"<code>{text(_cut(words))}</code>" for words in filters)
+        clear = "<button type='button' class='clear'>Clear filters</button>"
+        lines.append(f"<p class='active'>Filter: {named} {clear}</p>")
+    return image + "".join(lines) + "".join(f"<p class='note'>{text(note)}</p>" for note in notes)
 
 
 def error(message: str) -> str:
-    """Returns an error message for the status line."""
-    return f"<p class='error' role='alert'>{text(message)}</p>"
+    """Returns an error message."""
+    return f"<p class='error'>{text(message)}</p>"
 
 
-def grid(hits: Sequence[PersonHit], pictures: Pictures, grouped: bool) -> str:
-    """Returns the hits as cards, best first, optionally grouped by person."""
-    ranks = {hit.row: rank for rank, hit in enumerate(hits, start=1)}
+def images(count: int) -> str:
+    """Returns a number of images in words."""
+    return "1 image" if count == 1 else f"{count:,} images"
+
+
+def grid(
+    hits: Sequence[PersonHit],
+    pictures: Pictures,
+    grouped: bool,
+    columns: Sequence[str],
+    first_rank: int = 1,
+) -> str:
+    """Returns the hits as cards, best first, optionally grouped by person, below a legend of the score.
+
+    Args:
+        columns: metadata columns that each card shows in full, such as camera and time.
+        first_rank: rank of the first hit, above 1 on later pages.
+    """
+    ranks = {hit.row: rank for rank, hit in enumerate(hits, start=first_rank)}
     widest = max((abs(hit.identity_score) + abs(hit.clothing_score) for hit in hits), default=1) or 1
+
+    def card(hit: PersonHit) -> str:
+        return _card(hit, ranks[hit.row], pictures.thumbnail(hit.path), widest, columns)
+
     parts = []
     for group in group_by_person(hits) if grouped else []:
         person = "unknown person" if group.person_id is None else f"person {text(group.person_id)}"
-        parts.append(f"<h2>{person} · {_images(len(group.hits))}</h2>")
-        parts += [_card(hit, ranks[hit.row], pictures, widest) for hit in group.hits]
-    if not grouped:
-        parts = [_card(hit, ranks[hit.row], pictures, widest) for hit in hits]
-    return f"<div class='cards'>{''.join(parts)}</div>"
+        parts.append(f"<h2>{person} · {images(len(group.hits))}</h2>")
+        parts += map(card, group.hits)
+    return f"{_LEGEND}<div class='cards'>{''.join(parts or map(card, hits))}</div>"
+
+
+_LEGEND = (
+    "<p class='quiet legend'>Score = <span class='swatch body'></span> body + <span class='swatch clothes'></span> "
+    "clothes: the similarity to the query. Higher is more similar; it is not a probability. Hatched: below 0.</p>"
+)
 
 
 def large(hit: PersonHit, rank: int, picture: str) -> str:
-    """Returns one hit in full size, with its scores."""
+    """Returns one hit in full size, with its scores and buttons for the hits before and after it."""
+    turns = "".join(
+        f"<button type='button' class='turn' data-step='{step}' aria-label='{word} image'>{sign}</button>"
+        for step, word, sign in ((-1, "previous", "‹"), (1, "next", "›"))
+    )
     return (
-        f"<h2>Hit {rank} · {hit.score:.3f}</h2><img class='large' src='{picture}' alt='{text(hit.name)}'>"
+        f"<div class='heading'><h2>Hit {rank} · {hit.score:.3f}</h2>{turns}</div>"
+        f"<img class='large' src='{picture}' alt='{text(hit.name)}'>"
         f"{_scores(hit, abs(hit.identity_score) + abs(hit.clothing_score) or 1)}"
     )
 
@@ -78,7 +120,7 @@ def large(hit: PersonHit, rank: int, picture: str) -> str:
 def details(hit: PersonHit) -> str:
     """Returns file name and metadata of a hit; lists are one value per line, long values are cut."""
     entries = []
-    for name, value in [("file", hit.name), *hit.metadata.items()]:
+    for name, value in [("file", hit.name), ("equal files", list(hit.copies)), *hit.metadata.items()]:
         if value not in (None, [], ""):
             lines = [_cut(str(line)) for line in (value if isinstance(value, list) else [value])]
             entries.append(f"<dt>{text(name)}</dt><dd>{'<br>'.join(map(text, lines))}</dd>")
@@ -99,21 +141,47 @@ def maps(pictures: tuple[str, str] | None) -> str:
     )
 
 
-def _card(hit: PersonHit, rank: int, pictures: Pictures, widest: float) -> str:
-    picture = pictures.thumbnail(hit.row)
+def tray(hits: Sequence[PersonHit], pictures: Pictures) -> str:
+    """Returns the kept images, each with a button that removes it; "" without any."""
+    if not hits:
+        return ""
+    kept = []
+    for hit in hits:
+        picture = pictures.thumbnail(hit.path)
+        image = f"<img src='{picture}' alt=''>" if picture else "<span class='missing'>missing</span>"
+        label = text(f"remove {hit.name} from the kept images")
+        kept.append(
+            f"<button type='button' class='drop' data-name='{text(hit.name)}' aria-label='{label}'>{image}✕</button>"
+        )
+    return f"<h2>Kept: {images(len(hits))}</h2><div class='tray'>{''.join(kept)}</div>"
+
+
+def _card(hit: PersonHit, rank: int, picture: str | None, widest: float, columns: Sequence[str]) -> str:
     image = f"<img src='{picture}' alt=''>" if picture else "<span class='missing'>the file is missing</span>"
-    values = [
-        f"{name.removesuffix('_id')} {value}"
-        for name, value in hit.metadata.items()
-        if value is not None and value != -1 and not isinstance(value, list) and len(str(value)) <= _CARD_LENGTH
-    ]
-    caption = " · ".join(values[:_CARD_VALUES]) or hit.name
-    label = f"hit {rank}, score {hit.score:.3f}, {caption}"
+    known = {name: value for name, value in hit.metadata.items() if value is not None and value != -1}
+    facts = [_fact(name, known[name]) for name in columns if name in known]
+    others = [
+        _fact(name, value)
+        for name, value in known.items()
+        if name not in columns and not isinstance(value, list) and len(str(value)) <= _CARD_LENGTH
+    ][:_CARD_VALUES]
+    copies = [f"{len(hit.copies) + 1} equal files"] if hit.copies else []
+    caption = [*(facts + others or [hit.name]), *copies]
+    label = f"hit {rank}, score {hit.score:.3f}, {', '.join(caption)}"
+    lines = [f"<span class='fact'>{text(fact)}</span>" for fact in caption]
     return (
-        f"<button type='button' class='card' data-row='{hit.row}' aria-label='{text(label)}'>"
-        f"<span class='top'><span>{rank}</span><span>{hit.score:.3f}</span></span><span class='picture'>{image}</span>"
-        f"{_scores(hit, widest)}<span class='caption'>{text(caption)}</span></button>"
+        f"<div class='cell'><button type='button' class='card' data-row='{hit.row}' aria-label='{text(label)}' "
+        "aria-haspopup='dialog' aria-expanded='false'>"
+        f"<span class='top'><span>{rank}</span><span>{hit.score:.3f}</span></span>"
+        f"<span class='picture'>{image}</span>{_scores(hit, widest)}"
+        f"<span class='caption'>{''.join(lines)}</span></button>"
+        f"<label class='keep'><input type='checkbox' data-row='{hit.row}' data-name='{text(hit.name)}'> Keep"
+        f"<span class='sr'> hit {rank}</span></label></div>"
     )
+
+
+def _fact(name: str, value: Any) -> str:
+    return f"{name.removesuffix('_id')} {value}"
 
 
 def _scores(hit: PersonHit, widest: float) -> str:
@@ -124,10 +192,6 @@ def _scores(hit: PersonHit, widest: float) -> str:
         bars += f"<span class='{name}{minus}' style='width:{100 * abs(score) / widest:.1f}%'></span>"
         numbers += f"<span class='{name}-number'>{name} {round(score, 2) + 0.0:.2f}</span>"
     return f"<span class='bar' aria-hidden='true'>{bars}</span><span class='numbers'>{numbers}</span>"
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
 
 
 def _cut(line: str) -> str:

@@ -1,47 +1,115 @@
-// Keyboard: "/" focuses the sentence, arrows move between cards, Escape closes the detail view, left and right page it.
+// Keyboard, focus, history and the accessibility attributes that gradio does not set.
 () => {
+    const one = (selector) => document.querySelector(selector);
     const visible = (element) => element && element.getClientRects().length > 0;
-    let opener = null;
-
     const cards = () => [...document.querySelectorAll('#hits .card')];
-    const detail = () => document.querySelector('#detail');
+    const set = (element, name, value) => {
+        if (element && element.getAttribute(name) !== value) element.setAttribute(name, value);
+    };
+    let opener = null; // the card of the opened image
+    let left = null; // the card that had the focus, which new hits replace
+    let isOpen = false;
+    let turn = ''; // number of the search that is in the history
 
-    const turn = (step) => {
+    const turnImage = (step) => {
         const all = cards();
         const next = all[all.indexOf(opener) + step];
         if (next) next.click();
+        scroll();
     };
 
     const move = (key) => {
         const all = cards();
         const here = all.indexOf(document.activeElement);
-        const columns = all.filter((card) => card.offsetTop === all[0].offsetTop).length;
-        const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key];
-        const next = all[here + step];
+        const top = (card) => card.getBoundingClientRect().top;
+        const columns = all.filter((card) => top(card) === top(all[0])).length;
+        const next = all[here + { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key]];
         if (next) next.focus();
     };
 
-    document.addEventListener('click', (event) => {
-        const card = event.target.closest('#hits .card');
-        if (!card) return;
-        cards().forEach((each) => each.classList.toggle('opened', each === card));
-        opener = card;
+    const scroll = () => opener?.scrollIntoView({ block: 'nearest' });
+
+    // The panel is a dialog beside the page, not above it: it takes the focus and gives it back to the opened card.
+    const focusPanel = () => {
+        const panel = one('#detail');
+        const shows = Boolean(visible(panel) && one('#close'));
+        const opens = shows && !isOpen;
+        const closes = !shows && isOpen;
+        isOpen = shows;
+        if (isOpen) {
+            set(panel, 'role', 'dialog');
+            set(panel, 'aria-label', (panel.querySelector('h2') || panel).textContent);
+        }
+        if (opens) {
+            one('#close').focus();
+            scroll();
+        }
+        if (closes) {
+            const back = opener?.isConnected ? opener : cards()[0];
+            if (document.activeElement === document.body || opener?.isConnected) back?.focus();
+        }
+        cards().forEach((card) => set(card, 'aria-expanded', String(isOpen && card === opener)));
+    };
+
+    const remember = () => {
+        const found = one('#status [data-address]');
+        if (!found || found.dataset.turn === turn) return;
+        turn = found.dataset.turn;
+        const { address, push } = found.dataset;
+        if (address === location.search) return;
+        history[push === '1' ? 'pushState' : 'replaceState'](null, '', address || location.pathname);
+    };
+
+    const update = () => {
+        set(one('#status'), 'role', 'status');
+        set(one('#problem'), 'role', 'alert');
+        const toggle = one('#filters > button');
+        set(toggle, 'aria-expanded', String(Boolean(toggle?.classList.contains('open'))));
+        focusPanel();
+        remember();
+        const kept = new Set([...document.querySelectorAll('#tray .drop')].map((drop) => drop.dataset.name));
+        document.querySelectorAll('#hits .keep input').forEach((box) => (box.checked = kept.has(box.dataset.name)));
+        const [first] = cards();
+        if (first && left && !left.isConnected && document.activeElement === document.body) {
+            first.focus({ preventScroll: true });
+        }
+    };
+
+    document.documentElement.lang ||= 'en';
+    new MutationObserver(update).observe(document.body, {
+        subtree: true,
+        childList: true,
+        attributes: true,
+        attributeFilter: ['class', 'style'],
     });
+    update();
+
+    document.addEventListener('focusin', (event) => (left = event.target.closest('#hits .card')));
+    document.addEventListener('click', (event) => {
+        const step = event.target.closest('#detail .turn')?.dataset.step;
+        if (step) turnImage(Number(step));
+        const card = event.target.closest('#hits .card');
+        if (card) opener = card;
+        focusPanel();
+    });
+
+    const keys = {
+        Escape: () => visible(one('#detail')) && one('#close').click(),
+        '/': () => one('#sentence textarea, #sentence input').focus(),
+        k: () => (document.activeElement.closest('.cell') || opener?.closest('.cell'))?.querySelector('input').click(),
+        n: () => one('#next')?.click(),
+        p: () => one('#previous')?.click(),
+    };
 
     document.addEventListener('keydown', (event) => {
         if (event.ctrlKey || event.metaKey || event.altKey) return;
-        const typing = event.target.closest('input, textarea, [role=listbox]');
-        const arrow = event.key.startsWith('Arrow');
-        if (event.key === 'Escape' && visible(detail())) {
-            document.querySelector('#close').click();
-            if (opener && opener.isConnected) opener.focus();
-        } else if (event.key === '/' && !typing) {
-            document.querySelector('#sentence textarea, #sentence input').focus();
-        } else if (arrow && !typing && visible(detail())) {
-            if (event.key === 'ArrowLeft') turn(-1);
-            else if (event.key === 'ArrowRight') turn(1);
-            else return;
-        } else if (arrow && event.target.closest('#hits .card')) {
+        const isTyping = event.target.closest('input:not([type=checkbox]), textarea, [role=listbox]');
+        if (isTyping && event.key !== 'Escape') return;
+        if (keys[event.key]) {
+            keys[event.key]();
+        } else if (visible(one('#detail')) && ['ArrowLeft', 'ArrowRight'].includes(event.key)) {
+            turnImage(event.key === 'ArrowLeft' ? -1 : 1);
+        } else if (event.key.startsWith('Arrow') && event.target.closest('#hits .card')) {
             move(event.key);
         } else {
             return;

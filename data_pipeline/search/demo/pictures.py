@@ -3,6 +3,7 @@
 import base64
 import io
 from functools import lru_cache
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -20,29 +21,33 @@ _COLORS, _OPACITY = "inferno", 0.6
 
 
 class Pictures:
-    """Renders images of a gallery as JPEG in `data:` URLs. `thumbnail(row)` is cached; None if the file is gone."""
+    """Renders images of a gallery as JPEG in `data:` URLs. `thumbnail(path)` is cached; None if the file is gone.
+
+    Images are identified by their path, which stays valid when the index is updated.
+    """
 
     def __init__(self, gallery: PersonGallery) -> None:
         self._gallery = gallery
-        self.thumbnail = lru_cache(_CACHED)(self._thumbnail)
+        self.thumbnail = lru_cache(_CACHED)(_thumbnail)
 
-    def large(self, row: int) -> str:
-        """Returns image `row`, shrunk to at most 1600 x 1600 pixels; errors as `PersonGallery.image`."""
-        return small_picture(self._gallery.image(row), _LARGEST)
+    def large(self, path: Path) -> str:
+        """Returns an image, shrunk to at most 1600 x 1600 pixels; errors as `open_image`."""
+        return small_picture(open_image(path), _LARGEST)
 
-    def maps(self, row: int, query: NDArray) -> tuple[str, str]:
-        """Returns the occlusion maps of identity and clothing of image `row` for a query [dimensions]."""
-        embedder, image = self._gallery.embedder, self._gallery.image(row)
+    def maps(self, path: Path, query: NDArray) -> tuple[str, str]:
+        """Returns the occlusion maps of identity and clothing of an image for a query [dimensions]."""
+        embedder, image = self._gallery.embedder, open_image(path)
         pixels = embedder.pixels.normalize([embedder.pixels.resize(image)], 1).to(embedder.device)  # [1, 3, H, W]
         vector = torch.from_numpy(query).to(embedder.device)[None]  # [1, dimensions]
         identity, clothing = occlusion_maps(embedder.model, pixels, vector)
         return _colored(image, identity), _colored(image, clothing)
 
-    def _thumbnail(self, row: int) -> str | None:
-        try:
-            return small_picture(open_image(self._gallery.path(row), _THUMBNAIL))
-        except OSError:
-            return None
+
+def _thumbnail(path: Path) -> str | None:
+    try:
+        return small_picture(open_image(path, _THUMBNAIL))
+    except OSError:
+        return None
 
 
 def small_picture(image: Image.Image, size: tuple[int, int] = _THUMBNAIL) -> str:

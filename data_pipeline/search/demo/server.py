@@ -1,5 +1,6 @@
 """Serves the demo: on loopback by default, with limits on request sizes, and without access to other files."""
 
+import errno
 import os
 import socket
 import tempfile
@@ -9,58 +10,15 @@ from pathlib import Path
 
 import gradio as gr
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..gallery import PersonGallery
+from .guard import LARGEST_UPLOAD, Guard
 from .page import SearchPage
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
-LARGEST_UPLOAD = 10  # MB
 _QUEUE_SIZE = 200  # requests
 _HERE = Path(__file__).parent
 _SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # no font is downloaded
-
-
-class Guard:
-    """ASGI middleware that checks the Host header (DNS rebinding) and the size of each request.
-
-    Args:
-        app: the app behind it.
-        hosts: accepted values of the Host header, without the port; None for any. A page of another site cannot read
-            this server's answers by a domain name that resolves to loopback, because the browser sends that name.
-        largest: size limit of a request body in bytes.
-    """
-
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None, largest: int) -> None:
-        self._app, self._hosts, self._largest = app, hosts, largest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forwards a request, or answers it with 403 (Host header) or 413 (size)."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
-        length = headers.get("content-length", "0")
-        if self._hosts is not None and host not in self._hosts:
-            await PlainTextResponse("this demo accepts requests to loopback only\n", 403)(scope, receive, send)
-        elif not length.isdecimal() or int(length) > self._largest:
-            await PlainTextResponse(f"more than {LARGEST_UPLOAD} MB\n", 413)(scope, receive, send)
-        else:
-            await self._app(scope, self._limited(receive), send)
-
-    def _limited(self, receive: Receive) -> Receive:
-        """Wraps `receive` to disconnect above the size limit, for a chunked body without a Content-Length header."""
-        received = 0
-
-        async def limited() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            return message if received <= self._largest else {"type": "http.disconnect"}
-
-        return limited
 
 
 @contextmanager
@@ -76,24 +34,25 @@ def serve_demo(
 
     Raises:
         ValueError: `allow_remote` without `auth`.
-        OSError: the port is in use.
+        OSError: the port is in use or reserved.
     """
     if allow_remote and auth is None:
         raise ValueError("remote access to personal images requires a password: give --auth USER:PASSWORD as well")
+    port = _free_port(EVERYWHERE if allow_remote else LOOPBACK, port)
     with tempfile.TemporaryDirectory(prefix="bdam-demo-") as folder:
         # gradio serves files only from this folder: uploads and exports
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = SearchPage(gallery).blocks
         page.queue(max_size=_QUEUE_SIZE)
         hosts = None if allow_remote else ("127.0.0.1", "localhost", "[::1]")
-        guard = Middleware(Guard, hosts=hosts, largest=(LARGEST_UPLOAD + 1) * 10**6)
+        guard = Middleware(Guard, hosts=hosts)
         # No share link, analytics, API documentation or server-side rendering
         try:
             _, address, _ = page.launch(
                 server_name=EVERYWHERE if allow_remote else LOOPBACK,
-                server_port=port or _free_port(),
+                server_port=port,
                 auth=auth,
-                theme=gr.themes.Default(font=_SYSTEM_FONTS, font_mono=["monospace"], primary_hue="blue"),
+                theme=_theme(),
                 css_paths=_HERE / "page.css",
                 js=(_HERE / "page.js").read_text(encoding="utf-8"),
                 max_file_size=f"{LARGEST_UPLOAD}mb",
@@ -114,7 +73,29 @@ def serve_demo(
             del os.environ["GRADIO_TEMP_DIR"]
 
 
-def _free_port() -> int:
+def _theme() -> gr.themes.Base:
+    """Returns gradio's theme with a contrast of at least 4.5 for all text (WCAG 2 AA) and fonts of the system."""
+    theme = gr.themes.Default(font=_SYSTEM_FONTS, font_mono=["monospace"], primary_hue="blue")
+    quiet = {"block_info_text_color": "*neutral_600", "input_placeholder_color": "*neutral_500"}
+    quiet_dark = {"block_info_text_color_dark": "*neutral_300", "input_placeholder_color_dark": "*neutral_400"}
+    return theme.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        block_label_text_color="*neutral_700",
+        block_title_text_color="*neutral_700",
+        **quiet,
+        **quiet_dark,
+    )
+
+
+def _free_port(host: str, port: int) -> int:
+    """Returns the port, or a free one for 0; raises `OSError` if it cannot be used."""
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+            raise OSError(f"port {port} {reason}: choose another with --port, or 0 for a free one") from None
         return int(probe.getsockname()[1])

@@ -14,6 +14,7 @@ from modeling_bdam.files import usable_cores
 
 from ...images import UnreadableImageError, open_image
 from ..embedder import Embedder
+from ..picture_checks import why_no_person
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class EmbeddedBatch:
     vectors: np.ndarray  # float32 [B, dimensions]; zeros for unreadable images
     reasons: list[str | None]  # why an image is unreadable, or None
     contents: list[str | None]  # digests of the files
-    wide: np.ndarray  # bool [B]: wider than high, so probably a whole frame and not a crop of a person
+    aspects: np.ndarray  # float32 [B]: width divided by height
 
 
 Batch = tuple[Sequence[Path], Sequence[str | None]]
@@ -58,6 +59,8 @@ def content_digest(file: Path) -> str | None:
     """Returns the SHA-256 of a file, or None if it cannot be read."""
     digest = hashlib.sha256()
     try:
+        if not file.is_file():  # a pipe would block
+            return None
         with file.open("rb") as opened:
             while block := opened.read(1 << 20):
                 digest.update(block)
@@ -73,7 +76,7 @@ def _use_one_thread() -> None:
 def _embed(embedder: Embedder, files: Sequence[Path], descriptions: Sequence[str | None]) -> EmbeddedBatch:
     vectors = np.zeros((len(files), embedder.dimensions), dtype=np.float32)
     reasons: list[str | None] = [None] * len(files)
-    wide = np.zeros(len(files), dtype=bool)
+    aspects = np.full(len(files), np.nan, dtype=np.float32)
     contents: list[str | None] = [None] * len(files)
     pixels = []
     for place, file in enumerate(files):
@@ -82,10 +85,14 @@ def _embed(embedder: Embedder, files: Sequence[Path], descriptions: Sequence[str
         except UnreadableImageError as error:
             reasons[place] = str(error).removeprefix(f"{file}: ")
             continue
-        pixels.append(embedder.pixels.resize(image))
-        wide[place] = image.width > image.height
+        resized = embedder.pixels.resize(image)
+        reasons[place] = why_no_person(image, resized)
+        if reasons[place] is not None:
+            continue
+        pixels.append(resized)
+        aspects[place] = image.width / image.height
         contents[place] = content_digest(file)
     readable = [place for place, reason in enumerate(reasons) if reason is None]
     if readable:
         vectors[readable] = embedder.embed_images(pixels, [descriptions[place] for place in readable])
-    return EmbeddedBatch(vectors, reasons, contents, wide)
+    return EmbeddedBatch(vectors, reasons, contents, aspects)

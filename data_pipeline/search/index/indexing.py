@@ -1,14 +1,17 @@
 """Builds and updates an index: embeds new images in shards, reuses unchanged vectors, publishes the new generation."""
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import numpy as np
+import pyarrow as pa
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
@@ -16,16 +19,21 @@ from ..embedder import Embedder
 from ..stores.store import IndexType
 from .embedding import embed_batches
 from .manifest import MANIFEST
-from .opened import OpenedIndex, open_index
-from .publishing import LOCK, IndexReport, is_part_of_an_index, publish
+from .opened import OpenedIndex, check_model, open_index
+from .publishing import LOCK, default_type, is_part_of_an_index, publish
+from .removals import check_removals, lost_images
+from .report import IndexReport, count_shapes
 from .reuse import reusable_rows
-from .shards import SHARD_SIZE, Key, Shards, keys_of
-from .sources import GallerySource, images_in_folder, images_of_dataset
+from .shards import SHARD_SIZE, Key, Shards, aspects_of, keys_of
+from .sources import GallerySource, images_in_folder, images_of_dataset, merged
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def build_index(
     index: str | Path,
-    images: str | Path | Dataset | Callable[[], GallerySource],
+    images: "str | Path | Dataset | GallerySource",
     model: str | Path | Embedder,
     *,
     descriptions: str | Path | None = None,
@@ -33,6 +41,10 @@ def build_index(
     exclude: Sequence[str] = (),
     follow_links: bool = False,
     moved_from: str | Path | None = None,
+    add: bool = False,
+    allow_removals: bool = False,
+    dry_run: bool = False,
+    time_zone: str | None = None,
     index_type: IndexType | None = None,
     store: str | None = None,
     batch_size: int = 64,
@@ -49,13 +61,18 @@ def build_index(
     Args:
         index: folder of the index; created if it does not exist.
         images: a folder, with an optional `metadata.csv`, `.jsonl` or `.parquet`; a data set with the columns of
-            `PERSON_FEATURES`; or a function that returns a `GallerySource`, which is called while the lock is held.
+            `PERSON_FEATURES`; or listed images.
         model: folder, Hub name or loaded model.
         descriptions: JSON Lines file; fuses each image of a folder with its `identity_description`.
         fuse_descriptions: fuses each image of a data set with its column `identity_description`.
         exclude: patterns of files and folders below a folder to pass over, see `list_images`.
         follow_links: follows symbolic links that lead out of a folder.
         moved_from: former folder of the images, see `reusable_rows`.
+        add: keeps the other images of the index; those of the same folder or of the same paths are replaced.
+        allow_removals: allows a run that removes more than a fifth of the images, or those of another folder.
+        dry_run: returns the report of the planned run and writes nothing.
+        time_zone: IANA name of the zone in which times with an offset are shown and compared with dates; by default
+            that of the index, or UTC.
         index_type: `exact`, `hnsw` or `int8`; by default exact up to a million images, then hnsw.
         store: address of a Milvus cluster for the vectors; by default they are in the index folder.
         batch_size: images per forward pass.
@@ -65,15 +82,22 @@ def build_index(
 
     Raises:
         ValueError: the index was built by another model or version, or another run holds its lock; metadata or
-            descriptions are invalid; no image is readable.
+            descriptions are invalid; no image is readable; too many images would be removed.
         OSError: files cannot be read or written, or the disk is full. The last generation stays usable.
     """
     index = Path(index)
+    if time_zone is not None:
+        _check_time_zone(time_zone)
+    if store is not None:  # before hours of embedding
+        _check_store(store)
     embedder = model if isinstance(model, Embedder) else Embedder.load(model, _process_device(device))
     state = PartialState()
     report: list[IndexReport | None] = [None]
     work: list[tuple[str, list[Key], int, dict[str, str]] | None] = [None]
-    with _locked(index, state.is_main_process), _one_line_if_disk_full(index):
+    if dry_run and state.num_processes > 1:
+        raise ValueError("dry_run plans in one process: run it without torchrun")
+    lock = nullcontext() if dry_run else _locked(index, state.is_main_process)
+    with lock, _one_line_if_disk_full(index), TemporaryDirectory() as temporary:
         # The main process plans and broadcasts the images to embed
         shards = Shards(index / f"partial-{embedder.weights}-{embedder.config}")
         last: OpenedIndex | None = None
@@ -81,20 +105,36 @@ def build_index(
         if state.is_main_process:
             if (index / MANIFEST).exists():
                 last = open_index(index)
-                check_model(index, last, embedder)
+                check_model(index, last.manifest, embedder)
+                time_zone = time_zone or last.manifest.time_zone
             elif moved_from is not None:
                 raise ValueError(f"{index}: there is no index, so no vectors to keep; leave out moved_from")
-            if callable(images):
-                source = images()
-            elif isinstance(images, Dataset):
-                if exclude or follow_links:
-                    raise ValueError("exclude and follow_links apply to a folder, not to a data set; leave them out")
-                source = images_of_dataset(images, index, fuse_descriptions)
-            else:
+            replaced = None
+            if isinstance(images, GallerySource):
+                source = images
+            elif isinstance(images, str | Path):
                 texts_file = None if descriptions is None else Path(descriptions)
                 source = images_in_folder(Path(images), texts_file, exclude, follow_links)
+                replaced = Path(source.root)
+            else:
+                if exclude or follow_links:
+                    raise ValueError("exclude and follow_links apply to a folder, not to a data set; leave them out")
+                source = images_of_dataset(images, Path(temporary) if dry_run else index, fuse_descriptions)
+            if add and last is not None:
+                source = merged(index, last, source, replaced)
             if last is not None:
                 kept = reusable_rows(index, last, source, None if moved_from is None else Path(moved_from))
+            _note_time_zone(source, time_zone or "UTC")
+            planned = _planned(index, last, source, kept, index_type)
+            try:
+                if not allow_removals:
+                    check_removals(index, last, source.root, planned.lost, add or moved_from is not None)
+            except ValueError as error:
+                if not dry_run:
+                    raise
+                planned.notes.append(str(error))
+            if dry_run:
+                return planned
             plan, first = shards.plan([key for key in keys_of(source.table) if key not in kept])
             work = [(source.root, plan, first, {key[0]: source.descriptions[key[0]] for key in plan if key[3]})]
         if state.num_processes > 1:
@@ -116,7 +156,14 @@ def build_index(
 
         # The main process publishes the generation
         if state.is_main_process:
-            report = [publish(index, source, embedder, last, kept, shards, index_type, store, show_progress)]
+            options = (
+                index_type,
+                store,
+                time_zone or "UTC",
+                (allow_removals, add or moved_from is not None),
+                show_progress,
+            )
+            report = [publish(index, source, embedder, last, kept, shards, *options)]
         if state.num_processes > 1:
             broadcast_object_list(report)
     assert report[0] is not None
@@ -128,14 +175,46 @@ def _process_device(device: str | None) -> str | None:
     return str(state.device) if state.num_processes > 1 else device
 
 
-def check_model(index: Path, opened: OpenedIndex, embedder: Embedder) -> None:
-    """Raises `ValueError` if an index was built by another model; the message names both models."""
-    manifest = opened.manifest
-    if (manifest.weights, manifest.config) != (embedder.weights, embedder.config):
-        raise ValueError(
-            f"{index}: the index was built by the model {manifest.describe_model()}, but this is "
-            f"{embedder.describe()}; use the first, or build an index in another folder"
+def _check_time_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"there is no time zone {name!r}; give a name such as UTC or Europe/Berlin") from None
+
+
+def _check_store(address: str) -> None:
+    from ..stores.milvus_store import MilvusStore
+
+    MilvusStore.check(address)
+
+
+def _note_time_zone(source: GallerySource, time_zone: str) -> None:
+    """Adds a note on times with an offset, which are shown and compared in one zone."""
+    names = [field.name for field in source.table.schema if pa.types.is_timestamp(field.type) and field.type.tz]
+    if names:
+        source.notes.append(
+            f"times with an offset, in {', '.join(names)}, are shown and compared in the zone {time_zone} (--time-zone)"
         )
+
+
+def _planned(
+    index: Path, last: OpenedIndex | None, source: GallerySource, kept: dict[Key, int], index_type: IndexType | None
+) -> IndexReport:
+    """Returns the report of a run that has not begun: all images count as readable."""
+    keys = keys_of(source.table)
+    aspects = [] if last is None else aspects_of(last.table)
+    rows = {kept[key] for key in keys if key in kept}
+    return IndexReport(
+        images=len(keys),
+        embedded=sum(key not in kept for key in keys),
+        removed=0 if last is None else len(last.table) - len(rows),
+        unreadable=sorted(source.left_out),
+        shapes=count_shapes(np.array([aspects[row] for row in rows], dtype=np.float32)),
+        index_type=index_type or default_type(None if last is None else last.manifest, len(keys)),
+        notes=list(source.notes),
+        lost=lost_images(index, last, source.root, [key[0] for key in keys], kept.values()),
+        is_planned=True,
+    )
 
 
 def _embed_shards(
@@ -168,7 +247,7 @@ def _embed_shards(
             np.concatenate([part.vectors for part in parts]),
             [reason for part in parts for reason in part.reasons],
             [content for part in parts for content in part.contents],
-            np.concatenate([part.wide for part in parts]),
+            np.concatenate([part.aspects for part in parts]),
         )
 
 

@@ -1,7 +1,7 @@
 """The manifest of an index: a JSON file with the model fingerprint and the current generation."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 import modeling_bdam
@@ -30,6 +30,8 @@ class Manifest:
     index_type: IndexType
     store: str | None = None  # address of the Milvus cluster with the vectors; None if they are in the index folder
     collection: str | None = None  # Milvus collection of the vectors
+    time_zone: str = "UTC"  # zone in which times with an offset are shown and compared with dates
+    home: str | None = None  # folder of an index with a collection; a copied or moved one is in another
     format: int = FORMAT  # version of the file format
 
     def describe_model(self) -> str:
@@ -61,7 +63,8 @@ def read_manifest(index: Path) -> Manifest:
             f"{index}: the index was built by version {version} (format {values.get('format')}), but this is version "
             f"{modeling_bdam.__version__} (format {FORMAT}): remove the folder and build the index again"
         )
-    if odd := set(values) ^ {field.name for field in fields(Manifest)}:
+    needed = {field.name for field in fields(Manifest) if field.default is MISSING}
+    if odd := (needed - set(values)) | (set(values) - {field.name for field in fields(Manifest)}):
         keys = ", ".join(sorted(odd))
         raise ValueError(f"{path}: missing or unknown keys: {keys}; remove the folder and build the index again")
     return Manifest(**values)

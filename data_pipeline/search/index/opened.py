@@ -1,7 +1,10 @@
 """Opens the current generation of an index for reading."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -9,6 +12,9 @@ import pyarrow.parquet
 from ..stores.faiss_store import FaissStore
 from ..stores.store import VectorStore
 from .manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from ..embedder import Embedder
 
 TABLE = "metadata.parquet"
 
@@ -32,13 +38,16 @@ def open_index(index: Path) -> OpenedIndex:
         manifest = read_manifest(index)
         folder = index / manifest.generation
         try:
-            table = pyarrow.parquet.read_table(folder / TABLE)
+            with pyarrow.parquet.ParquetFile(folder / TABLE) as file:  # `read_table` would import pandas
+                table = file.read()
             if manifest.store is None:
                 return OpenedIndex(manifest, table, FaissStore(folder, manifest.index_type))
             from ..stores.milvus_store import MilvusStore
 
             assert manifest.collection is not None
             store = MilvusStore(manifest.store, manifest.collection, manifest.index_type, manifest.count)
+            if is_copy(index, manifest):
+                store.hold(reader_name(index))
             return OpenedIndex(manifest, table, store)
         except (FileNotFoundError, RuntimeError, pa.ArrowException) as error:
             # Try again if an indexing run published a new generation and removed this one in between
@@ -47,3 +56,22 @@ def open_index(index: Path) -> OpenedIndex:
                 raise ValueError(
                     f"{index}: the index is damaged ({reason}); remove the folder and build the index again"
                 ) from None
+
+
+def is_copy(index: Path, manifest: Manifest) -> bool:
+    """Whether an index was copied or moved since it was written, so that a Milvus collection may be that of another."""
+    return manifest.home is not None and manifest.home != os.path.realpath(index)
+
+
+def reader_name(index: Path) -> str:
+    """Returns the name with which a copied index holds the collection of its original."""
+    return hashlib.sha256(os.path.realpath(index).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def check_model(index: Path, manifest: Manifest, embedder: "Embedder") -> None:
+    """Raises `ValueError` if an index was built by another model; the message names both models."""
+    if (manifest.weights, manifest.config) != (embedder.weights, embedder.config):
+        raise ValueError(
+            f"{index}: the index was built by the model {manifest.describe_model()}, but this is "
+            f"{embedder.describe()}; use the first, or build an index in another folder"
+        )

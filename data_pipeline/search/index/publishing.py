@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,40 +17,22 @@ from tqdm.auto import tqdm
 import modeling_bdam
 
 from ..embedder import Embedder
-from ..stores.faiss_store import EXACT_UP_TO, FaissStore
+from ..query_encoder import FOLDER as QUERY_ENCODER
+from ..query_encoder import write_query_encoder
+from ..stores.faiss_store import EXACT_UP_TO, LEAST_RECALL, RECALL_RANK, FaissStore
 from ..stores.store import IndexType
+from .collections_file import COLLECTIONS, Collections
+from .column_names import ASPECT, CONTENT, KEY_COLUMNS
 from .manifest import MANIFEST, Manifest, write_manifest
-from .opened import TABLE, OpenedIndex
-from .shards import Key, Shards, contents_of, keys_of
-from .sources import CONTENT, EXPORTED, KEY_COLUMNS, GallerySource
+from .opened import TABLE, OpenedIndex, is_copy
+from .removals import check_removals, lost_images
+from .report import IndexReport, count_shapes
+from .shards import Key, Shards, aspects_of, contents_of, keys_of
+from .sources import EXPORTED, GallerySource
 
 UNREADABLE = "unreadable.json"
 LOCK = ".lock"
-_COLLECTION = "collection"  # file with the name of an unfinished Milvus collection
 _CHUNK = 16384  # rows
-
-
-@dataclass(frozen=True)
-class IndexReport:
-    """The outcome of an indexing run.
-
-    Attributes:
-        images: images in the index.
-        embedded: images whose vectors are new in this generation.
-        removed: images of the last generation that are deleted or changed.
-        unreadable: paths that are not in the index, each with the reason.
-        wide: embedded images that are wider than high, so probably whole frames and not crops of a person.
-        index_type: `exact`, `hnsw` or `int8`.
-        notes: notes on metadata and descriptions.
-    """
-
-    images: int
-    embedded: int
-    removed: int
-    unreadable: list[tuple[str, str]]
-    wide: int
-    index_type: IndexType
-    notes: list[str]
 
 
 class _Vectors:
@@ -59,23 +42,22 @@ class _Vectors:
         self.last = last
         self.old = kept  # row in the last generation
         contents = [] if last is None else contents_of(last.table)
+        aspects = [] if last is None else aspects_of(last.table)
         self.contents = {key: contents[row] for key, row in kept.items()}
+        self.aspects = {key: aspects[row] for key, row in kept.items()}
         self.new: dict[Key, tuple[int, int]] = {}  # shard, and row in it
         self.reasons: dict[Key, str] = {}
-        self.wide: set[Key] = set()
         self._shards: list[np.ndarray] = []
         for table in shards.read():
             vectors = table["vector"].combine_chunks()
             self._shards.append(vectors.flatten().to_numpy().reshape(len(table), -1))
-            columns = (table["reason"].to_pylist(), contents_of(table), table["wide"].to_pylist())
-            for row, (key, reason, content, wide) in enumerate(zip(keys_of(table), *columns, strict=True)):
+            columns = (table["reason"].to_pylist(), contents_of(table), aspects_of(table))
+            for row, (key, reason, content, aspect) in enumerate(zip(keys_of(table), *columns, strict=True)):
                 if reason is not None:
                     self.reasons[key] = reason
                     continue
                 self.new[key] = (len(self._shards) - 1, row)
-                self.contents[key] = content
-                if wide:
-                    self.wide.add(key)
+                self.contents[key], self.aspects[key] = content, aspect
 
     def chunks(self, keys: list[Key], dimensions: int) -> Iterator[np.ndarray]:
         """Yields the vectors of `keys` in order, float32 [at most _CHUNK, dimensions] at a time."""
@@ -101,12 +83,16 @@ def publish(
     shards: Shards,
     index_type: IndexType | None,
     store: str | None,
+    time_zone: str,
+    may_remove: tuple[bool, bool],
     show_progress: bool,
 ) -> IndexReport:
     """Writes a new generation, replaces the manifest and removes old files; an unchanged generation is kept.
 
-    Raises `ValueError` if all images are unreadable, and `OSError` or `RuntimeError` if a file cannot be written; the
-    last generation is then unchanged.
+    `may_remove` says whether the run may remove many images, and `is_known` of `check_removals`.
+
+    Raises `ValueError` if all images are unreadable or too many would be removed, and `OSError` or `RuntimeError` if a
+    file cannot be written; the last generation is then unchanged.
     """
     # Select the readable images
     vectors = _Vectors(last, kept, shards)
@@ -117,10 +103,16 @@ def publish(
         raise ValueError(f"none of the {len(keys)} images can be read: {unreadable[0][0]}: {unreadable[0][1]}, ...")
     unreadable = sorted(unreadable + source.left_out)
     keys = [keys[row] for row in rows]
+    lost = lost_images(index, last, source.root, [key[0] for key in keys], kept.values())
+    if not may_remove[0]:
+        check_removals(index, last, source.root, lost, may_remove[1])
     sink = pa.BufferOutputStream()
-    stored = source.table.select([name for name in source.table.column_names if name != CONTENT]).take(pa.array(rows))
-    contents = pa.array([vectors.contents[key] for key in keys], pa.string())
-    pyarrow.parquet.write_table(stored.add_column(len(KEY_COLUMNS), CONTENT, contents), sink)
+    internal = (CONTENT, ASPECT)
+    stored = source.table.select([name for name in source.table.column_names if name not in internal])
+    contents = [vectors.contents[key] for key in keys]
+    aspects = np.array([vectors.aspects[key] for key in keys], dtype=np.float32)
+    stored = stored.take(pa.array(rows)).add_column(len(KEY_COLUMNS), CONTENT, pa.array(contents, pa.string()))
+    pyarrow.parquet.write_table(stored.add_column(len(KEY_COLUMNS), ASPECT, pa.array(aspects)), sink)
     table = sink.getvalue().to_pybytes()  # equal tables give equal bytes
 
     # Compose the manifest; keep the generation if table, model, index type and store are equal
@@ -137,14 +129,18 @@ def publish(
         count=len(keys),
         root=source.root,
         generation=f"generation-{number + 1:06d}",
-        index_type=index_type or _default_type(old, len(keys)),
+        index_type=index_type or default_type(old, len(keys)),
         store=address,
         collection=None if address is None else f"bdam_{uuid.uuid4().hex}",
+        time_zone=time_zone,
+        home=None if address is None else os.path.realpath(index),
     )
     if old is not None and table == (index / old.generation / TABLE).read_bytes():
         same = replace(manifest, generation=old.generation, collection=old.collection)
         manifest = same if same == old else manifest
     # Write the generation, then switch to it by the manifest
+    notes = [*source.notes, *_equal_files(contents, [key[0] for key in keys])]
+    collections = Collections(index)
     if manifest != old:
         chunks = tqdm(
             vectors.chunks(keys, embedder.dimensions),
@@ -153,29 +149,34 @@ def publish(
             disable=None if show_progress else True,
             leave=False,
         )
-        _write_generation(index, manifest, table, chunks, unreadable)
+        notes += _write_generation(index, manifest, table, chunks, unreadable, collections)
         write_manifest(index, manifest)
+        collections.published(manifest, old, old is not None and is_copy(index, old))
 
-    # Remove old generations, shards and exported images
-    _clean_up(index, manifest, old, {key[0] for key in keys})
+    write_query_encoder(index, embedder)
+
+    # Remove old generations, shards, exported images and collections
+    _clean_up(index, manifest, {key[0] for key in keys})
+    notes += collections.drop_old()
     return IndexReport(
         images=len(keys),
         embedded=sum(key not in vectors.old for key in keys),
         removed=0 if last is None else len(last.table) - len({vectors.old[key] for key in keys if key in vectors.old}),
         unreadable=unreadable,
-        wide=sum(key in vectors.wide for key in keys),
+        shapes=count_shapes(aspects),
         index_type=manifest.index_type,
-        notes=source.notes,
+        notes=notes,
+        lost=lost,
     )
 
 
 def is_part_of_an_index(name: str) -> bool:
     """Whether indexing creates files or folders of that name."""
     prefixes = ("generation-", "partial-", f".{Path(MANIFEST).stem}.")
-    return name in (MANIFEST, EXPORTED, _COLLECTION, LOCK) or name.startswith(prefixes)
+    return name in (MANIFEST, EXPORTED, COLLECTIONS, LOCK, QUERY_ENCODER) or name.startswith(prefixes)
 
 
-def _default_type(old: Manifest | None, count: int) -> IndexType:
+def default_type(old: Manifest | None, count: int) -> IndexType:
     """Returns the type of the last generation; an exact index becomes approximate above `EXACT_UP_TO` images."""
     if old is not None and old.index_type != "exact":
         return old.index_type
@@ -183,24 +184,31 @@ def _default_type(old: Manifest | None, count: int) -> IndexType:
 
 
 def _write_generation(
-    index: Path, manifest: Manifest, table: bytes, chunks: Iterable[np.ndarray], unreadable: list[tuple[str, str]]
-) -> None:
-    """Writes all files of a generation; removes them on an error."""
+    index: Path,
+    manifest: Manifest,
+    table: bytes,
+    chunks: Iterable[np.ndarray],
+    unreadable: list[tuple[str, str]],
+    collections: Collections,
+) -> list[str]:
+    """Writes all files of a generation and returns notes; removes them on an error."""
+    notes = []
     folder = index / manifest.generation
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
     folder.mkdir()
     try:
         if manifest.store is None:
-            FaissStore.write(folder, chunks, manifest.dimensions, manifest.index_type)
+            recall = FaissStore.write(folder, chunks, manifest.dimensions, manifest.index_type)
+            if recall < LEAST_RECALL:
+                notes.append(
+                    f"the {manifest.index_type} index finds {recall:.0%} of the exact first {RECALL_RANK} hits of a "
+                    "sample of its images: searches may miss images; --index-type exact finds all"
+                )
         else:
             from ..stores.milvus_store import MilvusStore
 
             assert manifest.collection is not None
-            marker = index / _COLLECTION
-            if marker.is_file():  # left by a killed run
-                MilvusStore.drop(*json.loads(marker.read_text()))
-            MilvusStore.drop(manifest.store, manifest.collection)  # validates the address before the marker is written
-            marker.write_text(json.dumps([manifest.store, manifest.collection]))
+            collections.begin(manifest.store, manifest.collection)
             MilvusStore.write(manifest.store, manifest.collection, chunks, manifest.dimensions, manifest.index_type)
         (folder / TABLE).write_bytes(table)
         (folder / UNREADABLE).write_text(json.dumps(unreadable, indent=1))
@@ -210,17 +218,25 @@ def _write_generation(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    return notes
 
 
-def _clean_up(index: Path, manifest: Manifest, old: Manifest | None, paths: set[str]) -> None:
-    """Removes all that the manifest does not name: old generations, shards, exported images, the old collection."""
-    (index / _COLLECTION).unlink(missing_ok=True)
-    if old is not None and old.store is not None and old.collection not in (None, manifest.collection):
-        from ..stores.milvus_store import MilvusStore
+def _equal_files(contents: list[str | None], paths: list[str]) -> list[str]:
+    """Returns a note on files with equal contents, which a search shows as one hit."""
+    counts = Counter(content for content in contents if content is not None)
+    equal = sum(count - 1 for count in counts.values())
+    if not equal:
+        return []
+    content = next(content for content in contents if content is not None and counts[content] > 1)
+    first = [path for path, each in zip(paths, contents, strict=True) if each == content]
+    return [f"{equal} files are copies of others, such as {first[1]} of {first[0]}: a search shows them as one hit"]
 
-        MilvusStore.drop(old.store, old.collection)
+
+def _clean_up(index: Path, manifest: Manifest, paths: set[str]) -> None:
+    """Removes the files that the manifest does not name: old generations, shards, exported images."""
+    kept = (manifest.generation, EXPORTED, QUERY_ENCODER)
     for entry in index.iterdir():
-        if entry.is_dir() and is_part_of_an_index(entry.name) and entry.name not in (manifest.generation, EXPORTED):
+        if entry.is_dir() and is_part_of_an_index(entry.name) and entry.name not in kept:
             shutil.rmtree(entry)
     if (index / EXPORTED).is_dir():
         for file in (index / EXPORTED).iterdir():

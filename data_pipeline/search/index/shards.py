@@ -12,7 +12,7 @@ import pyarrow.feather
 
 from modeling_bdam.files import atomic_path, write_json
 
-from .sources import CONTENT, KEY_COLUMNS
+from .column_names import ASPECT, CONTENT, KEY_COLUMNS
 
 SHARD_SIZE = 256  # images; at most as many are lost per process when a run is killed
 Key = tuple[str, int, int, str]
@@ -56,20 +56,20 @@ class Shards:
         vectors: np.ndarray,
         reasons: Sequence[str | None],
         contents: Sequence[str | None],
-        wide: np.ndarray,
+        aspects: np.ndarray,
     ) -> None:
-        """Writes a shard atomically; see `EmbeddedBatch` for vectors, reasons, contents and wide."""
+        """Writes a shard atomically; see `EmbeddedBatch` for vectors, reasons, contents and aspects."""
         flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
         columns = {name: pa.array(values) for name, values in zip(KEY_COLUMNS, zip(*keys, strict=True), strict=True)}
         columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
         columns[CONTENT] = pa.array(contents, pa.string())
         columns["reason"] = pa.array(reasons, pa.string())
-        columns["wide"] = pa.array(wide)
+        columns[ASPECT] = pa.array(aspects, pa.float32())
         with atomic_path(self._file(number)) as file:
             pyarrow.feather.write_feather(pa.table(columns), file, compression="uncompressed")
 
     def read(self) -> Iterator[pa.Table]:
-        """Yields all shards, memory-mapped: the key columns, `vector`, `_content`, `reason` (or null), `wide`."""
+        """Yields all shards, memory-mapped: the key columns, `vector`, `_content`, `reason` (or null), `_aspect`."""
         for _, file in self._files():
             yield pyarrow.feather.read_table(file, memory_map=True)
 
@@ -96,6 +96,11 @@ def keys_of(table: pa.Table) -> list[Key]:
 def contents_of(table: pa.Table) -> list[str | None]:
     """Returns the digest of the embedded file of each row; None in an index of an earlier version."""
     return table[CONTENT].to_pylist() if CONTENT in table.column_names else [None] * len(table)
+
+
+def aspects_of(table: pa.Table) -> list[float]:
+    """Returns the width divided by the height of each image; NaN in an index or a shard of an earlier version."""
+    return table[ASPECT].to_pylist() if ASPECT in table.column_names else [float("nan")] * len(table)
 
 
 def _digest(plan: Sequence[Key]) -> str:

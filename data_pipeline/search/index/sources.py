@@ -7,11 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow as pa
-from datasets import Dataset
 from PIL import Image
 
 from modeling_bdam.files import atomic_path
@@ -19,10 +17,13 @@ from modeling_bdam.files import atomic_path
 from ...benchmarks.image_listing import ImageListing, list_images
 from ...benchmarks.metadata_file import find_metadata_file, read_metadata
 from ...benchmarks.side_files import read_descriptions
-from ...benchmarks.text_files import first_of
+from ...benchmarks.text_files import first_line, first_of
+from .column_names import ASPECT, CONTENT, public_names
+from .opened import OpenedIndex
 
-KEY_COLUMNS = ("path", "_size", "_mtime_ns", "_text")
-CONTENT = "_content"  # column of an index and its shards: digest of the embedded file
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 EXPORTED = "exported-images"  # subfolder of the index for images that are not files
 
 
@@ -51,7 +52,8 @@ def images_in_folder(
     """
     # Image files
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder")
+        kind = "this is a file; give the folder of the images" if folder.exists() else "there is no such folder"
+        raise FileNotFoundError(f"{folder}: {kind}")
     listing = list_images(folder, exclude, follow_links)
     left_out = sorted(listing.left_out.items())
     paths = []
@@ -81,12 +83,14 @@ def images_in_folder(
     return GallerySource(str(listing.root), table, texts, left_out, notes)
 
 
-def images_of_dataset(rows: Dataset, index: Path, fuse_descriptions: bool = False) -> GallerySource:
+def images_of_dataset(rows: "Dataset", index: Path, fuse_descriptions: bool = False) -> GallerySource:
     """Lists the images of a data set with the columns of `PERSON_FEATURES`; the other columns are metadata.
 
     Images that are not files, such as those in Parquet files, are written to the index folder. `fuse_descriptions`
     fuses each image with its `identity_description`. Raises `ValueError` without images, or if one is named twice.
     """
+    import datasets
+
     if "image" not in rows.column_names:
         raise ValueError(f"the data set has no column `image`; it has {', '.join(rows.column_names)}")
     if len(rows) == 0:
@@ -119,6 +123,65 @@ def images_of_dataset(rows: Dataset, index: Path, fuse_descriptions: bool = Fals
     return GallerySource(EXPORTED if is_exported else str(root), table, texts, left_out)
 
 
+def merged(index: Path, last: OpenedIndex, new: GallerySource, replaced: Path | None = None) -> GallerySource:
+    """Returns the images of an index and further ones, which replace those of the same path.
+
+    New images outside the folder of the index are named by their absolute path. The old images keep their fused
+    descriptions.
+
+    Args:
+        index: folder of the index.
+        last: its last generation.
+        new: further images.
+        replaced: all images of the index below this folder are replaced by the new ones.
+
+    Raises:
+        ValueError: the metadata columns have other types.
+    """
+    if new.root == EXPORTED:
+        raise ValueError("images of a data set that are not files cannot be added to an index: write them to a folder")
+    root, folder = last.manifest.image_root(index), Path(os.path.realpath(index.absolute() / new.root))
+    places = [folder / path for path in new.table["path"].to_pylist()]
+    names = [(place.relative_to(root) if place.is_relative_to(root) else place).as_posix() for place in places]
+    old = last.table.drop_columns([name for name in (CONTENT, ASPECT) if name in last.table.column_names])
+    taken = set(names)
+    kept = [
+        path not in taken and (replaced is None or not (root / path).is_relative_to(replaced))
+        for path in old["path"].to_pylist()
+    ]
+    added = new.table.set_column(0, "path", pa.array(names, pa.string()))
+    try:
+        table = pa.concat_tables([old.filter(pa.array(kept)), added], promote_options="permissive").sort_by("path")
+    except pa.ArrowException as error:
+        raise ValueError(f"the new metadata does not fit the index's columns: {first_line(error)}") from None
+    texts = {
+        name: new.descriptions[path]
+        for name, path in zip(names, new.table["path"].to_pylist(), strict=True)
+        if path in new.descriptions
+    }
+    return GallerySource(last.manifest.root, table, texts, new.left_out, new.notes)
+
+
+def listed_files(files: Sequence[str | Path], metadata: Sequence[dict[str, Any]] | None) -> GallerySource:
+    """Returns single files as a source, named by their absolute paths.
+
+    Raises `ValueError` for inconsistent metadata, and `FileNotFoundError` for a missing file.
+    """
+    if metadata is not None and len(metadata) != len(files):
+        raise ValueError(f"add: {len(files)} files but {len(metadata)} rows of metadata: give one row per file")
+    places = [Path(os.path.realpath(file)) for file in files]
+    missing = [place for place in places if not place.is_file()]
+    if missing:
+        raise FileNotFoundError(f"add: {missing[0]}: there is no such file")
+    keys = key_table([place.as_posix() for place in places], places, {})
+    if metadata is not None:
+        try:
+            keys = side_by_side(keys, pa.Table.from_pylist(list(metadata)))
+        except pa.ArrowException as error:
+            raise ValueError(f"add: the rows of metadata are inconsistent: {first_line(error)}") from None
+    return GallerySource("/", keys, {})
+
+
 def key_table(paths: Sequence[str], files: Sequence[Path], texts: dict[str, str]) -> pa.Table:
     """Returns the key columns: path, size, modification time and description digest of each image."""
     status = [os.stat(file) for file in files]
@@ -136,32 +199,15 @@ def key_table(paths: Sequence[str], files: Sequence[Path], texts: dict[str, str]
 def side_by_side(table: pa.Table, columns: pa.Table) -> pa.Table:
     """Appends the metadata columns in another table with as many rows, with their public names."""
     for name, public in public_names(columns.column_names).items():
-        table = table.append_column(public, columns[name])
+        table = table.append_column(columns.schema.field(name).with_name(public), columns[name])
     return table
-
-
-def public_names(names: Sequence[str], taken: Collection[str] = ("path",)) -> dict[str, str]:
-    """Returns the name of each metadata column in an index: its own, or `metadata_NAME`.
-
-    Names that begin with `_` are internal, and SQL ignores upper and lower case.
-    """
-    public: dict[str, str] = {}
-    lower = {*taken}
-    for name in names:
-        new = name
-        if not name or name.startswith("_") or name.lower() in lower:
-            new = f"metadata_{name.lstrip('_')}"
-        while new.lower() in lower or (new != name and new in names):
-            new += "_"
-        lower.add(new.lower())
-        public[name] = new
-    return public
 
 
 def _read_metadata(file: Path, paths: Sequence[str], listing: ImageListing) -> tuple[pa.Table, list[str]]:
     """Reads a metadata file with column types, for filters; returns one row per image (or nulls), and notes."""
     metadata = read_metadata(file, paths)
-    table = pa.table({name: metadata.typed(name) for name in metadata.table.column_names})
+    typed = [metadata.typed_field(name) for name in metadata.table.column_names]
+    table = pa.table([column for _, column in typed], pa.schema([field for field, _ in typed]))
     places = {path: place for place, path in enumerate(metadata.paths)}
     notes = metadata.notes + _missing_images(file, [path for path in places if not listing.excludes(path)], paths)
     if without := sum(path not in places for path in paths):

@@ -21,6 +21,9 @@ EXACT_UP_TO = 1_000_000  # rows; a scan takes 0.1 s on two cores
 
 # HNSW: links per node and beam widths. tests/benchmarks/search_scale.py measures recall and speed.
 _LINKS, _BUILD_WIDTH, _SEARCH_WIDTH = 32, 100, 512
+# An index measures its recall with a sample of its vectors, and widens its search beam up to this width if it is low.
+LEAST_RECALL, RECALL_RANK, _WIDEST_SEARCH = 0.95, 20, 4096
+_SAMPLE = 100  # queries
 _CHUNK = 65536  # rows
 _TRAINING_ROWS = 100_000
 
@@ -38,7 +41,7 @@ class FaissStore:
         self._vectors = faiss.read_index(str(folder / VECTORS), faiss.IO_FLAG_MMAP_IFC)
         self._index_type = index_type
         self._threads = ThreadPoolExecutor(usable_cores(), initializer=faiss.omp_set_num_threads, initargs=(1,))
-        self._approximation = None
+        self._approximation: Any = None
         if index_type == "hnsw":
             flags = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_STORAGE
             self._approximation = faiss.read_index(str(folder / APPROXIMATION), flags)
@@ -47,8 +50,10 @@ class FaissStore:
             self._approximation = faiss.read_index(str(folder / APPROXIMATION), faiss.IO_FLAG_MMAP_IFC)
 
     @staticmethod
-    def write(folder: Path, chunks: Iterable[np.ndarray], dimensions: int, index_type: IndexType) -> None:
+    def write(folder: Path, chunks: Iterable[np.ndarray], dimensions: int, index_type: IndexType) -> float:
         """Writes vectors, float32 [n, dimensions] per chunk, and their approximate index to a folder.
+
+        Returns the recall at rank 20 of a sample of the vectors.
 
         Raises:
             OSError, RuntimeError: the files cannot be written.
@@ -59,7 +64,7 @@ class FaissStore:
         faiss.write_index(vectors, str(folder / VECTORS))
         del vectors
         if index_type == "exact":
-            return
+            return 1.0
         vectors = faiss.read_index(str(folder / VECTORS), faiss.IO_FLAG_MMAP_IFC)
         if index_type == "hnsw":
             graph = faiss.IndexHNSWFlat(dimensions, _LINKS, faiss.METRIC_INNER_PRODUCT)
@@ -67,14 +72,20 @@ class FaissStore:
             # One call for all vectors, because faiss then inserts them in random order. Chunks of a gallery that is
             # sorted by person or camera form disconnected clusters: recall fell to 0.75 at a million rows.
             graph.add(faiss.rev_swig_ptr(vectors.get_xb(), vectors.ntotal * dimensions).reshape(-1, dimensions))
+            graph.hnsw.efSearch = _SEARCH_WIDTH
+            while (recall := _sampled_recall(vectors, graph)) < LEAST_RECALL and graph.hnsw.efSearch < _WIDEST_SEARCH:
+                graph.hnsw.efSearch *= 2
             faiss.write_index(graph, str(folder / APPROXIMATION), faiss.IO_FLAG_SKIP_STORAGE)
-        elif index_type == "int8":
+            return recall
+        if index_type == "int8":
             codes = faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
             step = max(1, vectors.ntotal // _TRAINING_ROWS)
             codes.train(vectors.reconstruct_batch(np.arange(0, vectors.ntotal, step)))
             for start in range(0, vectors.ntotal, _CHUNK):
                 codes.add(vectors.reconstruct_n(start, min(_CHUNK, vectors.ntotal - start)))
             faiss.write_index(codes, str(folder / APPROXIMATION))
+            return _sampled_recall(vectors, codes)
+        raise AssertionError(index_type)
 
     def search(self, query: np.ndarray, count: int, rows: np.ndarray | None = None) -> np.ndarray:
         """Returns the rows with the largest inner products; see `VectorStore`."""
@@ -87,10 +98,10 @@ class FaissStore:
             mask[rows] = True
             selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         if self._index_type == "int8":
-            index, wanted = self._approximation, 2 * count + 32
+            index, wanted = self._approximation, candidates(count)
         if self._index_type == "hnsw" and selector is None:
             index = self._approximation
-            parameters = faiss.SearchParametersHNSW(efSearch=max(_SEARCH_WIDTH, 2 * count))
+            parameters = faiss.SearchParametersHNSW(efSearch=max(index.hnsw.efSearch, 2 * count))
         elif selector is not None:
             parameters = faiss.SearchParameters(sel=selector)
         _, found = index.search(query[None], min(wanted, self._vectors.ntotal), params=parameters)
@@ -118,3 +129,18 @@ class FaissStore:
         self._threads.shutdown()
         self._approximation = None
         self._vectors = None
+
+
+def candidates(count: int) -> int:
+    """Returns how many hits of quantized vectors contain the exact first `count` with high recall."""
+    return 2 * count + 32
+
+
+def _sampled_recall(vectors: Any, approximation: Any) -> float:
+    """Returns the share of the exact first 20 hits that an index finds, for a sample of its vectors as queries."""
+    rows = np.random.default_rng(0).choice(vectors.ntotal, min(_SAMPLE, vectors.ntotal), replace=False)
+    queries, count = vectors.reconstruct_batch(rows), min(RECALL_RANK, vectors.ntotal)  # [S, D]
+    _, exact = vectors.search(queries, count)
+    width = count if hasattr(approximation, "hnsw") else min(candidates(count), vectors.ntotal)
+    _, found = approximation.search(queries, width)
+    return float(np.mean([len(set(one) & set(other)) / count for one, other in zip(exact, found, strict=True)]))

@@ -2,9 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,6 +22,9 @@ _SEARCH_WIDTH, _PROBES = 512, 64
 _REQUEST_ROWS = 1000  # limits of Milvus: 64 MiB per request, 16,384 rows per response
 _LARGEST_FILTER = 1_000_000  # row numbers in one request
 _TIMEOUT = 60.0  # seconds
+_HOLD = "bdam_copy_"  # prefix of the alias with which a copied index holds the collection of its original
+
+Answer = TypeVar("Answer")
 
 
 class MilvusStore:
@@ -36,11 +39,7 @@ class MilvusStore:
 
     def __init__(self, address: str, collection: str, index_type: IndexType, count: int) -> None:
         self._address, self._collection, self._index_type, self._count = address, collection, index_type, count
-        self._client = _connect(address)
-        with _milvus_errors(address):
-            if not self._client.has_collection(collection, timeout=_TIMEOUT):
-                raise ValueError(f"{address}: the cluster has no collection {collection}; build the index again")
-            self._client.load_collection(collection, timeout=_TIMEOUT)
+        self._client = self._load()
 
     @staticmethod
     def write(
@@ -69,25 +68,49 @@ class MilvusStore:
             client.flush(collection)
 
     @staticmethod
-    def drop(address: str, collection: str) -> None:
-        """Deletes a collection if it exists."""
+    def check(address: str) -> None:
+        """Connects to a cluster; raises as the constructor."""
+        _connect(address).close()
+
+    @staticmethod
+    def drop(address: str, collection: str) -> bool:
+        """Deletes a collection unless a copied index holds it; returns whether it is gone."""
         with _milvus_errors(address), closing(_connect(address)) as client:
+            if not client.has_collection(collection, timeout=_TIMEOUT):
+                return True
+            aliases = client.list_aliases(collection, timeout=_TIMEOUT)["aliases"]
+            if any(alias.startswith(_HOLD) for alias in aliases):
+                return False
             client.drop_collection(collection, timeout=_TIMEOUT)
+            return True
+
+    def hold(self, reader: str) -> None:
+        """Protects the collection from `drop`, for a copied index with this name."""
+        with suppress(OSError):  # the alias exists, or the token has no right to create it
+            self._ask(lambda client: client.create_alias(self._collection, _HOLD + reader, timeout=_TIMEOUT))
+
+    @staticmethod
+    def release(address: str, reader: str) -> None:
+        """Ends the protection by `hold`."""
+        with suppress(OSError), _milvus_errors(address), closing(_connect(address)) as client:
+            client.drop_alias(_HOLD + reader, timeout=_TIMEOUT)
 
     def search(self, query: np.ndarray, count: int, rows: np.ndarray | None = None) -> np.ndarray:
         """Returns the rows with the largest inner products; raises `ValueError` if a request cannot hold the filter."""
         parameters = {"exact": {}, "hnsw": {"ef": max(_SEARCH_WIDTH, 2 * count)}, "int8": {"nprobe": _PROBES}}
         wanted = 2 * count + 32 if self._index_type == "int8" else count
-        with _milvus_errors(self._address):
-            found = self._client.search(
+        expression = "" if rows is None else self._filter(rows)
+        found = self._ask(
+            lambda client: client.search(
                 self._collection,
                 [query.tolist()],
                 limit=min(wanted, self._count),
-                filter="" if rows is None else self._filter(rows),
+                filter=expression,
                 search_params={"metric_type": "IP", "params": parameters[self._index_type]},
                 output_fields=["row"],
                 timeout=_TIMEOUT,
             )
+        )
         return np.array([hit["row"] for hit in found[0]], dtype=np.int64)
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -95,13 +118,7 @@ class MilvusStore:
         wanted = [int(row) for row in rows]
         vectors: dict[int, np.ndarray] = {}
         for start in range(0, len(wanted), _REQUEST_ROWS):
-            with _milvus_errors(self._address):
-                part = self._client.get(
-                    self._collection,
-                    ids=wanted[start : start + _REQUEST_ROWS],
-                    output_fields=["row", "vector"],
-                    timeout=_TIMEOUT,
-                )
+            part = self._vectors(wanted[start : start + _REQUEST_ROWS])
             vectors |= {entity["row"]: np.asarray(entity["vector"], dtype=np.float32) for entity in part}
         if missing := len(set(wanted) - set(vectors)):
             raise ValueError(
@@ -112,6 +129,34 @@ class MilvusStore:
     def close(self) -> None:
         """Closes the connection."""
         self._client.close()
+
+    def _vectors(self, rows: list[int]) -> list[dict[str, Any]]:
+        fields = ["row", "vector"]
+        return self._ask(lambda client: client.get(self._collection, ids=rows, output_fields=fields, timeout=_TIMEOUT))
+
+    def _load(self) -> Any:
+        """Connects, and loads the collection into the memory of the cluster."""
+        client = _connect(self._address)
+        with _milvus_errors(self._address):
+            if not client.has_collection(self._collection, timeout=_TIMEOUT):
+                raise ValueError(
+                    f"{self._address}: the cluster has no collection {self._collection}; build the index again"
+                )
+            client.load_collection(self._collection, timeout=_TIMEOUT)
+        return client
+
+    def _ask(self, call: Callable[[Any], Answer]) -> Answer:
+        """Sends a request; after an error, it connects again, since the cluster may have been restarted."""
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            return call(self._client)
+        except MilvusException:
+            with suppress(MilvusException):
+                self._client.close()
+            self._client = self._load()
+        with _milvus_errors(self._address):
+            return call(self._client)
 
     def _filter(self, rows: np.ndarray) -> str:
         """Returns the filter expression for rows: the shorter of `row in [...]` and `row not in [...]`."""
@@ -139,7 +184,10 @@ def _connect(address: str) -> Any:
         raise ValueError(f"a store in Milvus needs pymilvus: {install_command('milvus')}") from None
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback for each exception
     try:
-        return MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10)
+        # A shared connection would stay broken after a restart of the server: that of pymilvus always, that of gRPC
+        # for a time that doubles with each attempt
+        own: dict[str, Any] = {"dedicated": True, "grpc_options": {"grpc.use_local_subchannel_pool": 1}}
+        return MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10, **own)
     except MilvusException as error:
         raise ConnectionError(f"no response of Milvus at {address}: {error.message}") from None
 

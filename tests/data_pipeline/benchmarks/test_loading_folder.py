@@ -207,3 +207,35 @@ def test_load_folder_refuses_a_file_name_that_is_not_utf8(load: Load, tmp_path: 
         pytest.skip("this file system accepts only UTF-8 names")
     with pytest.raises(ValueError, match=r"mine: '\\udcff\.png': the file name contains half a character"):
         load("folder", tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("header", "names", "note"),
+    [
+        ("filename", ["a/1.png", "2.png"], "the column 'filename' is read as `file_name`"),
+        ("File Name", ["a/1.png", "2.png"], "the column 'File Name' is read as `file_name`"),
+        ("image", ["a/1.png", "2.png"], "the column 'image' is read as `file_name`"),
+        ("img_path", ["a/1.png", "2.png"], "the column 'img_path' is read as `file_name`"),
+        ("file_name", ["a\\1.png", "2.png"], "1 file names are spelled like a\\1.png, but the image is a/1.png"),
+        ("file_name", ["C:\\data\\mine\\a\\1.png", "C:\\data\\mine\\2.png"], "2 absolute paths are shortened"),
+        ("file_name", ["/data/of/others/A/1.PNG", "/data/of/others/2.png"], "2 absolute paths are shortened"),
+        ("file_name", ["{folder}/a/1.png", "{folder}/2.png"], "2 absolute paths are shortened"),
+    ],
+)
+def test_load_folder_finds_images_by_usual_names(
+    header: str, names: list[str], note: str, load: Load, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = layouts.write_names(tmp_path / "mine", ["a/1.png", "2.png"])
+    rows = [f"{name.format(folder=folder)},{person}" for person, name in enumerate(names)]
+    (folder / "metadata.csv").write_text("\n".join([f"{header},person_id", *rows]))
+    split = load("folder", folder)["test"]
+    assert dict(zip(split["file_path"], split["person_id"], strict=True)) == {"a/1.png": 0, "2.png": 1}
+    assert note in caplog.text
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "C:\\windows\\x.png", "../mine/2.png"])
+def test_load_folder_refuses_paths_of_other_files(name: str, load: Load, tmp_path: Path) -> None:
+    folder = layouts.write_names(tmp_path / "mine", ["a/1.png", "2.png"])
+    (folder / "metadata.csv").write_text(f"file_name,person_id\n{name},1\n")
+    with pytest.raises(ValueError, match="leaves the data folder"):
+        load("folder", folder)

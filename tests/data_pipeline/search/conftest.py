@@ -20,6 +20,7 @@ import torch
 from data_pipeline.batches.tokenizer import train_tokenizer
 from data_pipeline.search import PersonGallery, build_index
 from data_pipeline.search.embedder import Embedder
+from data_pipeline.search.stores.milvus_store import MilvusStore
 from data_pipeline.synthetic.dataset import synthetic_row
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
 from modeling_bdam.processing_bdam import default_image_processor
@@ -115,36 +116,58 @@ def write_descriptions(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
     return write
 
 
-@pytest.fixture(scope="session")
-def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Milvus server on loopback, started for the tests."""
-    for package in ("pymilvus", "milvus_lite"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: pip install 'pymilvus[milvus-lite]'")
-    from pymilvus import MilvusClient
-    from pymilvus.exceptions import MilvusException
+class MilvusServer:
+    """A Milvus server on loopback, with its data in a folder."""
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("milvus")
-    options = ["--data-dir", str(folder), "--host", "127.0.0.1", "--port", str(port)]
-    command = [sys.executable, "-m", "milvus_lite", "server", *options]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
+    def __init__(self, folder: Path) -> None:
+        for package in ("pymilvus", "milvus_lite"):
+            if importlib.util.find_spec(package) is None:
+                pytest.skip(f"{package} is not installed: pip install 'pymilvus[milvus-lite]'")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        options = ["--data-dir", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+        self._command = [sys.executable, "-m", "milvus_lite", "server", *options]
+        self.address = f"http://127.0.0.1:{port}"
+        self.start()
+
+    def start(self) -> None:
+        self._server = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while True:
             try:
-                MilvusClient(address, timeout=2).close()
-                break
-            except MilvusException:
-                assert server.poll() is None and time.monotonic() < deadline, "milvus-lite server does not respond"
+                MilvusStore.check(self.address)
+                return
+            except OSError:
+                is_running = self._server.poll() is None and time.monotonic() < deadline
+                assert is_running, "milvus-lite server does not respond"
                 time.sleep(0.3)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+
+    def stop(self) -> None:
+        self._server.terminate()
+        self._server.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Milvus server on loopback, started for the tests."""
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"))
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture
+def serve_milvus(tmp_path: Path) -> Iterator[Callable[[], MilvusServer]]:
+    """Starts a Milvus server that a test may stop and start."""
+    servers: list[MilvusServer] = []
+
+    def serve() -> MilvusServer:
+        servers.append(MilvusServer(tmp_path / "milvus"))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(params=["faiss", "milvus"])
@@ -190,7 +213,8 @@ def demo(drawn_photos: Path, model_folder: Path, tmp_path_factory: pytest.TempPa
     pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[demo]'")
     folder = tmp_path_factory.mktemp("demo")
     photos = Path(shutil.copytree(drawn_photos, folder / "photos"))
-    shutil.copy(next(photos.rglob("*.jpg")), photos / "${window.hit=1}<img src=x onerror='window.hit=1'>{{7*7}}.jpg")
+    malicious = photos / "${window.hit=1}<img src=x onerror='window.hit=1'>{{7*7}}.jpg"
+    malicious.write_bytes(synthetic_row(0, PEOPLE, 0, 0, image_size=(64, 32))["image"]["bytes"])
     build_index(folder / "index", photos, model_folder, device="cpu", show_progress=False)
     with serve(folder / "index", photos, folder) as served:
         yield served

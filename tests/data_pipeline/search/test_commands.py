@@ -1,6 +1,13 @@
 """`bdam index` and `bdam search`."""
 
+import codecs
+import csv
+import hashlib
+import io
 import json
+import os
+import zipfile
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -62,14 +69,17 @@ def test_index_reports_unreadable_images_and_whole_frames(photos: Path, model_fo
     arguments = ("--model", model_folder, "--images", photos, "--index", tmp_path / "index", "--device", "cpu")
     assert bdam("index", *arguments).exit_code == 0
     (photos / "text.png").write_text("no picture")
-    Image.new("RGB", (64, 36)).save(photos / "frame.png")
+    Image.effect_noise((64, 36), 60).save(photos / "frame.png")
+    Image.new("RGB", (32, 64), "red").save(photos / "flat.png")
     result = bdam("index", *arguments)
-    assert "1 images cannot be read and were skipped:\n  text.png: no image of a known format" in result.stderr
-    assert "1 images are wider than high; a gallery should contain crops" in result.stderr
+    assert "  flat.png: a picture of one color\n  text.png: no image of a known format" in result.stderr
     assert "25 images (1 embedded, 24 kept, 0 removed)" in result.stdout
+    for _ in range(2):  # each run has the note
+        assert "the index has 1 frames (wider than high); a gallery should contain crops" in result.stderr
+        result = bdam("index", *arguments)
     report = json.loads(bdam("index", *arguments, "--json").stdout)
     assert report["images"] == 25
-    assert report["unreadable"] == [["text.png", "no image of a known format"]]
+    assert report["unreadable"][1] == ["text.png", "no image of a known format"]
 
 
 def test_index_excludes_follows_links_and_moves(photos: Path, model_folder: Path, tmp_path: Path) -> None:
@@ -109,7 +119,7 @@ def test_search_notes_few_images_and_foreign_words(index: Path) -> None:
     assert result.exit_code == 0
     assert len(json.loads(result.stdout)) == 24
     assert "asked for 99 images; there are 24" in result.stderr
-    assert "most words of the sentence are unknown" in result.stderr
+    assert "words that the model may not know: " in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -121,19 +131,97 @@ def test_search_notes_few_images_and_foreign_words(index: Path) -> None:
         (["search", "--index", "{index}", SENTENCE, "--top-k", "0"], "top_k must be at least 1"),
         (["search", "--index", "{index}", SENTENCE, "--where", "camra = 1"], "did you mean camera"),
         (["search", "--index", "{index}", SENTENCE, "--sheet", "sheet.gif"], "the sheet is written as .png"),
+        (["search", "--index", "{index}", SENTENCE, "--sheet", "nowhere/sheet.png"], "there is no folder nowhere"),
+        (["search", "--index", "{index}", SENTENCE, "--export", "hits.csv"], "the export is written as .zip"),
+        (["search", "--index", "{index}", SENTENCE, "--export", "nowhere/hits.zip"], "there is no folder nowhere"),
+        (["search", "--index", "{index}", SENTENCE, "--device", "foo"], "the device 'foo' cannot be used here"),
+        (["search", "--index", "{index}", SENTENCE, "--device", "cuda:9"], "the device 'cuda:9' cannot be used here"),
+        (["search", "--index", "{index}", "a red \udce4 coat"], "has a broken character at position 7"),
+        (["search", "--index", "{index}", SENTENCE, "--where", "camera == 1 or 2"], "2 is a number, no condition"),
+        (["search", "--index", "{index}", SENTENCE, "--where", "true) or (true"], "syntax error"),
+        (["search", "--index", "{index}", "--image", "{pipe}"], "a pipe, socket or device"),
         (["search", "--index", "{index}", "--image", "nowhere.jpg"], "nowhere.jpg: there is no such file"),
         (["search", "--index", "{index}", SENTENCE, "--model", "nowhere"], "model nowhere: no such folder"),
         (["search", "--index", "nowhere", SENTENCE], "there is no index"),
         (["index", "--model", "x", "--images", "rstpried", "--index", "{new}"], "did you mean rstpreid"),
         (["index", "--model", "{model}", "--images", "./nowhere", "--index", "{new}"], "no such folder"),
+        (["index", "--model", "{model}", "--images", "gone", "--index", "{new}"], "gone: there is no such folder, and"),
+        (["index", "--model", "{model}", "--images", "{pipe}", "--index", "{new}"], "give the folder of the images"),
         (["index", "--model", "x", "--images", "hub:a/b/c", "--index", "{new}"], "no such data set"),
     ],
 )
 def test_commands_print_errors_in_one_line(
     index: Path, model_folder: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    result = bdam(*(text.format(index=index, model=model_folder, new=tmp_path / "new") for text in arguments))
+    os.mkfifo(tmp_path / "pipe.jpg")
+    places = {"index": index, "model": model_folder, "new": tmp_path / "new", "pipe": tmp_path / "pipe.jpg"}
+    result = bdam(*(text.format(**places) for text in arguments))
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_search_exports_the_facts_of_the_search(photos: Path, model_folder: Path, tmp_path: Path) -> None:
+    index, zipped = tmp_path / "index", tmp_path / "hits.zip"
+    result = bdam("index", "--model", model_folder, "--images", photos, "--index", index, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    first, second, third = (Path(hit["path"]) for hit in found(index, SENTENCE, "--top-k", 3))
+    first.unlink()
+    second.write_bytes(second.read_bytes() + b" ")
+    options = ("--top-k", 3, "--clothing-weight", 0.3, "--where", "camera > 0", "--where", "person_id >= 0")
+    hits = found(index, SENTENCE, *options, "--export", zipped)
+    with zipfile.ZipFile(zipped) as archive:
+        exported = json.loads(archive.read("hits.json"))
+        content = archive.read("hits.csv")
+    search, manifest = exported["search"], json.loads((index / "manifest.json").read_text())
+    assert (search["query"], search["picture_sha256"]) == (SENTENCE, None)
+    assert search["where"] == ["camera > 0", "person_id >= 0"]
+    assert (search["clothing_weight"], search["top_k"], search["images"]) == (0.3, 3, 24)
+    for name in ("model", "weights", "config", "generation", "time_zone", "package_version"):
+        assert search[name] == manifest[name]
+    assert datetime.fromisoformat(search["time"]).utcoffset() == timedelta(0)
+    assert content.startswith(codecs.BOM_UTF8)
+    rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
+    assert [row["file"] for row in rows] == [hit["name"] for hit in hits]
+    status = {row["file"]: row["file_status"] for row in rows}
+    expected = {first: "missing", second: "changed", third: "unchanged"}
+    for file, wanted in expected.items():
+        assert status.get(file.relative_to(photos).as_posix(), wanted) == wanted
+    assert set(status.values()) == {"missing", "changed", "unchanged"}
+
+
+def test_search_exports_the_digest_of_the_picture(index: Path, drawn_photos: Path, tmp_path: Path) -> None:
+    query = sorted(drawn_photos.rglob("*.jpg"))[4]
+    found(index, "--image", query, "--export", tmp_path / "hits.zip", "--top-k", 2)
+    search = json.loads(zipfile.ZipFile(tmp_path / "hits.zip").read("hits.json"))["search"]
+    assert search["query"] == str(query)
+    assert search["picture_sha256"] == hashlib.sha256(query.read_bytes()).hexdigest()
+    assert search["clothing_weight"] == json.loads((index / "manifest.json").read_text())["clothing_weight"]
+
+
+def test_search_prints_whole_paths_and_values_to_a_pipe(photos: Path, model_folder: Path, tmp_path: Path) -> None:
+    long = tmp_path / ("deep" * 20) / ("folder" * 20)
+    long.parent.mkdir()
+    photos.rename(long)
+    (long / "metadata.csv").write_text(
+        "file_name,note\n"
+        + "".join(f"{file.relative_to(long)},{'long text ' * 20}\n" for file in sorted(long.rglob("*.jpg")))
+    )
+    assert bdam("index", "--model", model_folder, "--images", long, "--index", tmp_path / "i").exit_code == 0
+    lines = bdam("search", "--index", tmp_path / "i", SENTENCE, "--top-k", 3).stdout.splitlines()
+    assert lines[0].split("\t") == ["rank", "score", "identity", "clothing", "image", "metadata"]
+    for line in lines[1:]:
+        assert Path(line.split("\t")[4]).is_file()
+        assert line.endswith(("long text " * 20).strip())
+
+
+def test_search_draws_a_sheet_with_missing_images_in_any_script(
+    photos: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    assert bdam("index", "--model", model_folder, "--images", photos, "--index", index).exit_code == 0
+    Path(found(index, SENTENCE, "--top-k", 1)[0]["path"]).unlink()
+    for sentence in (SENTENCE, f"{SENTENCE} żółć Ω Ж"):
+        found(index, sentence, "--top-k", 3, "--sheet", tmp_path / "sheet.png")
+        assert Image.open(tmp_path / "sheet.png").size[1] > 240

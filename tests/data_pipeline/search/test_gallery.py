@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from data_pipeline.search import PersonGallery, PersonHit, group_by_person
+from data_pipeline.search import PersonGallery, PersonHit, build_index, group_by_person
 from data_pipeline.search.embedder import Embedder
 from data_pipeline.search.stores.store import IndexType
 from data_pipeline.synthetic.dataset import synthetic_row
+from modeling_bdam import BDAMConfig, BDAMModel
 
 SENTENCE = "a young woman in a red coat and blue jeans"
 
@@ -48,6 +49,32 @@ def test_search_text_ranks_and_scores_as_the_model(gallery: PersonGallery, beta:
         assert hit.identity_score == pytest.approx(products[:16].sum(), abs=1e-5)
         assert hit.clothing_score == pytest.approx(beta * products[16:].sum(), abs=1e-5)
         assert hit.score == hit.identity_score + hit.clothing_score
+
+
+def test_reranked_search_orders_the_first_images_by_the_matching_head(
+    model_folder: Path, drawn_photos: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    base = Embedder.load(model_folder, device="cpu")
+    fields = base.model.config.to_dict() | {"use_matching": True, "matching_weight": 0.5, "matching_hidden_size": 16}
+    embedder = Embedder(BDAMModel(BDAMConfig(**fields)), base.processor, str(model_folder), device="cpu")
+    with PersonGallery.build(tmp_path, drawn_photos, embedder, show_progress=False) as gallery:
+        plain = gallery.search_text(SENTENCE, top_k=8, clothing_weight=2.0)
+        hits = gallery.search_text(SENTENCE, top_k=8, clothing_weight=2.0, rerank=5)
+        assert found(hits[5:]) == found(plain[5:])
+        scores = {hit.row: hit.score for hit in plain[:5]}
+        for hit in hits[:5]:
+            alone = float(embedder.match(SENTENCE, [gallery.image(hit.row)])[0])
+            assert hit.match_score == pytest.approx(2.0 * alone, abs=1e-4)
+            assert hit.score == pytest.approx(scores[hit.row] + hit.match_score)
+        assert [hit.score for hit in hits[:5]] == sorted((hit.score for hit in hits[:5]), reverse=True)
+        assert found(hits[:5]) != found(plain[:5])
+        assert found(gallery.search_text(SENTENCE, 8, 0.0, rerank=5)) == found(gallery.search_text(SENTENCE, 8, 0.0))
+
+
+def test_reranking_without_a_matching_head_is_refused(gallery: PersonGallery) -> None:
+    with pytest.raises(ValueError, match="has no matching head, so it cannot re-rank: train one with"):
+        gallery.search_text(SENTENCE, rerank=4)
 
 
 def test_search_text_uses_the_models_clothing_weight(gallery: PersonGallery) -> None:
@@ -165,6 +192,7 @@ def test_group_by_person_separates_unknown_people() -> None:
     ("arguments", "message"),
     [
         ({"sentence": "  "}, "the sentence is empty"),
+        ({"sentence": "a red \udce4 coat"}, "has a broken character at position 7"),
         ({"sentence": "穿红色外套的女人"}, "vocabulary has no word of '穿红色外套的女人'"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"clothing_weight": -1.0}, "clothing_weight must be 0 or more, got -1.0"),
@@ -203,7 +231,77 @@ def test_image_is_upright_rgb(exact: PersonGallery) -> None:
     assert (image.mode, image.size) == ("RGB", (32, 64))
 
 
-def test_remark_notes_foreign_and_long_sentences(exact: PersonGallery) -> None:
-    assert exact.remark(SENTENCE) is None
-    assert "most words of the sentence are unknown" in str(exact.remark("eine Frau im roten Mantel mit grauen Haaren"))
-    assert "the model reads the first 32" in str(exact.remark("a woman in a red coat " * 40))
+@pytest.mark.parametrize(
+    ("sentence", "notes"),
+    [
+        (SENTENCE, []),
+        ("A man, with a red coat.", []),
+        ("a woman without a red coat", ["does not read negation (without): images with what is named score higher"]),
+        ("a man, NOT in blue jeans and no coat", ["negation (not, no)"]),
+        ("she isn't in a red coat", ["negation (isn't)"]),
+        ("a woman in a red knotted coat", ["may not know: knotted;"]),
+        ("eine Frau im roten Mantel mit grauen Haaren", ["Mantel"]),
+        ("a woman in a xqzrtk coat", ["words that the model may not know: xqzrtk; use the language"]),
+        ("a woman in a red coat " * 40, ["the model reads the first 32"]),
+        ("a man with no xqzrtk coat", ["negation (no)", "xqzrtk"]),
+    ],
+)
+def test_remarks_name_what_the_model_does_not_read(exact: PersonGallery, sentence: str, notes: list[str]) -> None:
+    remarks = exact.remarks(sentence)
+    assert len(remarks) == len(notes)
+    assert all(note in remark and "\n" not in remark for note, remark in zip(notes, remarks, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("picture", "note"),
+    [
+        (Image.effect_noise((32, 64), 60), None),
+        (Image.effect_noise((200, 120), 60), "frames (wider than high)"),
+        (Image.effect_noise((100, 100), 60), "squares"),
+        (Image.effect_noise((96, 128), 60), "portraits"),
+        (Image.effect_noise((8, 20), 60), "8 x 20 pixels; a crop of a person has at least 16 x 32"),
+        (Image.new("RGB", (64, 128), "red"), "a picture of one color"),
+    ],
+)
+def test_picture_remarks_name_pictures_of_no_person(exact: PersonGallery, picture: Image.Image, note: str) -> None:
+    assert len(exact.picture_remarks(picture)) == (note is not None)
+    assert all(note in remark for remark in exact.picture_remarks(picture))
+
+
+def test_equal_files_are_one_hit(photos: Path, embedder: Embedder, store: str | None, tmp_path: Path) -> None:
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.jpg"))
+    for number in range(5):
+        (photos / f"copy_{number}.jpg").write_bytes((photos / names[0]).read_bytes())
+    (photos / "linked").symlink_to(photos / "camera_2")
+    report_options: dict[str, Any] = {"store": store, "show_progress": False}
+    with PersonGallery.build(tmp_path / "index", photos, embedder, **report_options) as gallery:
+        hits = gallery.search_text(SENTENCE, top_k=24)
+        assert len(gallery) > 29
+        assert len({hit.content for hit in hits}) == len(hits) == 24
+        copies = {hit.name: set(hit.copies) for hit in hits if hit.copies}
+        five = next(hit for hit in hits if names[0] in (hit.name, *hit.copies))
+        assert {five.name, *five.copies} >= {names[0], *(f"copy_{number}.jpg" for number in range(5))}
+        assert any("linked/" in name for group in copies.values() for name in group)
+        some = gallery.search_text(SENTENCE, top_k=24, where="path in ('copy_0.jpg', 'copy_1.jpg')")
+        assert [(hit.name, hit.copies) for hit in some] == [("copy_0.jpg", ("copy_1.jpg",))]
+        assert len(gallery.search_text(SENTENCE, top_k=1)) == 1
+
+
+def test_open_gallery_sees_a_new_generation(
+    photos: Path, embedder: Embedder, store: str | None, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"store": store, "show_progress": False}
+    with PersonGallery.build(tmp_path / "index", photos, embedder, **options) as gallery:
+        before = gallery.search_text(SENTENCE, top_k=100)
+        assert not gallery.reload()
+        (photos / "a_new.png").write_bytes(synthetic_row(0, 9, 0, 0)["image"]["bytes"])
+        build_index(tmp_path / "index", photos, embedder, **options)
+        after = gallery.search_text(SENTENCE, top_k=100)
+        assert {hit.name for hit in after} - {hit.name for hit in before} == {"a_new.png"}
+        assert len(gallery) == 25
+        (photos / "b_new.png").write_bytes(synthetic_row(0, 8, 0, 0)["image"]["bytes"])
+        build_index(tmp_path / "index", photos, embedder, **options)
+        assert gallery.reload() and not gallery.reload()
+        assert gallery.path(gallery.row_of(before[0].name)) == before[0].path
+        with pytest.raises(ValueError, match=r"the index no longer has the image gone\.jpg"):
+            gallery.row_of("gone.jpg")

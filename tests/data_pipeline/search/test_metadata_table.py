@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from data_pipeline.benchmarks.metadata_file import REASON
 from data_pipeline.search import filter_process
 from data_pipeline.search.metadata_table import MetadataTable
 
@@ -80,6 +81,120 @@ def test_select_refuses_sql_injection_in_one_line(table: MetadataTable, where: s
     assert table.select("true").tolist() == [0, 1, 2, 3]
 
 
+TEXT = {
+    "badge": ["007", "12A"],
+    "seen": ["05/01/2026", "06/01/2026"],
+    "note": ["x", "2026-05-01"],
+    "camera": [1, 2],
+    "lit": [True, False],
+    "my column": ["a", "b"],
+    "time": [datetime(2026, 5, 1), datetime(2026, 5, 2)],
+}
+
+
+@pytest.fixture(scope="module")
+def texts() -> Iterator[MetadataTable]:
+    """A table with text columns of which one has dates, with the reason why it is text."""
+    table = pa.table({"path": ["a.jpg", "b.jpg"], **TEXT})
+    place = table.schema.get_field_index("seen")
+    field = pa.field("seen", pa.string(), metadata={REASON: "is text: 10 of 12 values are dates; line 8 'x' is not"})
+    texts = MetadataTable(table.set_column(place, field, table["seen"]))
+    yield texts
+    texts.close()
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("camera == 1 or 2", "2 is a number, no condition: write comparisons"),
+        ("camera == 1 and (time > '2026-05-01' or 3)", "3 is a number, no condition"),
+        ("camera == (1 or 2)", "2 is a number, no condition"),
+        ("camera", "camera is a number, no condition"),
+        ("1/0", "(1 / 0) is a number, no condition"),
+        ("not camera", "camera is a number, no condition"),
+        ("camera + 1", "(camera + 1) is a number"),
+        ("(camera == 1) | 2", "the filter"),
+        ("case when camera == 1 then 1 else 0 end", "is a number, no condition"),
+        ("badge", "badge is text, no condition"),
+        ("'yes'", "'yes' is text, no condition"),
+        ("time", '"time" is a time, no condition'),
+        ("null", "NULL is a value, no condition"),
+        ("badge == 7", "badge is text, so it cannot be compared with a number: put the number in single quotes, '7'"),
+        ("7 < badge", "badge is text, so it cannot be compared with a number"),
+        ("badge in ('007', 12)", "badge is text, so it cannot be compared with a number"),
+        ("badge between 1 and 20", "badge is text, so it cannot be compared with a number"),
+        ("lit and (camera == 1 or badge == camera)", "badge is text, so it cannot be compared with a number"),
+        ("seen > '2026-05-06'", "seen is text: 10 of 12 values are dates; line 8 'x' is not, so it cannot be compared"),
+        ("seen == '2026-05-06'", "seen is text: 10 of 12 values are dates"),
+        ("SEEN > date '2026-05-06'", "10 of 12 values are dates"),
+        ("seen between '2026-05-01' and '2026-06-01'", "10 of 12 values are dates"),
+        ("seen > time", "10 of 12 values are dates"),
+        ("note >= '2026-05-06'", "note is text, so it cannot be compared with a date"),
+        ("note < '06.05.2026'", "note is text, so it cannot be compared with a date"),
+        ('badge == "12A"', "no column '12A'"),
+        ('badge == "12A"', "a text is written in single quotes: '12A'"),
+        ("my column == 'a'", 'put the name of the column in double quotes: "my column"'),
+        ("true) or (true", "syntax error"),
+    ],
+)
+def test_select_refuses_filters_that_mislead(texts: MetadataTable, where: str, message: str) -> None:
+    for filters in (where, [where], ["camera == 1", where]):
+        with pytest.raises(ValueError, match="the filter") as caught:
+            texts.select(filters)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ("badge == '007'", [0]),
+        ("badge like '12%' or badge is null", [1]),
+        ("note == '2026-05-01'", [1]),
+        ("lit", [0]),
+        ("not lit and camera in (1, 2)", [1]),
+        ("camera == '2'", [1]),
+        ("badge > '0'", [0, 1]),
+        ("try_cast(badge as integer) == 7", [0]),
+        ("len(list_filter([1, 2], lambda x: x > 1 and x < 3)) == camera", [0]),
+        ("camera == (select max(c) from (select 2 as c) where c > 1 and c < 3)", [1]),
+        (["camera == 1 or camera == 2", "camera == 2"], [1]),
+        (["camera == 1", "camera == 2"], []),
+        ([], [0, 1]),
+    ],
+)
+def test_select_joins_conditions(texts: MetadataTable, where: str | list[str], rows: list[int]) -> None:
+    assert texts.select(where).tolist() == rows
+
+
+@pytest.mark.parametrize("machine", ["Asia/Tokyo", "America/New_York", "UTC"])
+@pytest.mark.parametrize(
+    ("zone", "where", "rows"),
+    [
+        ("UTC", "time >= '2026-05-06'", [1, 2]),
+        ("Europe/Berlin", "time >= '2026-05-06'", [0, 1, 2]),
+        ("America/New_York", "time >= '2026-05-06'", [2]),
+        ("America/New_York", "hour(time) = 23", [1]),
+        ("Europe/Berlin", "time == '2026-05-06 00:30'", [0]),
+        ("UTC", "time == '2026-05-06T00:30:00+02:00'", [0]),
+    ],
+)
+def test_select_reads_times_in_the_zone_of_the_index(
+    machine: str, zone: str, where: str, rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", machine)
+    time.tzset()
+    times = [datetime(2026, 5, 5, 22, 30), datetime(2026, 5, 6, 3), datetime(2026, 5, 6, 12)]
+    columns = {"path": ["a", "b", "c"], "time": pa.array(times, pa.timestamp("us", "UTC"))}
+    table = MetadataTable(pa.table(columns), zone)
+    assert table.has_zones
+    assert table.select(where).tolist() == rows
+    assert str(table.rows(np.array([1]))[0]["time"].tzinfo) == zone
+    table.close()
+    monkeypatch.undo()
+    time.tzset()
+
+
 @pytest.mark.parametrize(
     ("where", "message"),
     [
@@ -130,15 +245,15 @@ def test_filter_process_ends_with_its_parent(tmp_path: Path) -> None:
     script.write_text(
         "import threading, time\n"
         "import pyarrow as pa\n"
-        "import filter_process\n"
+        "from data_pipeline.search import filter_process\n"
         "filter_process.TIME_LIMIT = 0.2\n"
         "table = filter_process.FilterProcess(lambda: pa.table({'_row': [0]}).to_reader())\n"
-        "table.select('true')\n"
-        "threading.Thread(target=table.select, args=['sleep_ms(60000) is null'], daemon=True).start()\n"
+        "table.select(['true'])\n"
+        "threading.Thread(target=table.select, args=[['sleep_ms(60000) is null']], daemon=True).start()\n"
         "print(table._process.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    folder = str(Path(filter_process.__file__).parent)
+    folder = str(Path(filter_process.__file__).parents[2])
     with subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": folder}
     ) as parent:

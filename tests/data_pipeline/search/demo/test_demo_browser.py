@@ -1,5 +1,6 @@
 """`bdam demo` in a headless Chromium, in desktop and phone size."""
 
+import importlib.resources
 import shutil
 import time
 import zipfile
@@ -46,8 +47,11 @@ class Page:
         self.driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.open(address)
+
+    def open(self, address: str) -> None:
         self.driver.get(address)
-        self.until(lambda: self.all("#sentence textarea") and self.all("#hits .empty"))
+        self.until(lambda: self.all("#sentence textarea") and self.all("#hits .empty, #hits .card"))
 
     def all(self, selector: str) -> list[Any]:
         return self.driver.find_elements("css selector", selector)
@@ -68,7 +72,7 @@ class Page:
             except StaleElementReferenceException:
                 pass
             time.sleep(0.05)
-        raise AssertionError(f"timeout; the status is {self.text('#status')!r}")
+        raise AssertionError(f"timeout; the page says {self.text('#problem')!r} and {self.text('#status')!r}")
 
     def press(self, *keys: str) -> None:
         webdriver.ActionChains(self.driver).send_keys(*keys).perform()
@@ -76,12 +80,27 @@ class Page:
     def order(self) -> list[str]:
         return [card.get_attribute("data-row") for card in self.all("#hits .card")]
 
-    def search(self, sentence: str) -> list[str]:
-        """Types a sentence and waits for its hits."""
+    def ask(self, sentence: str) -> None:
+        """Types a sentence and Enter."""
         box = self.one("#sentence textarea")
         box.send_keys(Keys.CONTROL, "a")
         self.driver.execute_cdp_cmd("Input.insertText", {"text": sentence})
         box.send_keys(Keys.ENTER)
+
+    def turn(self) -> int:
+        """The number of searches so far."""
+        return int(self.one("#status [data-turn]").get_attribute("data-turn"))
+
+    def box(self, selector: str) -> dict[str, float]:
+        """The rectangle of an element in the viewport."""
+        return self.driver.execute_script("return arguments[0].getBoundingClientRect().toJSON()", self.one(selector))
+
+    def focused(self) -> Any:
+        return self.driver.switch_to.active_element
+
+    def search(self, sentence: str) -> list[str]:
+        """Types a sentence and waits for its hits."""
+        self.ask(sentence)
         self.until(lambda: sentence[:100] in self.text("#status b") and self.order())
         return self.order()
 
@@ -110,8 +129,7 @@ def desk(open_page: Callable[..., Page]) -> Page:
 @pytest.fixture
 def page(desk: Page) -> Page:
     """The desktop window, reloaded."""
-    desk.driver.refresh()
-    desk.until(lambda: desk.all("#sentence textarea") and desk.all("#hits .empty"))
+    desk.open(desk.driver.current_url.partition("?")[0])
     return desk
 
 
@@ -150,19 +168,22 @@ def test_keyboard_opens_and_closes_an_image_with_maps(page: Page) -> None:
     page.search(SENTENCE)
     page.one("#search").send_keys("")  # moves the focus
     page.press("/")
-    assert page.driver.switch_to.active_element == page.one("#sentence textarea")
+    assert page.focused() == page.one("#sentence textarea")
     page.one("#hits .card").send_keys(Keys.ARROW_RIGHT)
-    focused = page.driver.switch_to.active_element
+    focused = page.focused()
     assert focused.get_attribute("data-row") == page.order()[1]
     focused.send_keys(Keys.ENTER)
     page.until(lambda: "Hit 2" in page.text("#detail h2"))
     assert page.one("#detail .large").size["height"] > 200
+    assert page.one("#detail").get_attribute("role") == "dialog"
+    page.until(lambda: page.focused() == page.one("#close"))
+    assert [card.get_attribute("aria-expanded") for card in page.all("#hits .card")[:3]] == ["false", "true", "false"]
     page.until(lambda: len(page.all("#detail .maps img")) == 2)
     page.press(Keys.ARROW_RIGHT)
     page.until(lambda: "Hit 3" in page.text("#detail h2"))
     page.press(Keys.ESCAPE)
     page.until(lambda: not page.all("#detail"))
-    page.until(lambda: page.driver.switch_to.active_element.get_attribute("data-row") == page.order()[2])
+    page.until(lambda: page.focused().get_attribute("data-row") == page.order()[2])
 
 
 def test_more_like_this_ranks_the_image_first(page: Page) -> None:
@@ -170,7 +191,7 @@ def test_more_like_this_ranks_the_image_first(page: Page) -> None:
     chosen = page.order()[4]
     page.all("#hits .card")[4].click()
     page.one("#like").click()
-    page.until(lambda: "like this image" in page.text("#status"))
+    page.until(lambda: "like the image" in page.text("#status"))
     page.until(lambda: page.order()[:1] == [chosen])
     assert not page.all("#detail")
 
@@ -181,10 +202,96 @@ def test_filter_selects_images_and_shows_errors(page: Page) -> None:
     where.send_keys("person_id == 2", Keys.ENTER)
     page.until(lambda: len(page.order()) == 6)
     assert all("person 2" in card.text for card in page.all("#hits .caption"))
+    page.one("#filters button").click()
+    assert "person_id == 2" in page.text("#status .active") and "1 active" in page.text("#filters")
+    where = filter_box(page)
     where.send_keys(" and camera == 99", Keys.ENTER)
     page.until(lambda: "No image matches the filter" in page.text("#hits"))
     where.send_keys(" and camra == 1", Keys.ENTER)
-    page.until(lambda: "did you mean camera" in page.text("#status .error"))
+    page.until(lambda: "did you mean camera" in page.text("#problem .error"))
+    assert len(page.all(".error")) == 1 and not page.all(".toast-body")
+    page.one("#status .clear").click()
+    page.until(lambda: len(page.order()) == 24)
+    assert where.get_attribute("value") == "" and not page.all(".error, #status .active")
+
+
+def test_emptied_filter_field_is_no_filter(page: Page) -> None:
+    """Each entry is one search, also if Enter is pressed and the field is left."""
+    page.search(SENTENCE)
+    where = filter_box(page)
+    before = page.turn()
+    where.send_keys("person_id == 2", Keys.ENTER, Keys.TAB)
+    page.until(lambda: len(page.order()) == 6)
+    where.send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.DELETE, Keys.TAB)
+    page.until(lambda: len(page.order()) == 24)
+    assert page.turn() == before + 2
+
+
+def test_last_question_wins_on_a_slow_network(page: Page) -> None:
+    page.search(SENTENCE)
+    slow = {"offline": False, "latency": 400, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    for person in ("man", "boy", "girl", "woman"):
+        page.ask(f"a {person} in a green coat")
+    page.until(lambda: "a woman in a green coat" in page.text("#status b"))
+    order = page.order()
+    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", {**slow, "latency": 0})
+    page.driver.refresh()
+    page.until(lambda: page.order())
+    assert "a woman in a green coat" in page.text("#status b") and page.order() == order
+
+
+def test_day_is_one_search_and_its_end_is_included(page: Page) -> None:
+    page.search(SENTENCE)
+    filter_box(page)
+    before = page.turn()
+    page.one("#from input").send_keys("05202026")
+    page.until(lambda: "time from 2026-05-20" in page.text("#status .active"))
+    page.one("#to input").send_keys("05212026")
+    page.until(lambda: "to 2026-05-21" in page.text("#status .active"))
+    assert len(page.order()) == 2 and page.turn() == before + 2
+    assert all("time 2026-05-2" in card.text for card in page.all("#hits .caption"))
+
+
+def test_history_and_address_restore_a_search(page: Page) -> None:
+    first = page.search(SENTENCE)
+    page.all("#hits .card")[4].click()
+    page.one("#like").click()
+    page.until(lambda: "like the image" in page.text("#status"))
+    like = page.until(lambda: page.order() != first and page.order())
+    page.driver.back()
+    page.until(lambda: page.order() == first)
+    assert page.one("#sentence textarea").get_attribute("value") == SENTENCE
+    page.driver.forward()
+    page.until(lambda: page.order() == like)
+    page.one("#status .back").click()
+    page.until(lambda: page.order() == first)
+    filter_box(page).send_keys("person_id == 2", Keys.ENTER)
+    page.until(lambda: len(page.order()) == 6)
+    found, address = page.order(), page.driver.current_url
+    page.driver.get("about:blank")
+    page.open(address)
+    page.until(lambda: page.order() == found)
+    assert filter_box(page).get_attribute("value") == "person_id == 2"
+
+
+def test_keyboard_turns_pages_and_keeps_images(page: Page) -> None:
+    page.search(SENTENCE)
+    page.one("#hits .card").send_keys("k")
+    page.until(lambda: len(page.all("#tray .drop")) == 1)
+    page.press("n")
+    page.until(lambda: "hits 25 to 25" in page.text("#status") and len(page.order()) == 1)
+    page.until(lambda: page.focused().get_attribute("data-row") == page.order()[0])
+    page.press("k")
+    page.until(lambda: len(page.all("#tray .drop")) == 2)
+    page.press("p")
+    page.until(lambda: len(page.order()) == 24)
+    assert page.one("#hits .keep input").is_selected()
+    page.one("#export-tray").click()
+    downloads = Path(page.driver.capabilities["chrome"]["userDataDir"]).parent
+    page.until(lambda: [file for file in downloads.glob("hits*.zip") if len(zipfile.ZipFile(file).namelist()) == 4])
+    page.all("#tray .drop")[0].click()
+    page.until(lambda: len(page.all("#tray .drop")) == 1 and not page.one("#hits .keep input").is_selected())
 
 
 def test_export_downloads_a_zip_file(page: Page) -> None:
@@ -218,9 +325,9 @@ def test_upload_of_50_mb_is_refused_with_a_message(page: Page, tmp_path: Path) -
 
 def test_errors_and_notes_are_shown_in_the_status(page: Page) -> None:
     page.one("#search").click()
-    page.until(lambda: "the sentence is empty" in page.text("#status .error"))
+    page.until(lambda: "the sentence is empty" in page.text("#problem .error"))
     page.one("#sentence textarea").send_keys("穿红色外套的女人", Keys.ENTER)
-    page.until(lambda: "the model's vocabulary has no word of" in page.text("#status .error"))
+    page.until(lambda: "the model's vocabulary has no word of" in page.text("#problem .error"))
     page.search("word " * 1000)
     assert "the model reads the first 32" in page.text("#status .note")
 
@@ -258,5 +365,55 @@ def test_phone_layout_fits_the_screen_width(open_page: Callable[..., Page]) -> N
     phone.until(lambda: phone.all("#detail .maps img"))
     assert fits()
     assert phone.one("#detail").size["width"] <= 360
+    opened = "#hits .card[aria-expanded=true]"
+    phone.until(lambda: phone.box(opened)["top"] >= 0 and phone.box(opened)["bottom"] <= phone.box("#detail")["top"])
     phone.one("#close").click()
     phone.until(lambda: not phone.all("#detail"))
+
+
+def test_panel_covers_neither_controls_nor_hits(page: Page) -> None:
+    page.search(SENTENCE)
+    page.one("#hits .card").click()
+    page.until(lambda: page.all("#detail .maps img"))
+    left = page.box("#detail")["left"]
+    covered = "return [...document.querySelectorAll('#ask *, #clothes *, #filters *, #status *, #hits .cell *')]"
+    covered += ".filter((element) => element.getBoundingClientRect().right > arguments[0] + 1).map((e) => e.outerHTML)"
+    page.until(lambda: page.driver.execute_script(covered, left) == [])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_accessibility_audit_finds_no_violation(open_page: Callable[..., Page], width: int, scheme: str) -> None:
+    """axe-core, which includes a contrast of at least 4.5, in each state of the page."""
+    pytest.importorskip("axe_core_python", reason="the audit needs axe-core: pip install axe-core-python")
+    script = (importlib.resources.files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
+    page = open_page(width, 844)
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    page.driver.refresh()
+    page.until(lambda: page.all("#hits .empty") and not page.all(".loading"))
+    page.driver.execute_script(script)
+
+    def audit() -> list[str]:
+        found = page.driver.execute_async_script(
+            "const done = arguments[arguments.length - 1]; axe.run(document).then(done, (error) => done(String(error)))"
+        )
+        assert len(found["passes"]) > 15
+        return [f"{rule['id']}: {node['html']}" for rule in found["violations"] for node in rule["nodes"]]
+
+    assert audit() == []
+    page.search(SENTENCE)
+    assert page.one("#filters > button").get_attribute("aria-expanded") == "false"
+    where = filter_box(page)
+    assert page.one("#filters > button").get_attribute("aria-expanded") == "true"
+    where.send_keys("person_id == 2", Keys.ENTER)
+    page.until(lambda: page.text("#status .active"))
+    assert audit() == []
+    where.send_keys(" and camra == 1", Keys.ENTER)
+    page.until(lambda: page.text("#problem .error"))
+    assert [page.one(name).get_attribute("role") for name in ("#problem", "#status")] == ["alert", "status"]
+    page.one("#hits .card").click()
+    page.until(lambda: page.all("#detail .maps img"))
+    page.press("k")
+    page.until(lambda: page.all("#tray .drop"))
+    assert audit() == []

@@ -19,6 +19,8 @@ pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[d
 
 import httpx  # comes with gradio
 
+from data_pipeline.search.demo.filters import MENUS
+
 SENTENCE = "a young woman in a red coat and blue jeans"
 
 
@@ -46,7 +48,7 @@ def ask(client: httpx.Client, name: str, values: list[Any], session: str) -> dic
 
 def controls(**given: Any) -> list[Any]:
     values = {"changed": 0, "count": 24, "grouped": False, "typed": "", "first": "", "last": "", **given}
-    return [*values.values(), [], []]
+    return [*values.values(), *[[]] * MENUS]
 
 
 def ask_by_upload(client: httpx.Client, name: str, content: bytes) -> tuple[Path, dict[str, Any]]:
@@ -91,7 +93,8 @@ def test_ask_picture_refuses_files_that_were_not_uploaded(client: httpx.Client, 
 def test_ask_picture_searches_by_an_upload(client: httpx.Client, demo: Any) -> None:
     path, answer = ask_by_upload(client, "../../a.jpg", next(demo.photos.rglob("*.jpg")).read_bytes())
     assert path.is_relative_to(demo.folder) and path.name == "a.jpg"
-    assert "like this picture" in answer["data"][0]
+    assert "like this picture" in answer["data"][1]
+    assert not path.exists()
 
 
 def test_upload_above_the_limit_is_refused(client: httpx.Client, demo: Any) -> None:
@@ -123,6 +126,15 @@ def test_host_header_of_another_name_is_refused(client: httpx.Client) -> None:
     assert client.get("/", headers={"Host": "localhost:1234"}).status_code == 200
 
 
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null"])
+def test_request_of_another_origin_is_refused(client: httpx.Client, demo: Any, origin: str) -> None:
+    """A page of another site sends requests, although it cannot read the answers (cross-site request forgery)."""
+    for path in ("/gradio_api/upload", "/gradio_api/queue/join", "/login"):
+        assert client.post(path, json={}, headers={"Origin": origin}).status_code == 403
+    own = {"Origin": demo.address}
+    assert client.post("/gradio_api/upload", files={"files": ("a.jpg", b"x")}, headers=own).status_code == 200
+
+
 def test_ask_survives_values_of_wrong_types(client: httpx.Client) -> None:
     session = uuid.uuid4().hex
     odd: list[Any] = [None, 7, "x" * 1_000_000, {"a": 1}, [1, 2]]
@@ -140,10 +152,10 @@ def test_ask_keeps_concurrent_sessions_apart(client: httpx.Client, demo: Any, em
         answers = list(pool.map(lambda text: ask(client, "ask", [text, *controls()], uuid.uuid4().hex), sentences))
     with PersonGallery.open(demo.index, embedder) as gallery:
         for sentence, answer in zip(sentences, answers, strict=True):
-            assert sentence in answer["data"][0]
-            expected = "".join(f"data-row='{hit.row}'" for hit in gallery.search_text(sentence, 24))
-            found = answer["data"][1].split("data-row='")[1:]
-            assert "".join(f"data-row='{part.split(chr(39))[0]}'" for part in found) == expected
+            assert sentence in answer["data"][1]
+            expected = [str(hit.row) for hit in gallery.search_text(sentence, 24)]
+            found = answer["data"][2].split("class='card' data-row='")[1:]
+            assert [part.split("'")[0] for part in found] == expected
 
 
 def test_auth_protects_all_routes(demo: Any, serve_demo: Any, tmp_path: Path) -> None:
@@ -175,7 +187,7 @@ def test_demo_listens_on_loopback_by_default(demo: Any) -> None:
     [
         (["--allow-remote"], "give --auth USER:PASSWORD as well"),
         (["--auth", "ann"], "--auth must be USER:PASSWORD"),
-        (["--port", "{port}"], "port"),
+        (["--port", "{port}"], "is in use: choose another with --port, or 0 for a free one"),
         (["--model", "nowhere"], "model nowhere: no such folder"),
         (["--index", "nowhere"], "there is no index"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from data_pipeline.schema import PERSON_FEATURES
 from data_pipeline.search import PersonGallery, build_index
 from data_pipeline.search.embedder import Embedder
 from data_pipeline.search.index import indexing
+from data_pipeline.search.stores import faiss_store
 from data_pipeline.synthetic.dataset import synthetic_row
 
 ROOT = Path(__file__).parents[4]
@@ -34,11 +36,11 @@ def build(index: Path, images: Any, model: Any, **options: Any) -> indexing.Inde
 
 
 def contents(index: Path) -> dict[str, bytes]:
-    """Returns all files of an index without its lock file."""
+    """Returns all files of an index without its lock file, and without the traced graph, which contains counters."""
     return {
         path.relative_to(index).as_posix(): path.read_bytes()
         for path in sorted(index.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", "graph.pt")
     }
 
 
@@ -124,7 +126,7 @@ def test_build_index_reuses_vectors_of_equal_contents(
     changed = bytearray(first.read_bytes())
     changed[-3] ^= 1  # of the same size
     first.write_bytes(changed)
-    report = build(index, now, embedder)
+    report = build(index, now, embedder, allow_removals=True)
     assert (report.images, report.embedded, report.removed) == (24, 1, 1)
     after = {
         name.removeprefix("deep/").removeprefix("gate_"): v for name, v in vectors_by_name(index, embedder).items()
@@ -347,7 +349,7 @@ def test_build_index_exports_dataset_images_without_files(embedder: Embedder, tm
             assert np.array_equal(np.asarray(gallery.image(row)), np.asarray(image.convert("RGB")))
         hit = gallery.search_row(5, top_k=1)[0]
         assert (hit.metadata["person_id"], hit.metadata["captions"]) == (2, rows[5]["captions"])
-    report = build(index, rows.select([1, 4]), embedder)
+    report = build(index, rows.select([1, 4]), embedder, allow_removals=True)
     assert (report.images, report.embedded, report.removed) == (2, 0, 4)  # the row numbers of 1 and 4 changed
     assert len(list((index / "exported-images").iterdir())) == 2
 
@@ -385,7 +387,7 @@ def test_build_index_fuses_descriptions_of_a_dataset(embedder: Embedder, tmp_pat
         np.testing.assert_allclose(plain[name][16:], fused[name][16:], atol=2e-2)
 
 
-def test_build_index_reports_unreadable_and_wide_images(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+def test_build_index_reports_unreadable_images(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     (photos / "empty.jpg").touch()
     (photos / "text.png").write_text("no picture")
     whole = sorted(photos.rglob("*.jpg"))[0].read_bytes()
@@ -393,12 +395,54 @@ def test_build_index_reports_unreadable_and_wide_images(photos: Path, embedder: 
     (tmp_path / "outside.jpg").write_bytes(whole)
     (photos / "link.jpg").symlink_to(tmp_path / "outside.jpg")
     index = tmp_path / "index"
-    Image.new("RGB", (64, 36)).save(photos / "frame.png")
+    Image.effect_noise((64, 36), 60).save(photos / "frame.png")
     report = build(index, photos, embedder)
-    assert (report.images, report.wide) == (25, 1)
+    assert (report.images, report.shapes) == (25, {"frames (wider than high)": 1})
     assert [path for path, _ in report.unreadable] == ["empty.jpg", "half.jpg", "link.jpg", "text.png"]
     assert dict(report.unreadable)["empty.jpg"] == "zero bytes"
     assert "leads out of the folder" in dict(report.unreadable)["link.jpg"]
     assert "1 links lead out of the folder, such as link.jpg; follow them with --follow-links" in report.notes[0]
     stored = json.loads(next(index.glob("generation-*/unreadable.json")).read_text())
     assert [tuple(entry) for entry in stored] == report.unreadable
+
+
+@pytest.mark.parametrize(("recall", "is_noted"), [(0.58, True), (0.97, False)])
+def test_build_index_notes_a_low_recall(
+    recall: float, is_noted: bool, photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faiss_store, "_sampled_recall", lambda *arguments: recall)
+    notes = build(tmp_path / "index", photos, embedder, index_type="hnsw").notes
+    message = "the hnsw index finds 58% of the exact first 20 hits of a sample of its images: searches may miss images"
+    assert any(message in note for note in notes) == is_noted
+
+
+def test_build_index_notes_times_with_an_offset_and_keeps_the_zone(
+    photos: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    file = photos / "metadata.csv"
+    file.write_text(file.read_text().replace("T10:00:00", "T00:30:00+02:00"))
+    where = "time >= '2026-05-06' and time < '2026-05-07'"
+    for options, zone in (({}, "UTC"), ({"time_zone": "Europe/Berlin"}, "Europe/Berlin"), ({}, "Europe/Berlin")):
+        report = build(tmp_path / "index", photos, embedder, **options)
+        assert f"times with an offset, in time, are shown and compared in the zone {zone}" in report.notes[-1]
+        with PersonGallery.open(tmp_path / "index", embedder) as gallery:
+            assert gallery.has_zones and gallery.time_zone == zone
+            [hit] = gallery.search_text(SENTENCE, 100, where=where)
+            assert (
+                hit.metadata["time"].isoformat()
+                == {"UTC": "2026-05-06T22:30:00+00:00", "Europe/Berlin": "2026-05-06T00:30:00+02:00"}[zone]
+            )
+    with pytest.raises(ValueError, match="there is no time zone 'Mars'"):
+        build(tmp_path / "index", photos, embedder, time_zone="Mars")
+
+
+def test_build_index_keeps_why_a_column_is_text(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    file = photos / "metadata.csv"
+    file.write_text(file.read_text().replace("2026-05-05T10:00:00", "May 5 2026"))
+    reason = "is text: 23 of 24 values are dates of one form; line 5 'May 5 2026' is not"
+    assert any(reason in note for note in build(tmp_path / "index", photos, embedder).notes)
+    with (
+        PersonGallery.open(tmp_path / "index", embedder) as gallery,
+        pytest.raises(ValueError, match=re.escape(reason)),
+    ):
+        gallery.search_text(SENTENCE, where="time > '2026-05-06'")

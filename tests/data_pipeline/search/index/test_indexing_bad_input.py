@@ -59,7 +59,7 @@ def test_build_index_refuses_folders_without_images(
         folder.mkdir(exist_ok=True)
         if name != ".":
             (folder / name).write_text("no picture")
-    refused(kind, message, index, folder, embedder)
+    refused(kind, message, index, folder, embedder, allow_removals=True)
 
 
 def test_index_of_another_model_is_refused(
@@ -82,6 +82,20 @@ def test_open_detects_other_weights_in_the_same_folder(
     shutil.copy(other_model_folder / "model.safetensors", model)
     with pytest.raises(ValueError, match="was built by the model"):
         PersonGallery.open(tmp_path / "index", device="cpu")
+
+
+def test_saved_weights_are_readable_as_by_the_umask(model_folder: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (model_folder / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_open_names_weights_without_permission(
+    index: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda file, mode: False)
+    with pytest.raises(PermissionError, match=r"model\.safetensors: no permission to read the weights"):
+        PersonGallery.open(index, embedder.name, device="cpu")
 
 
 def test_index_of_another_version_is_refused(index_copy: Path, photos: Path, embedder: Embedder) -> None:

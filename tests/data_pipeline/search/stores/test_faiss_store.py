@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.search.stores import faiss_store
-from data_pipeline.search.stores.faiss_store import FaissStore
+from data_pipeline.search.stores.faiss_store import LEAST_RECALL, FaissStore
 from data_pipeline.search.stores.store import IndexType
 
 CLUSTERS, EACH, DIMENSIONS = 20, 200, 32
@@ -38,3 +38,23 @@ def test_search_recall_on_a_gallery_sorted_by_person(
         found += len(set(np.argsort(-(vectors @ query))[:10]) & set(best))
     assert found >= recall * 10 * len(queries)
     assert np.array_equal(store.vectors(np.arange(len(vectors))), vectors)
+
+
+@pytest.mark.parametrize("widest", [16, 4096])
+def test_hnsw_widens_its_search_until_its_sample_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widest: int
+) -> None:
+    """Random vectors have no clusters, which is the worst case of a graph search."""
+    for name, value in {"_SEARCH_WIDTH": 16, "_LINKS": 8, "_BUILD_WIDTH": 20}.items():
+        monkeypatch.setattr(faiss_store, name, value)
+    monkeypatch.setattr(faiss_store, "_WIDEST_SEARCH", widest)
+    vectors = np.random.default_rng(0).standard_normal((8000, 128), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    recall = FaissStore.write(tmp_path, [vectors], 128, "hnsw")
+    assert (recall >= LEAST_RECALL) == (widest == 4096)
+    store = FaissStore(tmp_path, "hnsw")
+    assert store._approximation.hnsw.efSearch <= widest
+    found = [
+        len(set(np.argsort(-(vectors @ query))[:20]) & set(store.search(query, 20)[:20])) for query in vectors[:99]
+    ]
+    assert np.mean(found) / 20 == pytest.approx(recall, abs=0.1)

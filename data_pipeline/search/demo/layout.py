@@ -1,0 +1,134 @@
+"""The components of the demo page and their arrangement, without event handlers."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..gallery import PersonGallery
+from . import cards
+from .filters import MENUS, example, menus, time_label
+from .session import RESULTS
+
+# gradio's HTML components trigger events from their content; page.js handles the keyboard, the focus and the history.
+_GRID_EVENTS = """
+element.addEventListener('click', (event) => {
+    const card = event.target.closest('.card');
+    if (card) trigger('open', {row: Number(card.dataset.row)});
+});
+element.addEventListener('change', (event) => {
+    const box = event.target.closest('.keep input');
+    if (box) trigger('keep', {row: Number(box.dataset.row), kept: box.checked});
+});
+const restore = () => trigger('restore', {address: location.search});
+addEventListener('popstate', restore);
+if (location.search) restore();
+"""
+_STATUS_EVENTS = """
+element.addEventListener('click', (event) => {
+    if (event.target.closest('.clear')) trigger('clear');
+    if (event.target.closest('.back')) history.back();
+});
+"""
+_TRAY_EVENTS = """
+element.addEventListener('click', (event) => {
+    const dropped = event.target.closest('.drop');
+    if (dropped) trigger('drop', {name: dropped.dataset.name});
+});
+"""
+# A day that is typed changes with each digit (0002, 0020, 0202, 2026): the event waits until it is complete.
+_DAY = "<label>${label}<input type='date' min='1000-01-01' max='9999-12-31' value='${value}'></label>"
+_DAY_EVENTS = """
+let waiting;
+element.addEventListener('change', (event) => {
+    const day = event.target.value;
+    clearTimeout(waiting);
+    if (day && day < '1000') return;
+    waiting = setTimeout(() => {
+        if (day === (props.value || '')) return;
+        props.value = day;
+        trigger('change');
+    }, 600);
+});
+"""
+
+
+class Layout:
+    """The components of the page; create it within `gr.Blocks`."""
+
+    def __init__(self, gallery: PersonGallery) -> None:
+        header, first, last, typed, grouped, *slots = _index_facts(gallery)
+        self.header = gr.HTML(elem_id="header", **header)
+        with gr.Row(elem_id="ask"):
+            self.sentence = gr.Textbox(
+                placeholder="a woman in a red coat, short grey hair",
+                label="Description of the person",
+                container=False,
+                elem_id="sentence",
+                max_lines=3,
+                scale=6,
+                autofocus=True,
+            )
+            self.search = gr.Button("Search", variant="primary", scale=1, min_width=96, elem_id="search")
+            self.picture = gr.UploadButton(
+                "Picture …", file_types=["image"], type="filepath", scale=1, min_width=96, elem_id="picture"
+            )
+        # page.css labels its ends "same clothes" and "changed clothes"
+        self.changed = gr.Slider(0, 100, step=5, label="Clothes may have changed, %", elem_id="clothes", buttons=[])
+        with gr.Accordion("Filters", open=False, elem_id="filters") as self.filters:
+            with gr.Row():
+                self.menus = [gr.Dropdown(multiselect=True, min_width=160, **slot) for slot in slots]
+            with gr.Row():
+                self.first, self.last = (
+                    gr.HTML("", html_template=_DAY, js_on_load=_DAY_EVENTS, elem_id=name, elem_classes="day", **given)
+                    for name, given in (("from", first), ("to", last))
+                )
+            with gr.Row():
+                self.typed = gr.Textbox(label="Expression", scale=3, min_width=240, elem_id="where", **typed)
+                self.count = gr.Dropdown(
+                    list(RESULTS), value=RESULTS[1], label="Images on a page", min_width=96, elem_id="count"
+                )
+                self.grouped = gr.Checkbox(label="Person by person", min_width=160, elem_id="grouped", **grouped)
+        self.problem = gr.HTML(elem_id="problem")
+        self.status = gr.HTML(js_on_load=_STATUS_EVENTS, elem_id="status")
+        self.grid = gr.HTML(cards.welcome(len(gallery)), js_on_load=_GRID_EVENTS, elem_id="hits")
+        with gr.Row(elem_id="below"):
+            self.previous = gr.Button("← Page before", size="sm", visible=False, elem_id="previous")
+            self.next = gr.Button("Next page →", size="sm", visible=False, elem_id="next")
+            self.export = gr.Button("Export these images", size="sm", visible=False, elem_id="export")
+        self.tray = gr.HTML(js_on_load=_TRAY_EVENTS, elem_id="tray")
+        self.export_tray = gr.Button("Export the kept images", size="sm", visible=False, elem_id="export-tray")
+        self.file = gr.DownloadButton(visible="hidden", elem_id="export-file")
+        with gr.Column(visible=False, elem_id="detail") as self.detail:
+            with gr.Row(elem_id="detail-buttons"):
+                self.close = gr.Button("Close", size="sm", elem_id="close", min_width=72)
+                self.like = gr.Button("More like this", size="sm", variant="primary", elem_id="like", min_width=72)
+            self.large, self.maps, self.details = gr.HTML(), gr.HTML(), gr.HTML()
+        self.controls: list[Any] = [
+            self.changed,
+            self.count,
+            self.grouped,
+            self.typed,
+            self.first,
+            self.last,
+            *self.menus,
+        ]
+        self._of_index = [self.header, self.first, self.last, self.typed, self.grouped, *self.menus]
+
+    def index_updates(self, gallery: PersonGallery) -> dict[Any, Any]:
+        """Returns the updates of the components that depend on the index, after a new one was published."""
+        facts = _index_facts(gallery)
+        return {component: gr.update(**given) for component, given in zip(self._of_index, facts, strict=True)}
+
+
+def _index_facts(gallery: PersonGallery) -> list[dict[str, Any]]:
+    """Returns the arguments of header, first and last day, expression, grouping and the menus."""
+    found, time = menus(gallery), time_label(gallery)
+    slots = [*found.items(), *[("", [])] * (MENUS - len(found))]
+    return [
+        {"value": cards.header(len(gallery), Path(gallery.manifest.model).name)},
+        *({"label": f"{time} {word}", "visible": bool(time)} for word in ("from", "to")),
+        {"placeholder": example(gallery), "info": "Columns: " + ", ".join(gallery.columns)},
+        {"visible": "person_id" in gallery.columns},
+        *({"choices": values, "label": column, "visible": bool(column)} for column, values in slots),
+    ]

@@ -1,0 +1,58 @@
+"""Embeds the queries of the demo page: sentences, images of the index, uploaded pictures."""
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
+from ...images import open_image
+from ..gallery import PersonGallery
+from .pictures import Pictures, small_picture
+from .session import Query, Session
+
+_LONGEST_SENTENCE = 20_000  # characters; models read a few hundred
+_SHOWN_SENTENCE = 200  # characters in the status line
+_PICTURES = 20  # uploaded pictures of one window
+
+
+class Queries:
+    """Embeds queries; all methods raise `ValueError` for one that cannot be embedded."""
+
+    def __init__(self, gallery: PersonGallery, pictures: Pictures) -> None:
+        self._gallery, self._pictures = gallery, pictures
+
+    def sentence(self, sentence: str) -> Query:
+        """Embeds a sentence."""
+        if len(sentence) > _LONGEST_SENTENCE:
+            raise ValueError(f"the sentence has {len(sentence)} characters; the limit is {_LONGEST_SENTENCE}")
+        vector = self._gallery.embedder.embed_sentence(sentence)
+        shown = sentence if len(sentence) <= _SHOWN_SENTENCE else sentence[:_SHOWN_SENTENCE] + "…"
+        return Query("q", sentence, shown, vector, tuple(self._gallery.remarks(sentence)))
+
+    def like(self, name: str) -> Query:
+        """Returns the query of an image of the index, by its name."""
+        row = self._gallery.row_of(name)
+        picture = self._pictures.thumbnail(self._gallery.path(row))
+        return Query("like", name, f"like the image {name}", self._gallery.vector(row), picture=picture)
+
+    def picture(self, session: Session, file: str) -> Query:
+        """Embeds an uploaded picture, keeps it for the way back, and deletes its file."""
+        path = Path(file)
+        try:
+            image, digest = open_image(path), hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ValueError(f"the picture: {str(error).removeprefix(f'{file}: ')}") from None
+        finally:
+            with suppress(OSError):
+                path.unlink()
+        vector, remarks = self._gallery.embedder.embed_image(image), self._gallery.picture_remarks(image)
+        query = Query("picture", digest[:16], "like this picture", vector, tuple(remarks), small_picture(image), digest)
+        session.pictures[query.key] = query
+        while len(session.pictures) > _PICTURES:
+            session.pictures.pop(next(iter(session.pictures)))
+        return query
+
+    def known_picture(self, session: Session, key: str) -> Query:
+        """Returns the query of a picture that was uploaded in this window, by its digest."""
+        if key not in session.pictures:
+            raise ValueError("the picture of this address is not kept: upload it again")
+        return session.pictures[key]
