@@ -44,6 +44,8 @@ from modeling_bdam.training.model_card import SplitSize
 from modeling_bdam.training.run_arguments import DataArguments, ModelArguments, parse_arguments
 from modeling_bdam.training.trainer import BDAMTrainer, TrainingStoppedError
 
+BASELINE_NAMES = {"plain": "plain dual encoder", "sdm": "SDM", "irra": "IRRA", "rde": "RDE", "tbps": "TBPS-CLIP"}
+
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command; an error in its input ends it with one line."""
@@ -101,7 +103,8 @@ def evaluate(
     args = trainer.args
     config = trainer.accelerator.unwrap_model(trainer.model).config
     plain = train_plain(trainer, model_args, data_args, splits) if model_args.compare_plain else None
-    name = "plain dual encoder" if args.objective == "plain" else "BDAM"
+    is_baseline = args.objective != "decoupled"
+    name = BASELINE_NAMES[args.objective] if is_baseline else "BDAM"
     metrics: dict[str, float] = {}
     groups: dict[str, Groups] = {}
     tables: list[str] = []
@@ -113,7 +116,7 @@ def evaluate(
         # Metrics of the model, the baseline and chance
         own = trainer.score(split, key)
         metrics |= own
-        table = [(name, own, None if args.objective == "plain" else config.clothing_weight)]
+        table = [(name, own, None if is_baseline else config.clothing_weight)]
         if plain is not None:
             baseline = plain.score(plain.encode(rows), key)
             metrics |= {f"plain_{metric}": value for metric, value in baseline.items()}

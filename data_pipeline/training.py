@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerFast, set_seed
@@ -19,8 +20,9 @@ from modeling_bdam.training.checkpoints import find_checkpoint
 from modeling_bdam.training.collation import described_rows
 from modeling_bdam.training.model_card import CardData
 from modeling_bdam.training.run_arguments import DataArguments, ModelArguments
+from modeling_bdam.training.sampler import CaptionPairs, KeyedDataset
 from modeling_bdam.training.trainer import BDAMTrainer
-from modeling_bdam.training.training_args import BDAMTrainingArguments
+from modeling_bdam.training.training_args import DUAL_ENCODER_FIELDS, BDAMTrainingArguments
 
 from .batches.augmentation import AugmentationConfig
 from .batches.collator import RetrievalCollator, TrainCollator
@@ -112,7 +114,8 @@ def trainable_rows(rows: Dataset) -> Dataset:
         ValueError: no row has a text.
     """
     described = np.array(described_rows(rows), dtype=bool)
-    captioned = np.array([bool(captions) for captions in rows["captions"]], dtype=bool)
+    captions = rows.with_format("arrow")["captions"][:]
+    captioned = pc.fill_null(pc.list_value_length(captions), 0).to_numpy() > 0
     kept = np.flatnonzero(described | captioned)
     if not len(kept):
         raise ValueError("no training image has a caption or a description: give --descriptions (`bdam describe`)")
@@ -184,16 +187,22 @@ def new_trainer(
     """Returns the trainer of a model, with the augmentation and the collators that the arguments set."""
     if not args.do_train:
         args.eval_strategy = IntervalStrategy.NO  # there is no validation split
+    rows: Any = with_image_files(splits["train"]) if args.do_train else None
+    if args.do_train and data_args.train_unit == "caption":
+        rows = CaptionPairs(rows)
     names = (f"{augmented}_probability" for augmented in ("flip", "crop", "erase", "word_mask"))
     augmentation = AugmentationConfig(**{name: getattr(data_args, name) for name in names})
     return BDAMTrainer(
         model=model,
         args=args,
         data_collator=TrainCollator(
-            processor, augmentation, one_text=args.objective != "decoupled" and data_args.plain_texts == "all"
+            processor,
+            augmentation,
+            one_text=args.train_only == "matching"
+            or (args.objective != "decoupled" and data_args.plain_texts == "all"),
         ),
         retrieval_collator=RetrievalCollator(processor),
-        train_dataset=with_image_files(splits["train"]) if args.do_train else None,
+        train_dataset=rows,
         eval_dataset=with_image_files(splits["validation"]) if args.do_train else None,
         processing_class=processor,
     )
@@ -208,15 +217,38 @@ def chooses_beta(model_args: ModelArguments, args: BDAMTrainingArguments) -> boo
 def train_and_save(trainer: BDAMTrainer, checkpoint: str | None, choose_beta: bool = False) -> dict[str, float]:
     """Trains, saves the best checkpoint by the validation metric, and returns the training metrics.
 
-    With `choose_beta`, β is chosen on the validation split and saved in the config.
+    With `choose_beta`, β is chosen on the validation split and saved in the config. With `matching_steps`, a second
+    stage trains the matching head, and chooses λ and K on the validation split.
     """
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if choose_beta:
         trainer.choose_clothing_weight()
+    if trainer.args.matching_steps:
+        train_matching(trainer)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics, combined=False)
     trainer.save_state()
     return result.metrics
+
+
+def train_matching(trainer: BDAMTrainer) -> None:
+    """Trains the matching head of a trained model on hard pairs; all other weights stay as they are."""
+    args = copy.deepcopy(trainer.args)
+    args.train_only, args.max_steps, args.push_to_hub = "matching", args.matching_steps, False
+    args.eval_strategy, args.save_strategy, args.load_best_model_at_end = IntervalStrategy.NO, SaveStrategy.NO, False
+    args.output_dir = str(Path(args.output_dir) / "matching")
+    collator = copy.copy(trainer.data_collator)
+    assert isinstance(collator, TrainCollator) and isinstance(trainer.train_dataset, KeyedDataset)
+    collator.one_text = True
+    BDAMTrainer(
+        model=trainer.accelerator.unwrap_model(trainer.model),
+        args=args,
+        data_collator=collator,
+        retrieval_collator=trainer.retrieval_collator,
+        train_dataset=trainer.train_dataset.rows,
+        processing_class=trainer.processing_class,
+    ).train()
+    trainer.choose_matching()
 
 
 def train_plain(
@@ -236,7 +268,7 @@ def train_plain(
     # Arguments: no BDAM losses, no identity-balanced batches
     args = copy.deepcopy(trainer.args)
     args.do_train, args.objective, args.images_per_person, args.gradnorm = True, "plain", 1, False
-    args.output_dir, args.push_to_hub = str(Path(args.output_dir) / "plain"), False
+    args.output_dir, args.push_to_hub, args.matching_steps = str(Path(args.output_dir) / "plain"), False, 0
     checkpoint = find_checkpoint(args)
     if model_args.compare_by == "time":
         probe = copy.deepcopy(args)
@@ -270,8 +302,7 @@ def plain_trainer(
 ) -> BDAMTrainer:
     """Returns the trainer of a new model with the same towers, without decoupling and fusion."""
     config = trainer.accelerator.unwrap_model(trainer.model).config
-    left_out = {"use_bdam": False, "use_fusion": False, "fusion_sequence": "global", "clothing_weight": 0.0}
-    fields = config.to_dict() | left_out
+    fields = config.to_dict() | DUAL_ENCODER_FIELDS | {"use_matching": False}
     set_seed(args.seed)
     vision, text = model_args.vision_model_name_or_path, model_args.text_model_name_or_path
     if vision is not None and text is not None:

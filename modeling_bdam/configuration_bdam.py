@@ -44,8 +44,8 @@ class BDAMConfig(PreTrainedConfig):
         projection_dim: width of `identity_embeds` and of `clothing_embeds`; `pooler_output` is twice as wide.
         hidden_size: D, width of BDAM; a tower of another width gets one linear projection.
         dropout: on attention maps and residual branches of BDAM, and in the fusion head.
-        joint_embeds: adds the towers' own embeddings in their joint space (CLIP) to both halves, whose own branches
-            begin at zero: a new model ranks as CLIP does for every β.
+        joint_embeds: adds the towers' own embeddings in their joint space (CLIP, MetaCLIP, Chinese-CLIP, SigLIP) to
+            both halves, whose own branches begin at zero: a new model ranks as the dual encoder does for every β.
         interpolate_pos_encoding: interpolates the vision tower's position embeddings to other image sizes, such as
             CLIP's 224 x 224 to 384 x 128.
         use_bdam: False for table 1's baseline: two linear heads on the mean token.
@@ -70,6 +70,13 @@ class BDAMConfig(PreTrainedConfig):
         mamba_state_size: state dimension of a state-space layer.
         mamba_conv_size: kernel size of its causal convolution.
         mamba_expand: its inner width as a multiple of `fusion_hidden_size`.
+        use_matching: adds a matching head, which re-ranks the first candidates of a search (`MatchingHead`).
+        matching_hidden_size: its width.
+        num_matching_layers: its layers over the tokens of text and image; 0 for none.
+        matching_block: type of these layers, as `fusion_block`; the `mamba_...` fields and `fusion_gate` apply to both.
+        matching_bidirectional: state-space layers scan the tokens from both ends; otherwise from image to text only.
+        matching_candidates: K, the first candidates that a search re-ranks by default.
+        matching_weight: λ; the score of these is `s_id + β (s_clo + λ m)` with the match logit m.
         adversarial_on: the feature from which eq. 1 removes clothing information: `"clothing"`, as printed in the
             paper, or `"identity"` through gradient reversal, as its text argues.
         decouple_on: the pair that eq. 2 decorrelates: `"features"`, f_id and f_clo, as printed, or `"embeddings"`, the
@@ -122,6 +129,14 @@ class BDAMConfig(PreTrainedConfig):
     mamba_state_size: int = 16
     mamba_conv_size: int = 4
     mamba_expand: int = 2
+
+    use_matching: bool = False
+    matching_hidden_size: int = 64
+    num_matching_layers: int = 1
+    matching_block: Literal["mamba", "transformer", "attention", "mlp"] = "mamba"
+    matching_bidirectional: bool = True
+    matching_candidates: int = 32
+    matching_weight: float | int = 0.05
 
     adversarial_on: Literal["clothing", "identity"] = "identity"
     decouple_on: Literal["features", "embeddings"] = "embeddings"
@@ -184,11 +199,17 @@ class BDAMConfig(PreTrainedConfig):
         if self.use_bdam and self.hidden_size % self.num_bdam_heads:
             heads = f"num_bdam_heads ({self.num_bdam_heads})"
             raise ValueError(f"hidden_size ({self.hidden_size}) must be a multiple of {heads}")
-        towers = [getattr(tower, "model_type", None) for tower in (self.vision_config, self.text_config)]
-        if self.joint_embeds and towers != ["clip_vision_model", "clip_text_model"]:
-            raise ValueError(f"joint_embeds needs the towers of a CLIP model, got {' and '.join(map(str, towers))}")
+        towers = [str(getattr(tower, "model_type", None)) for tower in (self.vision_config, self.text_config)]
+        if self.joint_embeds and not have_joint_space(*towers):
+            raise ValueError(f"joint_embeds needs the towers of a CLIP or SigLIP model, got {' and '.join(towers)}")
         if self.fusion_sequence == "token" and not self.use_fusion:
             raise ValueError("fusion_sequence='token' needs use_fusion=True")
+
+
+def have_joint_space(vision_type: str, text_type: str) -> bool:
+    """Returns whether towers of these model types are those of one dual encoder, whose joint space is supported."""
+    families = ("clip", "metaclip_2", "chinese_clip", "siglip")
+    return (vision_type, text_type) in {(f"{name}_vision_model", f"{name}_text_model") for name in families}
 
 
 def _upper_bounds(config: BDAMConfig) -> Iterator[tuple[str, float, int]]:

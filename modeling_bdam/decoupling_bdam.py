@@ -154,7 +154,7 @@ class Decoupled:
     Attributes:
         identity, clothing: f_id and f_clo, gated, [B, D].
         pooled_identity, pooled_clothing: their means over tokens before the gate, [B, D].
-        identity_tokens: gated identity tokens [B, L, D], or parts [B, P, D]; their mean is `identity`.
+        identity_tokens, clothing_tokens: gated tokens [B, L, D], or parts [B, P, D]; their means are the features.
         gate: g [B, D]; None for a model without it.
         joint: embedding of the vision tower in the joint space of the towers, normalized, [B, P]; None without one.
     """
@@ -164,6 +164,7 @@ class Decoupled:
     pooled_identity: Tensor
     pooled_clothing: Tensor
     identity_tokens: Tensor
+    clothing_tokens: Tensor
     gate: Tensor | None = None
     joint: Tensor | None = None
 
@@ -189,11 +190,11 @@ class BidirectionalDecoupling(nn.Module):
         dtype = self.identity_branch.norm.weight.dtype
         identity, clothing = _pool(identity_tokens, dtype), _pool(clothing_tokens, dtype)  # [B, D]
         if self.gate is None:
-            return Decoupled(identity, clothing, identity, clothing, identity_tokens)
+            return Decoupled(identity, clothing, identity, clothing, identity_tokens, clothing_tokens)
         # Gate: g weighs the identity feature, 1 - g the clothing feature
         gate = self.gate(torch.cat([identity, clothing], dim=-1)).sigmoid()  # [B, D]
-        gated_tokens = gate[:, None] * identity_tokens  # [B, L, D]
-        return Decoupled(gate * identity, (1 - gate) * clothing, identity, clothing, gated_tokens, gate)
+        gated = gate[:, None] * identity_tokens, (1 - gate)[:, None] * clothing_tokens  # [B, L, D] each
+        return Decoupled(gate * identity, (1 - gate) * clothing, identity, clothing, *gated, gate)
 
 
 class LinearDecoupling(nn.Module):
@@ -203,13 +204,15 @@ class LinearDecoupling(nn.Module):
         super().__init__()
         self.identity = nn.Linear(config.hidden_size, config.hidden_size)
         self.clothing = nn.Linear(config.hidden_size, config.hidden_size)
+        self.keeps_tokens = config.use_matching
 
     def forward(self, tokens: Tensor) -> Decoupled:
         """Decouples `tokens` [B, L, D] of the vision tower."""
         identity_tokens = self.identity(tokens)  # [B, L, D]
         dtype = self.identity.weight.dtype
         identity, clothing = _pool(identity_tokens, dtype), self.clothing(tokens.mean(dim=1)).to(dtype)  # [B, D]
-        return Decoupled(identity, clothing, identity, clothing, identity_tokens)
+        clothing_tokens = self.clothing(tokens) if self.keeps_tokens else identity_tokens  # [B, L, D]
+        return Decoupled(identity, clothing, identity, clothing, identity_tokens, clothing_tokens)
 
 
 def _pool(tokens: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SDM_TEMPERATURE, SDM_EPSILON = 0.02, 1e-8  # of IRRA
+TAL_TEMPERATURE, TAL_MARGIN = 0.015, 0.1  # of RDE
+
 
 def same_label_mask(row_labels: Tensor, column_labels: Tensor) -> Tensor:
     """Marks the pairs with equal labels, such as the same person: integers [N] and [M] to bool [N, M].
@@ -95,6 +98,89 @@ def info_nce_of_rows(
     return per_pair.sum(dim=-1) / positives.sum(dim=-1).clamp(min=1)
 
 
+def sdm_of_rows(
+    queries: Tensor,
+    keys: Tensor,
+    logit_scale: Tensor | float,
+    positives: Tensor,
+    ignored: Tensor | None = None,
+    epsilon: float = SDM_EPSILON,
+) -> Tensor:
+    """Computes similarity distribution matching (SDM) of each row in one direction: `KL(p_i || q_i)`.
+
+    p_i is the softmax of the similarities of row i, q_i the distribution of its labels (Jiang and Ye, "Cross-Modal
+    Implicit Relation Reasoning and Aligning for Text-to-Image Person Retrieval", CVPR 2023, section 3.3). The gradient
+    of a negative is weighted by its own probability, so sharp but wrong similarities give no gradient: τ = 0.02 is for
+    pretrained towers, new towers need a much higher temperature.
+
+    Args:
+        queries, keys, logit_scale, positives, ignored: see `info_nce`; leading dimensions are problems.
+        epsilon: keeps the logarithm of a zero label finite.
+
+    Returns:
+        [..., N]; 0 for a row without positives.
+    """
+    similarity = _scaled_similarity(queries, keys, logit_scale)  # [..., N, M]
+    _check_mask("positives", positives, similarity)
+    counted = torch.ones_like(positives) if ignored is None else ~ignored
+    positives = positives & counted
+    log_p = similarity.masked_fill(~counted, torch.finfo(similarity.dtype).min / 2).log_softmax(dim=-1)
+    labels = positives.to(log_p.dtype) / positives.sum(dim=-1, keepdim=True).clamp(min=1)
+    divergence = log_p.exp() * (log_p - (labels + epsilon).log())  # [..., N, M]
+    return torch.where(counted & positives.any(dim=-1, keepdim=True), divergence, 0.0).sum(dim=-1)
+
+
+def tal_of_rows(
+    queries: Tensor,
+    keys: Tensor,
+    logit_scale: Tensor | float,
+    positives: Tensor,
+    ignored: Tensor | None = None,
+    margin: float = TAL_MARGIN,
+) -> Tensor:
+    """Computes the triplet alignment loss (TAL) of each row in one direction.
+
+    `max(m - sum_p α_p s_ip + τ log sum_n exp(s_in / τ), 0)` over positives p and negatives n, where α is the softmax of
+    the positives at temperature τ, without gradient: the hardest negative of a triplet loss, smoothed (Qin et al.,
+    "Noisy-Correspondence Learning for Text-to-Image Person Re-identification", CVPR 2024, section 3.3).
+
+    Args:
+        queries, keys, logit_scale, positives, ignored: see `info_nce`; leading dimensions are problems.
+        margin: m, in units of similarity.
+
+    Returns:
+        [..., N]; 0 for a row without positives or without negatives.
+    """
+    logits = _scaled_similarity(queries, keys, logit_scale)  # s / τ, [..., N, M]
+    _check_mask("positives", positives, logits)
+    negatives = ~positives
+    if ignored is not None:
+        positives, negatives = positives & ~ignored, negatives & ~ignored
+    lowest = torch.finfo(logits.dtype).min / 2
+    alpha = logits.detach().masked_fill(~positives, lowest).softmax(dim=-1)
+    gap = masked_logsumexp(logits, negatives) - (alpha * logits).sum(dim=-1)  # [..., N]
+    counted = positives.any(dim=-1) & negatives.any(dim=-1)
+    return torch.where(counted, F.relu(margin + gap / logit_scale), 0.0)
+
+
+def pair_loss_of_rows(
+    kind: str, queries: Tensor, keys: Tensor, logit_scale: Tensor, positives: Tensor, ignored: Tensor | None = None
+) -> Tensor:
+    """Computes the pair loss of each row: InfoNCE at `logit_scale`, or SDM or TAL at the temperature of its paper.
+
+    TAL is in units of its temperature, so that its gradients are as large as those of the other two.
+
+    Args:
+        kind: `"info_nce"`, `"sdm"` or `"tal"`.
+        queries, keys, logit_scale, positives, ignored: see `info_nce_of_rows`, also for the result.
+    """
+    if kind == "sdm":
+        return sdm_of_rows(queries, keys, 1 / SDM_TEMPERATURE, positives, ignored)
+    if kind == "tal":
+        return tal_of_rows(queries, keys, 1 / TAL_TEMPERATURE, positives, ignored) / TAL_TEMPERATURE
+    return info_nce_of_rows(queries, keys, logit_scale, positives, ignored)
+
+
 def triplet(
     anchors: Tensor, candidates: Tensor, anchor_ids: Tensor, candidate_ids: Tensor, margin: float, offset: int = 0
 ) -> Tensor:
@@ -126,7 +212,7 @@ def triplet(
             f"anchors are candidates {offset} to {offset + len(anchors) - 1}, but there are {len(candidates)} "
             "candidates; offset must be rank * local batch size"
         )
-    anchors, candidates = _full_precision(anchors), _full_precision(candidates)
+    anchors, candidates = full_precision(anchors), full_precision(candidates)
     same_person = same_label_mask(anchor_ids, candidate_ids)  # [N, M]
     rows = torch.arange(len(anchors), device=anchors.device)
     is_positive = same_person.clone()
@@ -205,7 +291,7 @@ def hsic(identity: Tensor, clothing: Tensor, estimator: Literal["biased", "unbia
         shapes = f"{list(identity.shape)}, {list(clothing.shape)}"
         raise ValueError(f"identity and clothing must have one shape, got {shapes}")
     batch, width = identity.shape
-    identity, clothing = _full_precision(identity), _full_precision(clothing)
+    identity, clothing = full_precision(identity), full_precision(clothing)
     identity, clothing = identity - identity.mean(dim=0), clothing - clothing.mean(dim=0)
     with torch.autocast(identity.device.type, enabled=False):
         if estimator == "unbiased":
@@ -251,12 +337,12 @@ def gate_regularization(bdam_gate: Tensor | None, fusion_gate: Tensor | None) ->
     if bdam_gate is not None:
         if bdam_gate.ndim != 2 or bdam_gate.numel() == 0:
             raise ValueError(f"bdam_gate must be [B, D], got {list(bdam_gate.shape)}")
-        terms.append((_full_precision(bdam_gate).mean() - 0.5).square())
+        terms.append((full_precision(bdam_gate).mean() - 0.5).square())
     if fusion_gate is not None:
         if fusion_gate.ndim != 2 or fusion_gate.shape[1] != 2 or len(fusion_gate) == 0:
             raise ValueError(f"fusion_gate must be [B, 2], got {list(fusion_gate.shape)}")
         # Both columns deviate from 1/2 equally, so their mean counts the deviation once.
-        terms.append((_full_precision(fusion_gate).mean(dim=0) - 0.5).square().mean())
+        terms.append((full_precision(fusion_gate).mean(dim=0) - 0.5).square().mean())
     return torch.stack(terms).sum()
 
 
@@ -266,7 +352,8 @@ def _off_diagonal_gram(rows: Tensor) -> Tensor:
     return gram - torch.diag(gram.diagonal())
 
 
-def _full_precision(x: Tensor) -> Tensor:
+def full_precision(x: Tensor) -> Tensor:
+    """Converts to float32, except float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -276,9 +363,9 @@ def _scaled_similarity(rows: Tensor, columns: Tensor, logit_scale: Tensor | floa
     if isinstance(logit_scale, Tensor):
         if logit_scale.numel() != 1:
             raise ValueError(f"logit_scale must be one number, got shape {list(logit_scale.shape)}")
-        logit_scale = _full_precision(logit_scale).reshape(())
+        logit_scale = full_precision(logit_scale).reshape(())
     with torch.autocast(rows.device.type, enabled=False):
-        return logit_scale * (_full_precision(rows) @ _full_precision(columns).mT)
+        return logit_scale * (full_precision(rows) @ full_precision(columns).mT)
 
 
 def masked_logsumexp(scores: Tensor, mask: Tensor) -> Tensor:

@@ -1,9 +1,12 @@
 """BDAM: decoupled identity and clothing embeddings of person images and sentences in one retrieval space."""
 
 import math
+import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -21,6 +24,7 @@ from .decoupling_bdam import BDAMAttention, BDAMLayer, BidirectionalDecoupling, 
 from .fusion_bdam import FusionHead, LinearFusion, masked_mean
 from .losses_bdam import gradient_reversal
 from .mamba_bdam import MambaBlock
+from .matching_bdam import MatchingHead
 from .objective_bdam import batch_loss
 from .outputs_bdam import BDAMFeatures, BDAMOutput, weigh_clothing
 from .towers_bdam import (
@@ -28,7 +32,8 @@ from .towers_bdam import (
     build_tower,
     check_tower,
     drop_idle_parameters,
-    load_joint_space,
+    joint_projection,
+    load_dual_encoder,
     load_tower,
     longest_text,
     run_text_tower,
@@ -106,6 +111,15 @@ class BDAMPreTrainedModel(PreTrainedModel):
             hint = nearest_name(unknown[1], known)
             raise TypeError(f"{cls.__name__}.from_pretrained has no argument `{unknown[1]}`{hint}") from None
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Saves a model as transformers does, readable by others as by the umask; safetensors writes for the owner."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        mask = os.umask(0)
+        os.umask(mask)
+        for file in Path(save_directory).glob("*.safetensors"):
+            with suppress(PermissionError):  # of another owner
+                file.chmod(0o666 & ~mask)
+
     @staticmethod
     def _finalize_model_loading(model: PreTrainedModel, load_config: Any, loading_info: Any) -> Any:
         """Checks the weights against the config before transformers allocates memory for missing weights."""
@@ -135,7 +149,7 @@ class BDAMPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, (MambaBlock, PartPooling)):
+        if isinstance(module, (MambaBlock, MatchingHead, PartPooling)):
             module.init_weights()
         elif isinstance(module, BDAMModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
@@ -166,8 +180,8 @@ class BDAMModel(BDAMPreTrainedModel):
         text_config = cast(PreTrainedConfig, config.text_config)
         check_tower(vision_config, "vision_config")
         check_tower(text_config, "text_config")
-        self.vision_model = vision_model or build_tower(vision_config)
-        self.text_model = text_model or build_tower(text_config)
+        self.vision_model = vision_model or build_tower(vision_config, config.joint_embeds)
+        self.text_model = text_model or build_tower(text_config, config.joint_embeds)
         self.vision_model.config, self.text_model.config = vision_config, text_config
         for tower in (
             self.vision_model,
@@ -175,7 +189,7 @@ class BDAMModel(BDAMPreTrainedModel):
         ):  # pretrained ones, of which the new config resets the kernels
             kernels = supported_attention(type(tower), tower.config._attn_implementation)
             tower.config._attn_implementation = tower.get_correct_attn_implementation(kernels)
-        drop_idle_parameters(self.vision_model, self.text_model)
+        drop_idle_parameters(self.vision_model, self.text_model, config.joint_embeds)
         self.vision_takes_one_size = takes_one_size(self.vision_model)
         self.longest_text = longest_text(self.text_model)
         # Projections to width D, decoupling and fusion
@@ -188,10 +202,11 @@ class BDAMModel(BDAMPreTrainedModel):
         self.image_clothing_head = nn.Linear(width, config.projection_dim)
         self.text_clothing_head = nn.Linear(width, config.projection_dim)
         self.adversarial_projection = nn.Linear(width, width)
+        self.matching = MatchingHead(config) if config.use_matching else None
         # Projections of pretrained towers into their joint space
         joint = config.joint_embeds
-        self.visual_projection = nn.Linear(vision_width, config.projection_dim, bias=False) if joint else None
-        self.textual_projection = nn.Linear(text_width, config.projection_dim, bias=False) if joint else None
+        self.visual_projection = joint_projection(vision_config, config.projection_dim) if joint else None
+        self.textual_projection = joint_projection(text_config, config.projection_dim) if joint else None
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.post_init()
 
@@ -201,21 +216,26 @@ class BDAMModel(BDAMPreTrainedModel):
 
         Args:
             vision: Hub id or folder of a vision tower, or of a CLIP or SigLIP model, of which the vision tower is used.
-            text: the same for the text tower. If both name one CLIP model, its joint space is kept (`joint_embeds`),
-                and `projection_dim`, `hidden_size`, `num_bdam_heads` and the temperature are by default its own.
+            text: the same for the text tower. If both name one dual encoder (CLIP, MetaCLIP, Chinese-CLIP, SigLIP, a
+                converted checkpoint), its joint space is kept (`joint_embeds`), and `projection_dim`, `hidden_size`,
+                `num_bdam_heads` and the temperature are by default its own.
             **config_fields: fields of `BDAMConfig`.
 
         Raises:
             OSError: a tower cannot be read.
             ValueError: an unknown config field.
         """
-        vision_model, text_model = load_tower(vision, "vision_config"), load_tower(text, "text_config")
+        encoder = load_dual_encoder(vision, text) if config_fields.get("joint_embeds", True) else None
+        if encoder is None:
+            vision_model, text_model = load_tower(vision, "vision_config"), load_tower(text, "text_config")
+            joint = None
+        else:
+            vision_model, text_model, joint = encoder
         towers: dict[str, Any] = {"vision_config": vision_model.config, "text_config": text_model.config}
-        joint = load_joint_space(vision, text) if config_fields.get("joint_embeds", True) else None
         if joint is not None:
             given = {
                 "joint_embeds": True,
-                "projection_dim": len(joint.visual_projection),
+                "projection_dim": joint.width,
                 "logit_scale_init_value": joint.logit_scale,
                 "hidden_size": vision_model.config.hidden_size,
                 "num_bdam_heads": vision_model.config.num_attention_heads,
@@ -233,14 +253,14 @@ class BDAMModel(BDAMPreTrainedModel):
         Raises:
             ValueError: `projection_dim` is not that of the joint space.
         """
-        if self.config.projection_dim != len(joint.visual_projection):
+        if self.config.projection_dim != joint.width:
             raise ValueError(
-                f"projection_dim={self.config.projection_dim}, but the towers have a joint space of "
-                f"{len(joint.visual_projection)}: leave it out, or set joint_embeds=False"
+                f"projection_dim={self.config.projection_dim}, but the towers have a joint space of {joint.width}: "
+                "leave it out, or set joint_embeds=False"
             )
-        assert self.visual_projection is not None and self.textual_projection is not None
-        self.visual_projection.weight.copy_(joint.visual_projection)
-        self.textual_projection.weight.copy_(joint.textual_projection)
+        if joint.visual_projection is not None and joint.textual_projection is not None:
+            cast(nn.Linear, self.visual_projection).weight.copy_(joint.visual_projection)
+            cast(nn.Linear, self.textual_projection).weight.copy_(joint.textual_projection)
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """Sets the attention kernels; a tower that does not support them keeps its default, with one warning."""
@@ -283,7 +303,8 @@ class BDAMModel(BDAMPreTrainedModel):
             description, _ = self._encode_texts(identity_input_ids, identity_attention_mask)
         [(identity, fusion_gate)] = self._fuse_sets([(decoupled, description)])  # [B, P], [B, 2]
         clothing = _join(self.image_clothing_head(decoupled.clothing), decoupled.joint)  # [B, P]
-        return _features(identity, clothing, tokens, tower, fusion_gate)
+        matching_tokens = None if self.matching is None else self._matching_tokens(decoupled)  # [B, 2L, D]
+        return _features(identity, clothing, tokens, tower, fusion_gate, matching_tokens)
 
     @can_return_tuple
     def get_text_features(
@@ -360,9 +381,13 @@ class BDAMModel(BDAMPreTrainedModel):
             output.image_clothing_embeds = _join(clothing, decoupled.joint)  # [B, P]
             output.image_embeds = torch.cat([output.image_identity_embeds, output.image_clothing_embeds], dim=-1)
             self._add_decoupling_outputs(output, decoupled)
+            if self.matching is not None:
+                output.matching_tokens = self._matching_tokens(decoupled)  # [B, 2L, D]
         if captions is not None:
             output.caption_clothing_embeds = _join(self.text_clothing_head(captions.mean), captions.joint)  # [B, P]
             output.text_embeds = torch.cat([output.caption_identity_embeds, output.caption_clothing_embeds], dim=-1)
+            if self.matching is not None:
+                output.caption_tokens, output.caption_mask = cast(Tensor, captions.tokens), cast(Tensor, captions.mask)
         if clothing_texts is not None:
             clothing = self.text_clothing_head(clothing_texts.mean)  # [B, P]
             output.description_clothing_embeds = _join(clothing, clothing_texts.joint)  # [B, P]
@@ -398,6 +423,26 @@ class BDAMModel(BDAMPreTrainedModel):
         beta = self.config.clothing_weight if clothing_weight is None else clothing_weight
         return weigh_clothing(text_embeds, beta) @ image_embeds.T  # [Q, G]
 
+    def match(self, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor | None = None) -> Tensor:
+        """Scores candidate images of sentences by the matching head, for the re-ranking of a search.
+
+        Args:
+            image_tokens: `matching_tokens` of K candidates for each sentence, [Q, K, 2L, D].
+            text_tokens: `last_hidden_state` of the sentences, [Q, T, D].
+            text_mask: their attention mask, [Q, T].
+
+        Returns:
+            match logits m, [Q, K]; the score of a candidate is `s_id + β (s_clo + λ m)`, see `BDAMConfig`.
+
+        Raises:
+            ValueError: the model has no matching head.
+        """
+        if self.matching is None:
+            raise ValueError("this model has no matching head to re-rank with: train one with use_matching=true")
+        if text_mask is None:
+            text_mask = text_tokens.new_ones(text_tokens.shape[:2])
+        return self.matching(image_tokens, text_tokens, text_mask)[0]
+
     def temperature_scale(self) -> Tensor:
         """Returns 1/τ, at most `LARGEST_SCALE` as in CLIP, a scalar."""
         return self.logit_scale.clamp(max=math.log(LARGEST_SCALE)).exp()
@@ -428,6 +473,13 @@ class BDAMModel(BDAMPreTrainedModel):
             decoupled.joint = _normalize(self.visual_projection(tower["pooler_output"]))  # [B, P]
         return decoupled
 
+    def _matching_tokens(self, decoupled: Decoupled) -> Tensor:
+        """Returns the tokens that the matching head reads of images, [B, 2L, D].
+
+        Captions name clothes, so the head does not train the identity tokens.
+        """
+        return torch.cat([decoupled.identity_tokens.detach(), decoupled.clothing_tokens], dim=1)
+
     def _encode_text_sets(self, *sets: tuple[Tensor | None, Tensor | None]) -> list["EncodedTexts | None"]:
         """Encodes sets of texts, each ids and mask [B, T]; a set without ids stays None.
 
@@ -456,6 +508,14 @@ class BDAMModel(BDAMPreTrainedModel):
             if self.textual_projection is not None:
                 joints = torch.cat([cast(Tensor, each.joint) for each in passes])[row].split(sizes)  # [B, P] each
             encoded = [EncodedTexts(mean, joint) for mean, joint in zip(means, joints, strict=True)]
+            if self.matching is not None and 0 in given:  # its head reads captions token by token
+                own, most = cast(Tensor, sets[0][0]).shape[1], int(lengths.max())
+                pad: Any = nn.functional.pad
+                missing = [most - cast(Tensor, each.tokens).shape[1] for each in passes]
+                tokens = [pad(each.tokens, (0, 0, 0, count)) for each, count in zip(passes, missing, strict=True)]
+                masks = [pad(each.mask, (0, count)) for each, count in zip(passes, missing, strict=True)]
+                encoded[0].tokens = torch.cat(tokens)[row[: sizes[0]], :own]  # [B, T, D]
+                encoded[0].mask = torch.cat(masks)[row[: sizes[0]], :own]  # [B, T]
         found = dict(zip(given, encoded, strict=True))
         return [found.get(number) for number in range(len(sets))]
 
@@ -522,13 +582,19 @@ def _join(branch: Tensor, joint: Tensor | None) -> Tensor:
 
 
 def _features(
-    identity: Tensor, clothing: Tensor, tokens: Tensor, tower: BaseModelOutput, fusion_gate: Tensor | None = None
+    identity: Tensor,
+    clothing: Tensor,
+    tokens: Tensor,
+    tower: BaseModelOutput,
+    fusion_gate: Tensor | None = None,
+    matching_tokens: Tensor | None = None,
 ) -> BDAMFeatures:
     return BDAMFeatures(
         pooler_output=torch.cat([identity, clothing], dim=-1),
         identity_embeds=identity,
         clothing_embeds=clothing,
         last_hidden_state=tokens,
+        matching_tokens=matching_tokens,
         fusion_gate=fusion_gate,
         hidden_states=tower.hidden_states,
         attentions=tower.get("attentions"),  # the output of a convolutional tower has no such field

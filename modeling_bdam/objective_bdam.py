@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .configuration_bdam import BDAMConfig
-from .losses_bdam import adversarial, hsic, info_nce, info_nce_of_rows, same_label_mask, same_text_mask, triplet
+from .losses_bdam import adversarial, hsic, info_nce, pair_loss_of_rows, same_label_mask, same_text_mask, triplet
 from .outputs_bdam import BDAMOutput
 
 TASKS = ("info", "triplet", "adversarial", "decouple", "match")
+MATCHING = "matching"  # one more task of a model with a matching head
 INFO_WEIGHTS = {
     "image_identity": 3.0,  # image and identity description: identity cues cover few pixels and converge slowest
     "caption_identity": 1.0,  # caption and identity description
@@ -36,6 +37,11 @@ GATHERED_FIELDS = (
     "decoupled_identity",
     "decoupled_clothing",
     "clothing_text_embeds",
+    "image_embeds",
+    "text_embeds",
+    "matching_tokens",
+    "caption_tokens",
+    "caption_mask",
     "gate",
     "fusion_gate",
 )
@@ -88,7 +94,12 @@ class PairLabels:
 
 
 def task_losses(
-    local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, config: BDAMConfig, margin: float = 0.3
+    local: BDAMOutput,
+    gathered: BDAMOutput,
+    labels: PairLabels,
+    config: BDAMConfig,
+    margin: float = 0.3,
+    pair_loss: str = "info_nce",
 ) -> dict[str, Tensor]:
     """Computes the unweighted loss of each task for which the batch has inputs, in the order of `TASKS`.
 
@@ -98,6 +109,7 @@ def task_losses(
         labels: the positive pairs between them.
         config: of the model; `decouple_gradient`, `decouple_estimator` and `info_weights`.
         margin: m of eq. 4.
+        pair_loss: loss of the contrastive terms, see `pair_loss_of_rows`.
 
     Returns:
         scalars by task. Without descriptions there is nothing to decouple: `info` trains the score of a search on the
@@ -107,9 +119,9 @@ def task_losses(
     people = labels.person_ids, labels.all_person_ids
     apart = triplet(images, all_images, *people, margin, labels.offset)
     if local.description_identity_embeds is None:
-        return {"info": _joint_info(local, gathered, labels, config.clothing_weight), "triplet": apart}
+        return {"info": _joint_info(local, gathered, labels, config.clothing_weight, pair_loss), "triplet": apart}
 
-    terms = _contrasts(local, gathered, labels)
+    terms = _contrasts(local, gathered, labels, pair_loss)
     weights = INFO_WEIGHTS | (config.info_weights or {})
     clothing = gathered.decoupled_clothing
     clothing = clothing.detach() if config.decouple_gradient == "identity" else clothing
@@ -142,7 +154,7 @@ def batch_loss(
     return torch.stack(list(task_losses(output, output, labels, config).values())).sum()
 
 
-def _contrasts(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
+def _contrasts(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, pair_loss: str) -> dict[str, Tensor]:
     """Computes every contrastive term of a described batch, averaged over both directions, in one pass."""
     identity = (labels.same_identity, torch.zeros_like(labels.same_identity))
     clothing = (labels.same_clothing, labels.unknown_clothing)
@@ -161,13 +173,13 @@ def _contrasts(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> d
     # The caption is a fixed target of the fused image
     directed.append((local.fused_identity_embeds, gathered.caption_identity_embeds.detach(), *identity))
     queries, keys, positives, ignored = (torch.stack(part) for part in zip(*directed, strict=True))  # [T, ...] each
-    losses = info_nce_of_rows(queries, keys, local.logit_scale, positives, ignored).mean(dim=1)  # [T]
+    losses = pair_loss_of_rows(pair_loss, queries, keys, local.logit_scale, positives, ignored).mean(dim=1)  # [T]
     names = (*pairs, "caption_image_identity")
     return dict(zip(names, losses[:-1].view(-1, 2).mean(dim=1), strict=True)) | {"fused_identity": losses[-1]}
 
 
-def _joint_info(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, beta: float) -> Tensor:
-    """InfoNCE between images and captions on their score `s_id + β s_clo`, divided by its maximum 1 + β."""
+def _joint_info(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, beta: float, pair_loss: str) -> Tensor:
+    """The pair loss between images and captions on their score `s_id + β s_clo`, divided by its maximum 1 + β."""
 
     def vectors(output: BDAMOutput, kind: str) -> Tensor:
         halves = [output[f"{kind}_identity_embeds"], beta**0.5 * output[f"{kind}_clothing_embeds"]]
@@ -175,7 +187,8 @@ def _joint_info(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, bet
 
     kinds = ("image", "caption"), ("caption", "image")
     pairs = (labels.same_clothing, labels.unknown_clothing)
-    losses = [info_nce(vectors(local, a), vectors(gathered, b), local.logit_scale, *pairs) for a, b in kinds]
+    embeds = ((vectors(local, a), vectors(gathered, b)) for a, b in kinds)
+    losses = [pair_loss_of_rows(pair_loss, *sides, local.logit_scale, *pairs) for sides in embeds]  # [N] each
     return torch.stack(losses).mean()
 
 

@@ -32,6 +32,8 @@ class BDAMFeatures(ModelOutput):
         identity_embeds: f_final, L2-normalized, [B, projection_dim].
         clothing_embeds: embedding of the clothes, L2-normalized, [B, projection_dim].
         last_hidden_state: the tower's tokens at width D, [B, L, D].
+        matching_tokens: gated identity and clothing tokens of images, [B, 2L, D], for `BDAMModel.match`; None of texts,
+            whose tokens are `last_hidden_state`, and of a model without a matching head.
         fusion_gate: w, the weights of image and text, [B, 2], where a description was fused into an image.
         hidden_states, attentions: of the tower's layers, with `output_hidden_states` and `output_attentions`.
     """
@@ -40,6 +42,7 @@ class BDAMFeatures(ModelOutput):
     identity_embeds: Tensor = _NOT_GIVEN
     clothing_embeds: Tensor = _NOT_GIVEN
     last_hidden_state: Tensor = _NOT_GIVEN
+    matching_tokens: Tensor | None = None
     fusion_gate: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
@@ -65,6 +68,8 @@ class BDAMOutput(ModelOutput):
         adversarial_embeds: the feature of eq. 1, projected to the text width and normalized, [B, text width].
         clothing_text_embeds: f_clo^t, the mean-pooled clothing description, detached, [B, text width].
         gate, fusion_gate: g of BDAM, [B, D], and w of the fusion of image and identity description, [B, 2].
+        matching_tokens: see `BDAMFeatures`, [B, 2L, D].
+        caption_tokens, caption_mask: of a model with a matching head, [B, T, D] and [B, T].
         logit_scale: 1/τ, a scalar.
         hidden_states: with `output_hidden_states`, the input of BDAM's first layer, then the outputs of the identity
             branch's and of the clothing branch's layers, [B, L, D] each.
@@ -94,6 +99,9 @@ class BDAMOutput(ModelOutput):
     clothing_text_embeds: Tensor = _NOT_GIVEN
     gate: Tensor | None = None
     fusion_gate: Tensor | None = None
+    matching_tokens: Tensor = _NOT_GIVEN
+    caption_tokens: Tensor = _NOT_GIVEN
+    caption_mask: Tensor = _NOT_GIVEN
     logit_scale: Tensor = _NOT_GIVEN
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None

@@ -9,7 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers import BatchFeature, PreTrainedTokenizerBase, ViTImageProcessorPil
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedTokenizerBase,
+    ViTImageProcessorPil,
+)
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import load_image
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, ProcessorMixin, TextKwargs
@@ -50,12 +57,32 @@ def default_image_processor(height: int, width: int) -> ViTImageProcessorPil:
     return ViTImageProcessorPil(size={"height": height, "width": width}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
 
 
+def tower_image_processor(name_or_path: str) -> ViTImageProcessorPil | None:
+    """Creates an image processor with the size, resampling, mean and deviation of a pretrained tower's own.
+
+    A center crop is left out, since it would cut people: images are resized to the size of the crop. Returns None if
+    the tower has no image processor, as one that was saved without it.
+    """
+    try:
+        settings = AutoImageProcessor.from_pretrained(name_or_path).to_dict()
+    except (OSError, ValueError):
+        return None
+    size = settings.get("crop_size") or settings["size"]
+    edge = size.get("shortest_edge")
+    kept = ("do_normalize", "do_rescale", "image_mean", "image_std", "resample", "rescale_factor")
+    options = {name: settings[name] for name in kept if settings.get(name) is not None}
+    return ViTImageProcessorPil(size={side: size.get(side, edge) for side in ("height", "width")}, **options)
+
+
 class BDAMProcessor(ProcessorMixin):
     """Combines an image processor and a tokenizer.
 
     `processor(images=..., text=..., return_tensors="pt")` returns `pixel_values` [B, 3, H, W] and `input_ids`,
     `attention_mask` [B, L]. Texts are padded to the longest of the batch and truncated to the tokenizer's
     `model_max_length`; the first truncation of a process logs a warning. For supported image modes see `to_rgb`.
+
+    A tokenizer without an attention mask among its `model_input_names` belongs to a text tower that was trained with
+    padding as tokens (SigLIP): texts are padded to `model_max_length`, and the mask is 1 everywhere.
     """
 
     _auto_class = "AutoProcessor"  # type: ignore[assignment]  # save_pretrained copies this code
@@ -68,6 +95,26 @@ class BDAMProcessor(ProcessorMixin):
 
     def __init__(self, image_processor: BaseImageProcessor, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__(image_processor, tokenizer)
+        if "attention_mask" not in tokenizer.model_input_names:
+            self.text_kwargs = {**self.text_kwargs, "padding": "max_length"}  # type: ignore[misc]
+
+    @classmethod
+    def from_towers(cls, vision: str, text: str) -> "BDAMProcessor":
+        """Creates the processor of two pretrained towers: mean, size, resampling and padding are those of the towers.
+
+        Args:
+            vision: Hub id or folder of a vision tower or dual encoder; without an image processor, images are resized
+                to 224 x 224 and scaled to [-1, 1].
+            text: the same for the tokenizer of the text tower.
+
+        Raises:
+            OSError: there is no tokenizer.
+        """
+        config = AutoConfig.from_pretrained(text)
+        pads_are_tokens = getattr(config, "text_config", config).model_type == "siglip_text_model"
+        options = {"model_input_names": ["input_ids"]} if pads_are_tokens else {}
+        tokenizer = AutoTokenizer.from_pretrained(text, **options)
+        return cls(tower_image_processor(vision) or default_image_processor(224, 224), tokenizer)
 
     def __call__(self, images: Any = None, text: str | Iterable[str] | None = None, **kwargs: Any) -> BatchFeature:
         """Processes images (one or a possibly nested list), texts (one or a list), or both; of no images or texts, the
@@ -101,9 +148,11 @@ class BDAMProcessor(ProcessorMixin):
                     kind = type(value).__name__
                     raise ValueError(f"text {number} is of type {kind}: give a string or a list of strings")
             if not texts:
-                texts, empty = [""], [*empty, *self.tokenizer.model_input_names]
+                texts, empty = [""], [*empty, "input_ids", "attention_mask"]
             text = text if isinstance(text, str) else texts
         batch = super().__call__(images=images, text=text, **kwargs)
+        if "attention_mask" in batch and "attention_mask" not in self.tokenizer.model_input_names:
+            batch["attention_mask"] = _ones_like(batch["attention_mask"])
         for name in batch.keys() & set(empty):
             batch[name] = batch[name][:0]
         if text is not None and not _truncation_warned:
@@ -146,6 +195,13 @@ class BDAMProcessor(ProcessorMixin):
                 f"A text of {full} tokens is longer than the maximum of {limit}: its last {full - limit} tokens were "
                 "truncated. Later truncations of this process are not reported."
             )
+
+
+def _ones_like(mask: Any) -> Any:
+    """Returns an attention mask of ones: a tensor, an array, or a nested list."""
+    if isinstance(mask, list):
+        return [_ones_like(value) for value in mask]
+    return mask * 0 + 1
 
 
 def _flat(images: Any) -> Iterator[Any]:

@@ -2,26 +2,35 @@
 
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, CLIPModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
 from .clip_grid_bdam import GridVisionModel
+from .configuration_bdam import have_joint_space
 
 logger = logging.get_logger(__name__)
 
-JOINT_SPACE_FILE = "joint_space.safetensors"
-_NOT_IN_AUTO_MODEL = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
+_NOT_IN_AUTO_MODEL = {
+    "siglip_text_model": "SiglipTextModel",
+    "siglip2_text_model": "Siglip2TextModel",
+    "chinese_clip_text_model": "ChineseCLIPTextModel",
+    "metaclip_2_text_model": "MetaClip2TextModel",
+    "metaclip_2_vision_model": "MetaClip2VisionModel",
+}
+_HEADS_PROJECT = {"siglip_vision_model", "siglip_text_model"}  # their pooling heads end in the joint space
+_POOLED_AT_FIRST_TOKEN = {"chinese_clip_text_model"}
 
 # The final norm of towers that apply it only to their pooled vector; it is applied to each token here.
-_NORM_OF_POOLED_VECTOR = {"clip_vision_model": "post_layernorm", "convnext": "layernorm", "convnextv2": "layernorm"}
+_NORM_OF_POOLED_VECTOR = {
+    **dict.fromkeys(("clip_vision_model", "chinese_clip_vision_model", "metaclip_2_vision_model"), "post_layernorm"),
+    **dict.fromkeys(("convnext", "convnextv2"), "layernorm"),
+}
 
 # Flags of transformers' classes by the kind of attention implementation
 _ATTENTION_FLAGS = {"sdpa": "_supports_sdpa", "flash": "_supports_flash_attn", "flex": "_supports_flex_attn"}
@@ -36,10 +45,10 @@ def supported_attention(model_class: type[PreTrainedModel], wanted: str | None) 
     return wanted
 
 
-def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """Creates a tower with new weights."""
+def build_tower(config: PreTrainedConfig, joint: bool = False) -> PreTrainedModel:
+    """Creates a tower with new weights; with `joint`, it keeps a pooling head that ends in a joint space (SigLIP)."""
     config._attn_implementation = supported_attention(_tower_class(config), config._attn_implementation)
-    return _tower_class(config)._from_config(config, **_without_pooler(config))
+    return _tower_class(config)._from_config(config, **_without_pooler(config, joint))
 
 
 def load_tower(name_or_path: str, half: str) -> PreTrainedModel:
@@ -57,7 +66,7 @@ def load_tower(name_or_path: str, half: str) -> PreTrainedModel:
         raise ValueError(f"{half}: {name_or_path} is a whole BDAM model: use BDAMModel.from_pretrained")
     config = getattr(config, half, config)
     check_tower(config, half, name_or_path)
-    options = {"config": config, "output_loading_info": True, **_without_pooler(config)}
+    options = {"config": config, "dtype": torch.float32, "output_loading_info": True, **_without_pooler(config)}
     tower, report = cast(Any, _tower_class(config)).from_pretrained(name_or_path, **options)
     missing = len(report["missing_keys"])
     if 2 * missing > len(tower.state_dict()):
@@ -70,33 +79,67 @@ class JointSpace:
     """The joint space of a pretrained model of images and texts.
 
     Attributes:
-        visual_projection, textual_projection: weights, [P, width of the tower].
+        width: P, of an embedding.
         logit_scale: logarithm of 1/τ.
+        visual_projection, textual_projection: weights, [P, width of the tower]; None for towers that end in the joint
+            space (SigLIP).
     """
 
-    visual_projection: Tensor
-    textual_projection: Tensor
+    width: int
     logit_scale: float
+    visual_projection: Tensor | None = None
+    textual_projection: Tensor | None = None
 
 
-def save_joint_space(joint: JointSpace, folder: Path) -> None:
-    """Writes a joint space beside the folders of two towers, for `load_joint_space`."""
-    tensors = vars(joint) | {"logit_scale": torch.tensor(joint.logit_scale)}
-    save_file(tensors, folder / JOINT_SPACE_FILE)
+def load_dual_encoder(vision: str, text: str) -> tuple[PreTrainedModel, PreTrainedModel, JointSpace] | None:
+    """Loads vision tower, text tower and joint space if both names are one dual encoder, else returns None.
 
+    Dual encoders are CLIP, MetaCLIP, Chinese-CLIP, SigLIP, fixed-resolution SigLIP2 (of model type `siglip`), and BDAM
+    models with `joint_embeds`, such as converted checkpoints.
 
-def load_joint_space(vision: str, text: str) -> JointSpace | None:
-    """Loads the joint space of a CLIP model if both names are that model, or the one saved beside both, else None."""
-    file = Path(vision).parent / JOINT_SPACE_FILE
-    if Path(text).parent == Path(vision).parent and vision != text and file.is_file():
-        tensors = load_file(file)
-        scale = float(tensors.pop("logit_scale"))
-        return JointSpace(**tensors, logit_scale=scale)
-    if vision != text or AutoConfig.from_pretrained(vision).model_type != "clip":
+    Raises:
+        ValueError: the model lacks weights.
+    """
+    config = AutoConfig.from_pretrained(vision) if vision == text else None
+    if config is None or not has_joint_space(config):
         return None
-    model = CLIPModel.from_pretrained(vision)
-    weights = model.visual_projection.weight.detach(), model.text_projection.weight.detach()
-    return JointSpace(*weights, float(model.logit_scale.detach()))
+    options = {"dtype": torch.float32, "output_loading_info": True}
+    model, report = cast(Any, AutoModel).from_pretrained(vision, **options)
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{vision} lacks {len(missing)} weights of `{config.model_type}`, such as {missing[0]}")
+    scale = float(model.logit_scale.detach())
+    if config.vision_config.model_type in _HEADS_PROJECT:
+        joint = JointSpace(config.text_config.projection_size, scale)
+    else:
+        textual = model.textual_projection if config.model_type == "bdam" else model.text_projection
+        weights = model.visual_projection.weight.detach(), textual.weight.detach()
+        joint = JointSpace(len(weights[0]), scale, *weights)
+    return model.vision_model, model.text_model, joint
+
+
+def has_joint_space(config: PreTrainedConfig) -> bool:
+    """Returns whether a config is that of a dual encoder whose joint space BDAM keeps, see `load_dual_encoder`."""
+    if config.model_type == "bdam":
+        return config.joint_embeds
+    towers = [getattr(getattr(config, half, None), "model_type", "") for half in ("vision_config", "text_config")]
+    return have_joint_space(*towers) and getattr(config.vision_config, "vision_use_head", True)
+
+
+def joint_projection(config: PreTrainedConfig, width: int) -> nn.Module:
+    """Creates the projection of a tower's pooled vector into the joint space, without weights for SigLIP.
+
+    Raises:
+        ValueError: the tower ends in a joint space of another width.
+    """
+    if config.model_type not in _HEADS_PROJECT:
+        return nn.Linear(config.hidden_size, width, bias=False)
+    own = getattr(config, "projection_size", config.hidden_size)
+    if own != width:
+        raise ValueError(
+            f"projection_dim={width}, but `{config.model_type}` has a joint space of {own}: leave it out, or set "
+            "joint_embeds=False"
+        )
+    return nn.Identity()
 
 
 def check_tower(config: PreTrainedConfig, half: str, name: str | None = None) -> None:
@@ -111,13 +154,13 @@ def check_tower(config: PreTrainedConfig, half: str, name: str | None = None) ->
         raise ValueError(
             f"{shown} is a model of images and texts: use its tower, `{getattr(part, 'model_type', half)}`"
         )
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"{shown} is an encoder-decoder: a tower is an encoder, such as `vit` or `bert`")
     try:
         tower = _tower_class(config)
     except KeyError:
         raise ValueError(f"{shown} has no class in AutoModel: use another tower") from None
     inputs = inspect.signature(tower.forward).parameters
+    if getattr(config, "is_encoder_decoder", False) or "decoder_input_ids" in inputs:  # the encoder of T5 only, too
+        raise ValueError(f"{shown} is an encoder-decoder: a tower is an encoder, such as `vit` or `bert`")
     wanted = {"vision_config": "pixel_values", "text_config": "input_ids"}[half]
     needed = {
         name for name, value in inputs.items() if value.default is value.empty and value.kind < value.VAR_POSITIONAL
@@ -131,9 +174,12 @@ def check_tower(config: PreTrainedConfig, half: str, name: str | None = None) ->
         raise ValueError(f"{shown} has no `hidden_size`, the width of its tokens: use another tower")
 
 
-def drop_idle_parameters(vision_model: PreTrainedModel, text_model: PreTrainedModel) -> None:
-    """Removes parameters on which no token depends, in place: DDP would wait for their gradients."""
-    if text_model.config.model_type in _NOT_IN_AUTO_MODEL:
+def drop_idle_parameters(vision_model: PreTrainedModel, text_model: PreTrainedModel, joint: bool = False) -> None:
+    """Removes parameters on which no token, or with `joint` no embedding, depends, in place.
+
+    DDP would wait for their gradients.
+    """
+    if hasattr(text_model, "head") and not joint:
         text_model.head = nn.Identity()
     for name, parameter in list(vision_model.named_parameters()):
         owner, _, attribute = name.rpartition(".")
@@ -227,14 +273,20 @@ def longest_text(text_model: PreTrainedModel) -> int | None:
 def run_text_tower(
     text_model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None, limit: int | None, **kwargs: Any
 ) -> BaseModelOutput:
-    """Runs a text tower on texts [B, T]; raises ValueError if T exceeds `limit`, the value of `longest_text`."""
+    """Runs a text tower on texts [B, T]; raises ValueError if T exceeds `limit`, the value of `longest_text`.
+
+    `pooler_output` of the result is the vector that a dual encoder projects into its joint space, [B, width].
+    """
     length = input_ids.shape[1]
     if limit is not None and length > limit:
         raise ValueError(
             f"texts are {length} tokens long, but the text tower takes {limit}: truncate them, as the processor does "
             f"if its tokenizer has model_max_length={limit}"
         )
-    return text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+    output = text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+    if text_model.config.model_type in _POOLED_AT_FIRST_TOKEN:
+        output.pooler_output = output.last_hidden_state[:, 0]
+    return output
 
 
 def _tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -246,10 +298,10 @@ def _tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     return cast(type[PreTrainedModel], found[0] if isinstance(found, tuple) else found)
 
 
-def _without_pooler(config: PreTrainedConfig) -> dict[str, Any]:
-    """Returns the constructor arguments that omit a tower's unused pooling head."""
+def _without_pooler(config: PreTrainedConfig, joint: bool = False) -> dict[str, Any]:
+    """Returns the constructor arguments that omit a tower's pooling head, unless the joint space needs it."""
     if config.model_type == "siglip_vision_model":
-        config.vision_use_head = False
+        config.vision_use_head = joint
     takes_argument = "add_pooling_layer" in inspect.signature(_tower_class(config).__init__).parameters
     return {"add_pooling_layer": False} if takes_argument else {}
 

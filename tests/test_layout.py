@@ -11,6 +11,8 @@ RANKS = {
     "modeling_bdam": 0,
     "data_pipeline.schema": 1,
     "data_pipeline.images": 1,
+    "data_pipeline.offline": 1,
+    "data_pipeline.shard_images": 1,
     "data_pipeline.synthetic": 2,
     "data_pipeline.benchmarks": 3,
     "data_pipeline.hub": 4,

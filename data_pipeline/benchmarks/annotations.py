@@ -27,13 +27,16 @@ _NOTES = {
 }
 
 
-def read_annotations(source: Source, camera_of: Callable[[str], int | None] | None = None) -> list[PersonImage]:
+def read_annotations(
+    source: Source, camera_of: Callable[[str], int | None] | None = None, split: str | None = None
+) -> list[PersonImage]:
     """Reads the annotation file of a source.
 
     Each object has the keys `file_path`, `id`, `captions` and `split`, or their synonyms in other projects
     (`PATH_KEYS`, `PERSON_KEYS`, `CAPTION_KEYS`); other keys are ignored. An image may have several entries with one
-    caption each. `camera_of` returns the camera number in a path, or None; by default cameras are unknown. Irregular
-    but usable entries are counted in the notes of the source; invalid ones raise a `ValueError` with file and entry.
+    caption each. `camera_of` returns the camera number in a path, or None; by default cameras are unknown. `split` is
+    that of all images of a set without splits. Irregular but usable entries are counted in the notes of the source;
+    invalid ones raise a `ValueError` with file and entry.
     """
     file = source.annotation
     assert file is not None
@@ -69,10 +72,10 @@ def read_annotations(source: Source, camera_of: Callable[[str], int | None] | No
             raise ValueError(f"{where}: {person_key} is {person_id}; person numbers start at 0")
         _, value = _get(entry, CAPTION_KEYS, where)
         captions = read_captions(value, where, irregular)
-        split = _split(entry, where, source)
+        image_split = split or _split(entry, where, source)
         if path in seen:
             first, image = seen[path]
-            if not isinstance(value, str) or (image.person_id, image.split) != (person_id, split):
+            if not isinstance(value, str) or (image.person_id, image.split) != (person_id, image_split):
                 other = f" but another {person_key} or split" if isinstance(value, str) else ""
                 raise ValueError(f"{where}: {first} has the same {path_key}{other}; keep one of the two")
             image.captions += captions
@@ -81,7 +84,7 @@ def read_annotations(source: Source, camera_of: Callable[[str], int | None] | No
         camera = camera_of(path) if camera_of else UNKNOWN
         irregular["camera"] += camera is None
         camera_id = UNKNOWN if camera is None else camera
-        seen[path] = place, PersonImage(file_path, person_id, split, camera_id, captions=captions)
+        seen[path] = place, PersonImage(file_path, person_id, image_split, camera_id, captions=captions)
     images = [image for _, image in seen.values()]
     irregular["captionless"] = sum(not image.captions for image in images)
     source.notes += [f"{file}: {count} {_NOTES[kind]}" for kind, count in irregular.items() if count]

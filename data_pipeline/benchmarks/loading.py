@@ -11,7 +11,8 @@ from datasets import DatasetDict
 
 from modeling_bdam.files import did_you_mean
 
-from ..schema import check_splits
+from ..offline import go_offline_if_unreachable
+from ..schema import ATTRIBUTE_FEATURES, check_splits
 from ..synthetic.dataset import load_synthetic
 from .benchmark import UNKNOWN_LICENSE, Benchmark, Options, Source
 from .celeb_reid import CELEB_REID, CELEB_REID_LIGHT
@@ -27,7 +28,9 @@ from .parquet import load_parquet
 from .people_splits import hold_out
 from .person_table import TABLE_FEATURES, build_tables
 from .prcc import PRCC
+from .pretraining import HAM_PEDES, LUPERSON_MLLM, SYNTH_PEDES
 from .rstpreid import RSTPREID
+from .shards import load_shards
 from .side_files import DESCRIPTION_KEYS, join
 from .table_cache import cache_folder, file_digest, read_cached, write_cached
 from .text_files import first_of
@@ -47,12 +50,20 @@ BENCHMARKS: dict[str, Benchmark] = {
     "celeb-reid-light": CELEB_REID_LIGHT,
     "market-1501": MARKET_1501,
     "msmt17": MSMT17,
+    "synth-pedes": SYNTH_PEDES,
+    "ham-pedes": HAM_PEDES,
+    "luperson-mllm": LUPERSON_MLLM,
     "folder": FOLDER,
 }
 """The sets that `load_person_dataset` reads from a folder of images, by name."""
 SYNTHETIC = "synthetic"
 OTHER_SETS = {
     "parquet": {"title": "Parquet folder", "origin": "`bdam data convert`", "layout": "data/*.parquet with the images"},
+    "shards": {
+        "title": "shards of millions of images",
+        "origin": "`bdam data convert`, or WebDataset",
+        "layout": "train-*.parquet or train-*.tar, with the images",
+    },
     "hub:OWNER/NAME": {"title": "data set of the Hub", "origin": "its owner", "layout": "nothing: it needs no folder"},
     SYNTHETIC: {"title": "synthetic pedestrians", "origin": "this package", "layout": "nothing: it needs no folder"},
 }
@@ -82,10 +93,12 @@ def load_person_dataset(
 
     Args:
         name: one of `BENCHMARKS`; `synthetic` for the pedestrians that this package draws; `parquet` for a folder of
-            `save_parquet`; `hub:OWNER/NAME` for a data set of the Hub in this layout.
+            `save_parquet`; `shards` for such a folder or for WebDataset, whose images are not copied to the cache (see
+            `load_shards`); `hub:OWNER/NAME` for a data set of the Hub in this layout.
         data_dir: the folder that the set was unpacked to, or its parent; none for `hub:` and `synthetic`.
         descriptions: a JSON Lines file, joined by `file_path`, see `read_descriptions`. Images without a line keep the
-            descriptions of the set, which are mostly None. Captions in it become the column `styled_captions`.
+            descriptions of the set, which are mostly None. Captions in it become the column `styled_captions`, and
+            attribute fields the columns of `ATTRIBUTE_FEATURES`.
         outfits: a JSON file `{file_path: outfit}` that replaces the outfits of the set, see `read_outfits`.
         split_file: a JSON file that replaces the splits of the annotation, see `read_split_file`.
         val_people: number of train people to hold out if a set has no validation split; 5 % by default.
@@ -121,7 +134,7 @@ def load_person_dataset(
     paths = [None if file is None else Path(file) for file in (descriptions, outfits, split_file)]
     more = (val_people, seed, skip_unreadable, check_images, tuple(exclude), follow_links)
     options = Options(paths[0], paths[1], paths[2], *more)
-    if kind == "parquet" or kind.startswith("hub:"):
+    if kind in ("parquet", "shards") or kind.startswith("hub:"):
         splits, notes = _load_tables(name, data_dir, options, cache_dir)
     elif kind in BENCHMARKS:
         splits, notes = _load_images(kind, data_dir, options, cache_dir)
@@ -202,17 +215,20 @@ def _load_tables(
     """Returns the splits of a Parquet folder or a data set of the Hub, and warnings about them."""
     if name.lower().startswith("hub:"):
         where = name[len("hub:") :]
+        go_offline_if_unreachable(where)
     elif data_dir is None:
-        raise ValueError("parquet: pass the folder of the Parquet files (--data_dir, data_dir=)")
+        raise ValueError(f"{name}: pass the folder of its files (--data_dir, data_dir=)")
     elif not Path(data_dir).is_dir():
         raise FileNotFoundError(f"{data_dir}: there is no such folder")
     else:
         where = str(Path(data_dir).resolve())
     if options.split_file is not None:
         raise ValueError(f"{where}: a Parquet set takes no split file, since it has its own splits; drop split_file")
-    splits = load_parquet(where, None if cache_dir is None else str(cache_dir))
+    cache = None if cache_dir is None else str(cache_dir)
+    is_shards = name.lower() == "shards"
+    splits, notes = load_shards(Path(where), cache, options) if is_shards else (load_parquet(where, cache), [])
     check_splits(splits)
-    notes = _join_tables(splits, where, options)
+    notes += _join_tables(splits, where, options)
     if splits.get("train") and "validation" not in splits:
         people = np.array(splits["train"]["person_id"][:])
         held_out, note = hold_out(people.tolist(), options.val_people, options.seed, where)
@@ -235,10 +251,11 @@ def _join_tables(splits: DatasetDict, where: str, options: Options) -> list[str]
         for column in ("file_path", "outfit_id", *DESCRIPTION_KEYS)
     }
     notes = join(columns, options)
+    known = {**TABLE_FEATURES, **ATTRIBUTE_FEATURES}
     first = 0
     for name, split in splits.items():
         for column in columns.keys() - {"file_path"}:
             values = columns[column][first : first + len(split)]
-            splits[name] = with_column(splits[name], column, values, TABLE_FEATURES[column])
+            splits[name] = with_column(splits[name], column, values, known[column])
         first += len(split)
     return notes

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +28,11 @@ PathLike = str | os.PathLike[str]
 
 @dataclass
 class OnnxFiles:
-    """Paths of the two exported encoders."""
+    """Paths of the two exported encoders, and of the matching head if it was exported."""
 
     image: Path
     text: Path
+    match: Path | None = None
 
 
 class _Encoder(nn.Module):
@@ -40,17 +42,38 @@ class _Encoder(nn.Module):
 
 
 class ImageSide(_Encoder):
-    """Pixels [B, 3, H, W] to `pooler_output` [B, 2 * projection_dim] of `BDAMModel.get_image_features`."""
+    """Pixels [B, 3, H, W] to `pooler_output` [B, 2 * projection_dim] of `BDAMModel.get_image_features`.
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model.get_image_features(pixel_values, return_dict=True).pooler_output
+    Of a model with a matching head, also to `matching_tokens` [B, 2L, D].
+    """
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        features = self.model.get_image_features(pixel_values, return_dict=True)
+        return _without_none(features.pooler_output, features.matching_tokens)
 
 
 class TextSide(_Encoder):
-    """Token ids and mask [B, T] to `pooler_output` [B, 2 * projection_dim] of `BDAMModel.get_text_features`."""
+    """Token ids and mask [B, T] to `pooler_output` [B, 2 * projection_dim] of `BDAMModel.get_text_features`.
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model.get_text_features(input_ids, attention_mask, return_dict=True).pooler_output
+    Of a model with a matching head, also to `last_hidden_state` [B, T, D].
+    """
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        features = self.model.get_text_features(input_ids, attention_mask, return_dict=True)
+        return _without_none(
+            features.pooler_output, None if self.model.matching is None else features.last_hidden_state
+        )
+
+
+class MatchSide(_Encoder):
+    """Tokens [B, 2L, D], [B, T, D] and mask [B, T] of pairs of image and text to match logits [B]."""
+
+    def forward(self, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -> Tensor:
+        return self.model.match(image_tokens[:, None], text_tokens, text_mask)[:, 0]
+
+
+def _without_none(*tensors: Tensor | None) -> tuple[Tensor, ...]:
+    return tuple(tensor for tensor in tensors if tensor is not None)
 
 
 def export_onnx(
@@ -58,12 +81,15 @@ def export_onnx(
 ) -> OnnxFiles:
     """Writes `image.onnx` and `text.onnx`, for batches of any size and texts up to the length limit of the tower.
 
+    Of a model with a matching head, both also return `tokens`, and with `text_length` there is a third file,
+    `match.onnx`, which scores pairs of them.
+
     Args:
         model: moved to the CPU, to float32 and to evaluation mode.
         folder: created if it does not exist.
         image_size: height and width in pixels, those of the processor.
         text_length: fixed number of tokens that texts are padded to. Required with `fusion_sequence="token"`: the
-            export unrolls the scan over the tokens.
+            export unrolls the scan over the tokens. The same for `match.onnx`.
 
     Raises:
         ImportError: the extra `onnx` is not installed.
@@ -86,8 +112,16 @@ def export_onnx(
             ("image", ImageSide(model), {"pixel_values": torch.zeros(2, 3, *image_size)}, ({0: batch},)),
             ("text", TextSide(model), {"input_ids": ids, "attention_mask": ids.clone()}, (lengths, lengths)),
         ):
-            _export(side.eval(), inputs, shapes, draft / f"{name}.onnx")
-    return OnnxFiles(target / "image.onnx", target / "text.onnx")
+            outputs = ["embeddings", "tokens"][: 1 + (model.matching is not None)]
+            _export(side.eval(), inputs, shapes, outputs, draft / f"{name}.onnx")
+        if model.matching is None or text_length is None:
+            return OnnxFiles(target / "image.onnx", target / "text.onnx")
+        with torch.no_grad():
+            image = model.get_image_features(torch.zeros(2, 3, *image_size)).matching_tokens
+        width = model.config.hidden_size
+        pairs = {"image_tokens": image, "text_tokens": torch.zeros(2, length, width), "text_mask": ids}
+        _export(MatchSide(model).eval(), pairs, ({0: batch},) * 3, ["logits"], draft / "match.onnx")
+    return OnnxFiles(target / "image.onnx", target / "text.onnx", target / "match.onnx")
 
 
 def quantize_int8(path: PathLike) -> Path:
@@ -139,7 +173,7 @@ class OnnxEmbedder:
         return self._text.run(None, {"input_ids": input_ids, "attention_mask": attention_mask})[0]
 
 
-def _export(side: nn.Module, inputs: dict[str, Tensor], shapes: tuple[dict, ...], path: Path) -> None:
+def _export(side: nn.Module, inputs: dict[str, Any], shapes: tuple[dict, ...], outputs: list[str], path: Path) -> None:
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             side,
@@ -147,7 +181,7 @@ def _export(side: nn.Module, inputs: dict[str, Tensor], shapes: tuple[dict, ...]
             dynamo=True,
             dynamic_shapes=shapes,
             input_names=list(inputs),
-            output_names=["embeddings"],
+            output_names=outputs,
             verbose=False,
         )
         assert program is not None

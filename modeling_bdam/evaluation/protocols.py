@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from tqdm.auto import tqdm
 
 from ..modeling_bdam import BDAMModel
 from ..outputs_bdam import weigh_clothing
+from .reranking import Candidates, match_candidates
 from .retrieval_metrics import retrieval_metrics
 
 UNKNOWN_PERSON = UNKNOWN_OUTFIT = -1
 Row = dict[str, Any]
+_BY_TOKEN = {"tokens", "mask"}
 
 
 @dataclass
@@ -28,6 +31,7 @@ class EncodedSplit:
         gallery_ids, gallery_outfits: person and outfit of each image, [G].
         queries: `pooler_output` of each caption, [Q, 2 * projection_dim].
         query_rows: gallery row of the image that each caption describes, [Q].
+        candidates: the first images of each caption with match logits; None for a model without a matching head.
     """
 
     gallery: Tensor
@@ -36,6 +40,7 @@ class EncodedSplit:
     gallery_outfits: Tensor
     queries: Tensor
     query_rows: Tensor
+    candidates: Candidates | None = None
 
     def weighted_queries(self, clothing_weight: float) -> Tensor:
         """Scales the clothing half of the queries by β: the dot product with a gallery vector is `s_id + β s_clo`."""
@@ -57,6 +62,21 @@ class EncodedSplit:
         """As `standard`, without images of the same person in the same clothes."""
         return self._score(self.gallery, clothing_weight, self.gallery_outfits)
 
+    def reranked(self, clothing_weight: float, matching_weight: float, count: int) -> dict[str, float]:
+        """As `standard`; the first K images of each caption are ordered by `s_id + β (s_clo + λ m)`.
+
+        Args:
+            clothing_weight: β.
+            matching_weight: λ.
+            count: K.
+        """
+        if self.candidates is None:
+            raise ValueError("this split was encoded by a model without a matching head, so it cannot be re-ranked")
+        candidates = self.candidates.first(count)
+        queries, factor = self.weighted_queries(clothing_weight), clothing_weight * matching_weight
+        scores = torch.einsum("qd,qkd->qk", queries, self.gallery[candidates.rows]) + factor * candidates.logits
+        return self._score(self.gallery, clothing_weight, reranked=(candidates.rows, scores))
+
     @property
     def changes_clothes(self) -> bool:
         """Whether all outfits are known and at least one person has two, as `clothes_changing` requires."""
@@ -65,7 +85,13 @@ class EncodedSplit:
         pairs = torch.stack([self.gallery_ids, self.gallery_outfits], dim=1).unique(dim=0)
         return len(pairs) > len(self.gallery_ids.unique())
 
-    def _score(self, gallery: Tensor, clothing_weight: float, outfits: Tensor | None = None) -> dict[str, float]:
+    def _score(
+        self,
+        gallery: Tensor,
+        clothing_weight: float,
+        outfits: Tensor | None = None,
+        reranked: tuple[Tensor, Tensor] | None = None,
+    ) -> dict[str, float]:
         return retrieval_metrics(
             self.weighted_queries(clothing_weight),
             gallery,
@@ -73,20 +99,28 @@ class EncodedSplit:
             self.gallery_ids,
             query_outfits=None if outfits is None else outfits[self.query_rows],
             gallery_outfits=outfits,
+            reranked=reranked,
         )
 
 
-def protocol_metrics(split: EncodedSplit, clothing_weight: float) -> dict[str, float]:
+def protocol_metrics(
+    split: EncodedSplit, clothing_weight: float, matching: tuple[float, int] | None = None
+) -> dict[str, float]:
     """Computes the metrics of every protocol that the split supports.
 
     Args:
         split: the encoded split.
-        clothing_weight: β of the standard and described gallery protocols; the clothes-changing protocol uses 0.
+        clothing_weight: β of the standard and described gallery protocols; the clothes-changing protocol uses 0, at
+            which re-ranking changes nothing.
+        matching: λ and K of the re-ranked protocol, for a model with a matching head.
 
     Returns:
-        `rank1`, ... of the standard protocol; `described_rank1`, ...; `clothes_changing_rank1`, ....
+        `rank1`, ... of the standard protocol; `reranked_rank1`, ...; `described_rank1`, ...;
+        `clothes_changing_rank1`, ....
     """
     by_prefix = {"": split.standard(clothing_weight)}
+    if split.candidates is not None and matching is not None:
+        by_prefix["reranked_"] = split.reranked(clothing_weight, *matching)
     if split.described_gallery is not None:
         by_prefix["described_"] = split.described(clothing_weight)
     if split.changes_clothes:
@@ -102,6 +136,7 @@ def encode_split(
     accelerator: Accelerator,
     num_workers: int = 0,
     show_progress: bool = True,
+    candidates: int = 0,
 ) -> EncodedSplit:
     """Encodes every image and every caption of a split, divided over all processes.
 
@@ -113,6 +148,7 @@ def encode_split(
         accelerator: prepares the loaders and gathers the vectors.
         num_workers: loader processes.
         show_progress: shows a progress bar on the main process, if it has a terminal.
+        candidates: K, the first images of each caption that the matching head scores; 0 for none.
 
     Raises:
         ValueError: no row of a known person has a caption.
@@ -131,16 +167,17 @@ def encode_split(
         for batch in tqdm(accelerator.prepare(loader), desc=label, leave=False, disable=hidden):
             with accelerator.autocast():
                 vectors = embed(model, batch)
+            for name in vectors.keys() & _BY_TOKEN:  # the texts of each batch and process are padded differently
+                vectors[name] = accelerator.pad_across_processes(vectors[name], dim=1)
             parts.append({name: value.cpu() for name, value in accelerator.gather_for_metrics(vectors).items()})
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
 
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        gallery = encode(gallery_rows, "encoding images", _embed_images)
-        queries = encode(query_rows, "encoding captions", _embed_captions)
-    model.train(was_training)
-    return EncodedSplit(
+        gallery = encode(gallery_rows, "encoding images", partial(_embed_images, with_tokens=candidates > 0))
+        queries = encode(query_rows, "encoding captions", partial(_embed_captions, with_tokens=candidates > 0))
+    split = EncodedSplit(
         gallery["vectors"],
         gallery.get("described"),
         gallery["person_ids"],
@@ -148,6 +185,22 @@ def encode_split(
         queries["vectors"],
         queries["index"],
     )
+    if candidates:
+        scores = split.weighted_queries(model.config.clothing_weight) @ split.gallery.T  # [Q, G]
+        first = scores.topk(min(candidates, len(split.gallery)), dim=1).indices  # [Q, K]
+        tokens = gallery["tokens"], queries["tokens"], queries["mask"]
+        split.candidates = match_candidates(model, first, *tokens, accelerator, show_progress=show_progress)
+    model.train(was_training)
+    return split
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Concatenates [B, ...]; of tokens [B, T, ...] with different T, the shorter ones are padded by zeros."""
+    if parts[0].ndim > 1:
+        longest = max(part.shape[1] for part in parts)
+        padding = [[0] * (2 * (part.ndim - 2) + 1) + [longest - part.shape[1]] for part in parts]
+        parts = [torch.nn.functional.pad(part, pad) for part, pad in zip(parts, padding, strict=True)]
+    return torch.cat(parts)
 
 
 class GalleryRows(Dataset[Row]):
@@ -184,7 +237,7 @@ class QueryRows(Dataset[Row]):
         return self.queries[index]
 
 
-def _embed_images(model: BDAMModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _embed_images(model: BDAMModel, batch: dict[str, Tensor], with_tokens: bool) -> dict[str, Tensor]:
     output = model(
         pixel_values=batch["pixel_values"],
         identity_input_ids=batch.get("input_ids"),
@@ -195,12 +248,17 @@ def _embed_images(model: BDAMModel, batch: dict[str, Tensor]) -> dict[str, Tenso
     if output.fused_identity_embeds is not None:
         described = torch.cat([output.fused_identity_embeds, output.image_clothing_embeds], dim=-1)
         vectors["described"] = described.float()  # [B, 2 * projection_dim]
+    if with_tokens:
+        vectors["tokens"] = output.matching_tokens.half()  # [B, 2L, D]
     return vectors
 
 
-def _embed_captions(model: BDAMModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _embed_captions(model: BDAMModel, batch: dict[str, Tensor], with_tokens: bool) -> dict[str, Tensor]:
     features = model.get_text_features(batch["input_ids"], batch["attention_mask"])
-    return {"vectors": features.pooler_output.float(), "index": batch["index"]}
+    vectors = {"vectors": features.pooler_output.float(), "index": batch["index"]}
+    if with_tokens:
+        vectors |= {"tokens": features.last_hidden_state.half(), "mask": batch["attention_mask"]}  # [B, T, D], [B, T]
+    return vectors
 
 
 def chance_metrics(split: EncodedSplit, seed: int = 0) -> dict[str, float]:

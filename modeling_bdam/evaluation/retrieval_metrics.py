@@ -20,6 +20,7 @@ def retrieval_metrics(
     *,
     query_outfits: Tensor | NDArray | None = None,
     gallery_outfits: Tensor | NDArray | None = None,
+    reranked: tuple[Tensor, Tensor] | None = None,
     chunk_size: int = 512,
 ) -> dict[str, float]:
     """Scores every query against every gallery entry by dot product and computes Rank-k, mAP and mINP.
@@ -36,6 +37,8 @@ def retrieval_metrics(
         query_outfits: outfit of each query, integers [Q], for the clothes-changing protocol: gallery entries of the
             same person in the same outfit are then neither positives nor negatives of that query.
         gallery_outfits: outfit of each gallery entry, integers [G]; given with `query_outfits` or not at all.
+        reranked: gallery rows and scores of the candidates of each query, [Q, K] each: they are ranked by these scores,
+            before all other entries.
         chunk_size: queries scored at a time; memory above the inputs is about `4 * chunk_size * G` bytes.
 
     Returns:
@@ -67,6 +70,7 @@ def retrieval_metrics(
     # Gallery sorted by person: the entries of a person are one slice
     by_person = np.argsort(gallery_persons, kind="stable")
     gallery, gallery_persons = gallery[by_person], gallery_persons[by_person]
+    place = np.argsort(by_person)  # of each gallery entry in this order
     starts = np.searchsorted(gallery_persons, query_persons, side="left")
     ends = np.searchsorted(gallery_persons, query_persons, side="right")
     query_wears = gallery_wears = None
@@ -77,6 +81,9 @@ def retrieval_metrics(
     # Ranks of the positives of each query
     first_ranks, precisions, inverse_penalties = [], [], []
     for query, scores in enumerate(_scores(queries, gallery, chunk_size)):
+        if reranked is not None:
+            rows, new_scores = (part[query].numpy() for part in reranked)  # [K] each
+            scores[place[rows]] = new_scores - new_scores.min() + scores.max() + 1
         same_person = slice(starts[query], ends[query])
         positives = scores[same_person]
         if query_wears is not None and gallery_wears is not None:

@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 
 # Prefix of the metric names to the name of the protocol.
-PROTOCOLS = {"": "standard", "described_": "described gallery", "clothes_changing_": "clothes-changing"}
+PROTOCOLS = {
+    "": "standard",
+    "reranked_": "re-ranked",
+    "described_": "described gallery",
+    "clothes_changing_": "clothes-changing",
+}
 METRICS = {"rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10", "mAP": "mAP", "mINP": "mINP"}
 
 

@@ -1,58 +1,52 @@
-"""Objectives of the baselines: plain InfoNCE and similarity distribution matching (SDM).
+"""Objectives of the baselines, on images and captions only: functions of the outputs of a batch.
 
-SDM is the objective of IRRA: Jiang and Ye, "Cross-Modal Implicit Relation Reasoning and Aligning for Text-to-Image
-Person Retrieval" (CVPR 2023), section 3.3. The softmax of the similarities of a query over the batch is matched to the
-distribution of its labels. The gradient of a negative is weighted by its own probability, so sharp but wrong
-similarities give no gradient: the temperature 0.02 of IRRA is for CLIP towers, new towers need a much higher one.
+`plain` (InfoNCE) and `sdm` train one embedding of any model; IRRA, RDE and TBPS-CLIP train a `DualEncoder`.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from ..losses_bdam import sdm_of_rows
 from ..objective_bdam import PairLabels, both_directions
 from ..outputs_bdam import BDAMOutput
+from .dual_encoder import DualEncoder
+from .irra import IRRA, irra_losses
+from .rde import RDE, rde_losses
+from .tbps import tbps_losses
 
-EPSILON = 1e-8
-
-
-def similarity_distribution_matching(
-    queries: Tensor, keys: Tensor, logit_scale: Tensor | float, positives: Tensor, epsilon: float = EPSILON
-) -> Tensor:
-    """Computes `KL(p_i || q_i)` in one direction: p_i is the softmax of the similarities of row i, q_i its labels.
-
-    Args:
-        queries: [N, d], L2-normalized by the caller.
-        keys: [M, d], L2-normalized by the caller.
-        logit_scale: the multiplier 1/temperature.
-        positives: [N, M], bool, at least one per row.
-        epsilon: keeps the logarithm of a zero label finite.
-
-    Returns:
-        scalar, the mean over rows.
-    """
-    with torch.autocast(queries.device.type, enabled=False):
-        log_p = (logit_scale * queries.float() @ keys.float().T).log_softmax(dim=1)  # [N, M]
-    labels = positives.float() / positives.sum(dim=1, keepdim=True)
-    return (log_p.exp() * (log_p - (labels + epsilon).log())).sum(dim=1).mean()
+IMAGE, CAPTION = "image_identity_embeds", "caption_identity_embeds"
 
 
-def sdm_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
+def sdm_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, epoch: float = 0.0) -> dict[str, Tensor]:
     """SDM between images and captions in the identity embeddings, both directions added.
 
     Args:
         local: outputs of the N local rows. The temperature is that of the config and is not trained, as in IRRA.
         gathered: outputs of the M rows of all processes.
         labels: images and captions of the same person are positives.
+        epoch: number of epochs trained.
     """
-    image, caption = "image_identity_embeds", "caption_identity_embeds"
-    scale = local.logit_scale.detach()
-    forth = similarity_distribution_matching(local[image], gathered[caption], scale, labels.same_person)
-    back = similarity_distribution_matching(local[caption], gathered[image], scale, labels.same_person)
-    return {"info": forth + back}
+    scale, positives = local.logit_scale.detach(), labels.same_person
+    directions = ((local[IMAGE], gathered[CAPTION]), (local[CAPTION], gathered[IMAGE]))
+    return {"info": torch.stack([sdm_of_rows(*pair, scale, positives).mean() for pair in directions]).sum()}
 
 
-def plain_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
+def plain_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, epoch: float = 0.0) -> dict[str, Tensor]:
     """InfoNCE between images and captions in the identity embeddings; see `sdm_losses`."""
-    fields = "image_identity_embeds", "caption_identity_embeds"
     # Without descriptions, same_clothing is true for the row itself only
-    return {"info": both_directions(local, gathered, *fields, labels.same_clothing, labels.unknown_clothing)}
+    return {"info": both_directions(local, gathered, IMAGE, CAPTION, labels.same_clothing, labels.unknown_clothing)}
+
+
+BaselineLosses = Callable[[BDAMOutput, BDAMOutput, PairLabels, float], dict[str, Tensor]]
+BASELINES: dict[str, BaselineLosses] = {
+    "plain": plain_losses,
+    "sdm": sdm_losses,
+    "irra": irra_losses,
+    "rde": rde_losses,
+    "tbps": tbps_losses,
+}
+DUAL_ENCODERS: dict[str, type[DualEncoder]] = {"irra": IRRA, "rde": RDE, "tbps": DualEncoder}
+
+__all__ = ["BASELINES", "DUAL_ENCODERS", "plain_losses", "sdm_losses"]

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast, ViTImageProcessorPil
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast, ViTImageProcessorPil
 from transformers.utils import logging
 
 from ..configuration_bdam import BDAMConfig
 from ..modeling_bdam import BDAMModel
-from ..processing_bdam import BDAMProcessor
+from ..processing_bdam import BDAMProcessor, tower_image_processor
 from ..towers_bdam import build_tower, check_image_size, longest_text
 from .run_arguments import TOWERS, DataArguments, ModelArguments, apply_overrides
+from .text_positions import stretch_text_positions
 from .tower_training import WHOLE_TOWER, add_lora, freeze_layers
 
 logger = logging.get_logger(__name__)
@@ -54,19 +55,20 @@ def build_model(
         model = _load_checkpoint(checkpoint, model_args, model_fields)
         processor = BDAMProcessor.from_pretrained(checkpoint)
         image_processor, tokenizer = processor.image_processor, processor.tokenizer
-        kept = {side: image_processor.size[side] for side in size if f"image_{side}" not in given}
-        size |= {side: pixels for side, pixels in kept.items() if pixels is not None}
-        if {"image_height", "image_width"} & given:
-            image_processor.size = size
-        for name in {"image_mean", "image_std"} & given:
-            setattr(image_processor, name, getattr(data_args, name))
+        size = _give_settings(image_processor, data_args, given)
     elif (vision is None) != (text is None):
         raise ValueError("--vision_model_name_or_path and --text_model_name_or_path go together: give both or neither")
     elif vision is not None and text is not None:
         if towers := TOWERS & model_fields.keys():
             raise ValueError(f"{min(towers)} is of new towers, but {vision} and {text} are pretrained: leave out one")
         model = BDAMModel.from_vision_text_pretrained(vision, text, **model_fields)
-        tokenizer = AutoTokenizer.from_pretrained(text)
+        processor = BDAMProcessor.from_towers(vision, text)
+        tokenizer = processor.tokenizer
+        if tower_image_processor(vision) is not None:
+            image_processor = processor.image_processor
+            if not model.vision_takes_one_size or model.config.interpolate_pos_encoding:
+                image_processor.size = size
+            size = _give_settings(image_processor, data_args, given)
     else:
         tokenizer = new_tokenizer(data_args.vocab_size, data_args.max_text_length)
         text_config = model_fields.get("text_config", {}) | {
@@ -86,9 +88,13 @@ def build_model(
         limit = longest_text(model.text_model) or data_args.max_text_length
         if data_args.max_text_length > limit:
             problem = f"max_text_length {data_args.max_text_length}: the text tower takes at most {limit} tokens"
-            if "max_text_length" in given:
+            if "max_text_length" not in given:
+                logger.warning(f"{problem}, longer texts are truncated")
+            elif text is None:
                 raise ValueError(f"--{problem}; lower it, or use another text tower")
-            logger.warning(f"{problem}, longer texts are truncated")
+            else:
+                stretch_text_positions(model.text_model, data_args.max_text_length)
+                model.longest_text = limit = data_args.max_text_length
         tokenizer.model_max_length = min(data_args.max_text_length, limit)
     if checkpoint is None and model_args.attn_implementation is not None:
         model.set_attn_implementation(model_args.attn_implementation)
@@ -116,6 +122,19 @@ def _load_checkpoint(name: str, model_args: ModelArguments, model_fields: dict[s
         changed = model_args.config_overrides or ", ".join(model_fields)
         raise ValueError(f"{changed} changes the weights of {name}: override only fields such as clothing_weight")
     return BDAMModel.from_pretrained(name, config=config, **kernels)
+
+
+def _give_settings(image_processor: Any, data_args: DataArguments, given: set[str]) -> dict[str, int]:
+    """Sets those of size, mean and deviation of an image processor that are flags; returns the size."""
+    size = dict(image_processor.size)
+    for side in ("height", "width"):
+        if f"image_{side}" in given or size.get(side) is None:
+            size[side] = getattr(data_args, f"image_{side}")
+    if {"image_height", "image_width"} & given:
+        image_processor.size = size
+    for name in {"image_mean", "image_std"} & given:
+        setattr(image_processor, name, getattr(data_args, name))
+    return {side: size[side] for side in ("height", "width")}
 
 
 def _add_positions(config: PreTrainedConfig, length: int) -> None:

@@ -1,6 +1,6 @@
 """The default collator of the trainer: rows of a data set to tensors, without augmentation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,17 @@ class ProcessorCollator:
         return batch
 
 
+class WeightedCollator:
+    """Adds the `pair_weights` [B] of the rows, by default 1, to the batches of another collator."""
+
+    def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]]) -> None:
+        self.collator = collator
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        weights = torch.tensor([row.pop("pair_weight", 1.0) for row in rows])
+        return self.collator(rows) | {"pair_weights": weights}
+
+
 def has_descriptions(row: dict[str, Any]) -> bool:
     """Whether a row has both descriptions; a batch holds only rows with them, or only rows without them."""
     return all((row.get(name) or "").strip() for name in DESCRIPTIONS)
@@ -50,8 +61,8 @@ def described_rows(rows: Any) -> list[bool] | None:
     """Returns for each row of a data set whether it has both descriptions, or None if there are no such columns."""
     if not {*DESCRIPTIONS} <= {*(getattr(rows, "column_names", None) or ())}:
         return None
-    columns = zip(*(rows[name] for name in DESCRIPTIONS), strict=True)
+    columns = zip(*(rows[name][:] for name in DESCRIPTIONS), strict=True)  # [:] reads a column of `datasets` at once
     return [has_descriptions(dict(zip(DESCRIPTIONS, texts, strict=True))) for texts in columns]
 
 
-__all__ = ["ProcessorCollator", "described_rows", "has_descriptions"]
+__all__ = ["ProcessorCollator", "WeightedCollator", "described_rows", "has_descriptions"]

@@ -41,7 +41,12 @@ def gather_outputs(output: BDAMOutput, accelerator: Accelerator) -> BDAMOutput:
     if accelerator.num_processes == 1:
         return output
     fields = [name for name in GATHERED_FIELDS if output.get(name) is not None]
-    gathered: dict[str, Any] = {name: gather_with_gradient(output[name]) for name in fields}
+    gathered: dict[str, Any] = {}
+    for name in fields:
+        rows = output[name]
+        if name in ("caption_tokens", "caption_mask"):  # the texts of each rank are padded to another length
+            rows = accelerator.pad_across_processes(rows, dim=1)
+        gathered[name] = gather_with_gradient(rows)
     return BDAMOutput(**gathered)
 
 

@@ -198,8 +198,11 @@ def _training(run: RunFacts) -> dict[str, Any]:
     """Data, settings, hardware and time of a training."""
     args = run.args
     results = _read(Path(args.output_dir) / "train_results.json")
-    tasks = [task for task in TASKS if task not in args.left_out_tasks] if args.objective == "decoupled" else ["info"]
+    tasks = [task for task in TASKS if task not in args.left_out_tasks]
     balance = "GradNorm" if args.gradnorm else "learned uncertainty" if args.uncertainty_weighting else "fixed weights"
+    if args.objective != "decoupled":
+        logged = (name for entry in run.state.log_history for name in entry if name.startswith("loss_"))
+        tasks, balance = [name.removeprefix("loss_") for name in dict.fromkeys(logged)], "fixed weights"
     fixed = args.task_weights or {}
     assert isinstance(fixed, dict)  # parsed by the arguments
     seconds = results.get("train_runtime")

@@ -46,6 +46,8 @@ def yield_to_flags(preset: dict[str, Any], typed: dict[str, Any]) -> None:
                     preset[other] = off
     if typed.get("objective", "decoupled") != "decoupled":  # only the decoupled objective has robust pairs
         preset["robust_pairs"] = False
+    if "pair_loss" in typed and ({"objective": "decoupled"} | preset | typed)["objective"] != "decoupled":
+        raise ValueError("command line: --pair_loss has no effect, add --objective decoupled or leave it out")
     for flag, needed in _NEEDS.items():
         if flag in typed and not any(_is_on(name, {"gradnorm": True} | preset | typed) for name in needed):
             raise ValueError(f"command line: --{flag} has no effect, add --{needed[0]} true or leave it out")

@@ -12,7 +12,7 @@ Three parts differ from these papers:
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,13 +65,40 @@ def choose_texts(
     """
     # Order: people shuffled, the images of a person adjacent, so that a chunk holds whole people
     people, numbers = np.unique(rows["person_id"], return_inverse=True)
-    permuted = np.random.default_rng(0).permutation(len(people))[numbers]
-    order = torch.from_numpy(np.argsort(permuted, kind="stable"))
+    order = np.argsort(np.random.default_rng(0).permutation(len(people))[numbers], kind="stable")
+    fields = sorted({name for pair in _PAIRS for name in pair})
+    encoded = encode_rows(model, rows, order, collator, batch_size, accelerator, num_workers, fields)
+
+    # Choice in the shuffled order, mapped back to the order of the rows
+    chosen = texts_of_rows(*encoded, borrow)
+    own = torch.from_numpy(order)
+    text_rows = torch.empty_like(own)
+    text_rows[own] = torch.where(chosen >= 0, own[chosen], -1)
+    return text_rows
+
+
+def encode_rows(
+    model: BDAMModel,
+    rows: Any,
+    order: np.ndarray,
+    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+    batch_size: int,
+    accelerator: Accelerator,
+    num_workers: int,
+    fields: Sequence[str],
+) -> tuple[dict[str, Tensor], Tensor, float]:
+    """Computes output fields of all training rows, divided over all processes and gathered.
+
+    Args:
+        model, rows, collator, batch_size, accelerator, num_workers: see `choose_texts`.
+        order: of the rows, [N].
+        fields: of `BDAMOutput`; those that the model does not return are left out.
+
+    Returns:
+        the fields and the person ids in this order, [N, ...] each, on the CPU, and 1/τ.
+    """
     shuffled = Subset(KeyedDataset(rows), order.tolist())
     loader = accelerator.prepare(DataLoader(shuffled, batch_size, collate_fn=collator, num_workers=num_workers))
-
-    # Embeddings of all rows, gathered from all processes
-    names = {name for pair in _PAIRS for name in pair}
     parts: dict[str, list[Tensor]] = {}
     was_training = model.training
     model.eval()
@@ -80,17 +107,12 @@ def choose_texts(
         with torch.no_grad(), accelerator.autocast():
             output = model(**batch)
             logit_scale = float(output.logit_scale.squeeze())
-        found |= {name: output[name].float() for name in names if output.get(name) is not None}
+        found |= {name: output[name].float() for name in fields if output.get(name) is not None}
         for name, value in accelerator.gather_for_metrics(found).items():
             parts.setdefault(name, []).append(value.cpu())
     model.train(was_training)
-
-    # Choice in the shuffled order, mapped back to the order of the rows
-    whole = {name: torch.cat(values) for name, values in parts.items()}  # [N, projection_dim] each
-    chosen = texts_of_rows(whole, whole.pop("person_ids"), logit_scale, borrow)
-    text_rows = torch.empty_like(order)
-    text_rows[order] = torch.where(chosen >= 0, order[chosen], -1)
-    return text_rows
+    whole = {name: torch.cat(values) for name, values in parts.items()}
+    return whole, whole.pop("person_ids"), logit_scale
 
 
 def texts_of_rows(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float, borrow: bool = True) -> Tensor:

@@ -13,10 +13,10 @@ import torch
 from transformers import CONFIG_MAPPING, HfArgumentParser, PreTrainedConfig
 
 from ..configuration_bdam import BDAMConfig
-from ..evaluation.table import METRICS
+from ..evaluation.table import METRICS, PROTOCOLS
 from ..files import did_you_mean
 from .precedence import yield_to_flags
-from .training_args import BDAMTrainingArguments, flag
+from .training_args import DUAL_ENCODER_FIELDS, DUAL_ENCODER_OBJECTIVES, BDAMTrainingArguments, flag
 
 SECTIONS = ("model", "data", "training")
 TOWERS = {"vision_config", "text_config"}
@@ -104,7 +104,11 @@ class DataArguments:
     erase_probability: float = flag(0.3, "Probability of erasing a random rectangle.")
     plain_texts: Literal["captions", "all"] = flag(
         "all",
-        "Texts of --objective plain and sdm: 'all' draws one of an image's captions and its two descriptions joined.",
+        "Texts of a baseline (--objective): 'all' draws one of an image's captions and its two descriptions joined.",
+    )
+    train_unit: Literal["image", "caption"] = flag(
+        "image",
+        "What an epoch counts: each image once with one of its captions, or each pair of an image and a caption once.",
     )
     word_mask_probability: float = flag(0.1, "Share of a caption's words masked.")
 
@@ -149,7 +153,7 @@ def parse_arguments(
         known_flags = {name for action in parser._actions for name in action.option_strings}
         _check_names("command line", {unread[0].partition("=")[0]: None}, known_flags, "argument")
         raise ValueError(f"command line: `{unread[0]}` belongs to no flag; see --help")
-    metrics = {prefix + name for prefix in ("", "described_", "clothes_changing_") for name in METRICS}
+    metrics = {prefix + name for prefix in PROTOCOLS for name in METRICS}
     best = (training.metric_for_best_model or "mAP").removeprefix("eval_")
     _check_names("--metric_for_best_model", {best: None}, metrics, "metric")
     # transformers sets do_eval if there is an evaluation strategy, so the flags and the file decide
@@ -163,6 +167,8 @@ def parse_arguments(
         return model, data, training, model_fields if of_checkpoint else {}
     if typed.keys() & {"vision_model_name_or_path", "text_model_name_or_path"}:  # replace the towers of the preset
         model_fields = {name: value for name, value in model_fields.items() if name not in TOWERS}
+    if training.objective in DUAL_ENCODER_OBJECTIVES:
+        model_fields |= DUAL_ENCODER_FIELDS
     apply_overrides(model_fields, model.config_overrides)
     return model, data, training, model_fields
 

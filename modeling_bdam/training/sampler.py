@@ -74,7 +74,7 @@ class IdentityBalancedSampler(Sampler[RowKey]):
         kind_of_row = np.zeros(len(person_ids), dtype=np.int64) if kinds is None else np.asarray(kinds)
         for kind in np.unique(kind_of_row):
             rows = np.flatnonzero(kind_of_row == kind)
-            people = np.unique(np.asarray(person_ids, dtype=np.int64)[rows], return_inverse=True)[1]
+            people = np.unique(np.asarray(person_ids[:], dtype=np.int64)[rows], return_inverse=True)[1]
             by_person = rows[np.argsort(people, kind="stable")]
             rows_of_person = np.split(by_person, np.cumsum(np.bincount(people))[:-1])
             groups = sum(-(-len(each) // images_per_person) for each in rows_of_person)
@@ -166,10 +166,15 @@ class KeyedDataset(Dataset[dict[str, Any]]):
     row `index` and an `augmentation_seed`; `dataset[index]` is the row itself.
 
     Wraps any object with `__getitem__(int) -> dict` and `__len__`.
+
+    Attributes:
+        pair_weights: weight of each row in a loss, [N], added as `pair_weight` to the rows of the sampler's keys; None
+            adds none.
     """
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
+        self.pair_weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -178,8 +183,53 @@ class KeyedDataset(Dataset[dict[str, Any]]):
         if isinstance(key, tuple):
             index, text_index, augmentation_seed = key
             row = dict(self.rows[text_index], augmentation_seed=augmentation_seed)
+            if self.pair_weights is not None:
+                row["pair_weight"] = float(self.pair_weights[index])
             return row if index == text_index else row | {"image": self.rows[index]["image"]}
         return self.rows[key]
+
+
+class CaptionPairs:
+    """The pairs of an image and a caption of a data set in the common schema, each a row with one caption.
+
+    An epoch over them shows each caption once, as the field counts epochs. A row without captions, which is trained on
+    its descriptions, stays one row. Images are not copied.
+
+    Args:
+        rows: the data set.
+        pairs: row and number of the caption of each pair, [N, 2]; by default all.
+    """
+
+    def __init__(self, rows: Any, pairs: np.ndarray | None = None) -> None:
+        self.rows = rows
+        if pairs is None:
+            counts = [max(1, len(captions)) for captions in rows["captions"]]
+            numbers = np.repeat(np.arange(len(counts)), counts)
+            pairs = np.stack([numbers, np.arange(len(numbers)) - np.repeat(np.cumsum(counts) - counts, counts)], axis=1)
+        self.pairs = pairs
+
+    @property
+    def column_names(self) -> Any:
+        """Names of the columns of the data set."""
+        return self.rows.column_names
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: int | str) -> Any:
+        """Returns the row of a pair by its number, or a column of all pairs by its name."""
+        if isinstance(key, str):
+            column = self.rows[key]
+            column = column if isinstance(column, list) else column[:]
+            values = ((column[row], number) for row, number in self.pairs.tolist())
+            return [value[number : number + 1] if key == "captions" else value for value, number in values]
+        row, number = self.pairs[key].tolist()
+        found = self.rows[row]
+        return found | {"captions": found["captions"][number : number + 1]}
+
+    def select(self, numbers: np.ndarray) -> "CaptionPairs":
+        """Returns some of the pairs."""
+        return CaptionPairs(self.rows, self.pairs[numbers])
 
 
 def _split_into_groups(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -187,6 +237,8 @@ def _split_into_groups(rows: np.ndarray, size: int, rng: np.random.Generator) ->
 
     The last group is filled with repeats; it holds an image twice only if the person has fewer than `size` images.
     """
+    if len(rows) == size == 1:  # often a million times, and one row needs no random number
+        return rows[None]
     shuffled = rng.permutation(rows)
     lacking = -len(rows) % size
     # The head of the shuffled rows is disjoint from the last group unless n < size, where it has to repeat.

@@ -22,18 +22,23 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalPrediction, PredictionOutput, speed_metrics
 
 from ..evaluation.protocols import EncodedSplit, encode_split, protocol_metrics
+from ..evaluation.reranking import COUNTS
 from ..files import write_json
 from ..losses_bdam import gate_regularization, normalized_hsic
 from ..modeling_bdam import BDAMModel
-from ..objective_bdam import PairLabels, task_losses
+from ..objective_bdam import MATCHING, PairLabels, task_losses
 from ..outputs_bdam import BDAMOutput
-from .baselines import plain_losses, sdm_losses
-from .collation import ProcessorCollator, described_rows
+from .baselines import BASELINES, DUAL_ENCODERS
+from .collation import ProcessorCollator, WeightedCollator, described_rows
 from .console import ConsoleCallback
+from .dual_encoder import DualEncoder, without_heads
 from .gathering import gather_labels, gather_outputs, whole_batch_norms
+from .matching import matching_loss
 from .model_card import CardData, RunFacts, SplitSize, write_model_card
+from .parameter_groups import describe_groups, parameter_groups
+from .rde import RDE, divide_pairs
 from .robust_pairs import TextChoice, choose_texts
-from .sampler import IdentityBalancedSampler, KeyedDataset
+from .sampler import CaptionPairs, IdentityBalancedSampler, KeyedDataset
 from .task_weighting import GradNorm, TaskWeighting, UncertaintyWeighting, shared_gradient_norms
 from .tower_training import lora_weights, merged_weights, unmerged_weights
 from .training_args import BDAMTrainingArguments
@@ -42,8 +47,8 @@ TASK_WEIGHTING_FILE = "task_weighting.pt"
 TEXT_CHOICE_FILE = "text_choice.pt"
 LORA_FILE = "lora.safetensors"
 ARGUMENTS_FILE = "training_args.json"
+MATCHING_WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 CLOTHING_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-BASELINES = {"plain": plain_losses, "sdm": sdm_losses}
 
 
 Collator = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
@@ -111,6 +116,11 @@ class BDAMTrainer(Trainer):
         if (data_collator is None or retrieval_collator is None) and processing_class is None:
             raise ValueError("without processing_class, pass data_collator and retrieval_collator to BDAMTrainer")
         self.retrieval_collator = retrieval_collator or ProcessorCollator(processing_class)
+        data_collator = data_collator or ProcessorCollator(processing_class)
+        if args.objective in DUAL_ENCODERS:
+            model = _dual_encoder(model, args.objective, train_dataset, processing_class)
+        if args.objective == "rde":
+            data_collator = WeightedCollator(data_collator)
         self.train_sampler: IdentityBalancedSampler | None = None
         self.task_weighting: TaskWeighting | None = None
         self.text_choice = TextChoice()
@@ -126,7 +136,7 @@ class BDAMTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=data_collator or ProcessorCollator(processing_class),
+            data_collator=data_collator,
             train_dataset=None if train_dataset is None else KeyedDataset(train_dataset),
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -171,8 +181,9 @@ class BDAMTrainer(Trainer):
         Raises:
             ValueError: the model has LoRA; merging it on saving needs unsharded weights.
         """
-        if lora_weights(model):
-            raise ValueError("--lora_rank cannot be combined with FSDP; use a launch configuration without FSDP")
+        for flag, is_given in (("--lora_rank", lora_weights(model)), ("--objective", isinstance(model, DualEncoder))):
+            if is_given:
+                raise ValueError(f"{flag} cannot be combined with FSDP; use a launch configuration without FSDP")
         plugin = self.accelerator.state.fsdp_plugin
         if plugin.transformer_cls_names_to_wrap is None:
             # Embeddings are not wrapped: accelerate shards token embeddings by itself
@@ -211,6 +222,8 @@ class BDAMTrainer(Trainer):
         if self.train_sampler is None:
             return
         self.train_sampler.set_epoch(epoch)
+        if self.args.objective == "rde":
+            self._divide_pairs(epoch)
         if not self.args.robust_pairs:
             return
         trained = self.state.global_step / self.state.max_steps
@@ -225,6 +238,20 @@ class BDAMTrainer(Trainer):
         self.text_choice.epoch = epoch
         text_rows_now = self.text_choice.text_rows
         self.train_sampler.use_texts(None if text_rows_now is None else text_rows_now.numpy())
+
+    def _divide_pairs(self, epoch: int) -> None:
+        """Divides the pairs into clean and noisy ones for this epoch, unless the checkpoint holds the division."""
+        model, dataset = self.accelerator.unwrap_model(self.model), self.train_dataset
+        assert isinstance(model, RDE) and isinstance(dataset, KeyedDataset)
+        if epoch > self.text_choice.epoch:
+            batch_size = self.args.per_device_train_batch_size * self.args.world_size
+            loading = self.data_collator, batch_size, self.accelerator, self.args.dataloader_num_workers
+            clean = divide_pairs(model, dataset.rows, *loading, seed=self.args.seed + epoch)
+            self.text_choice.text_rows = torch.where(clean, torch.arange(len(clean)), -1)
+            self._note({"clean_pairs": clean.float().mean().to(self.args.device)})
+        self.text_choice.epoch = epoch
+        assert self.text_choice.text_rows is not None
+        dataset.pair_weights = (self.text_choice.text_rows >= 0).numpy()
 
     def _choose_texts(self, rows: Any, borrow: bool) -> Tensor:
         """Chooses texts by `choose_texts`, separately for the rows with and without descriptions, [N]."""
@@ -363,21 +390,33 @@ class BDAMTrainer(Trainer):
 
     def _texts_and_images(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns the arguments of the model in a batch; the baselines take no descriptions."""
-        is_baseline = self.args.objective in BASELINES
-        used = ("pixel_values", "input_ids", "attention_mask") if is_baseline else batch.keys() - {"person_ids"}
-        return {name: batch[name] for name in used}
+        if self.args.objective not in BASELINES:
+            return {name: value for name, value in batch.items() if name != "person_ids"}
+        model = self.accelerator.unwrap_model(self.model)
+        extra = model.extra_inputs if isinstance(model, DualEncoder) else ()
+        return {name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask", *extra)}
 
     def _task_losses(self, output: BDAMOutput, gathered: BDAMOutput, labels: PairLabels) -> dict[str, Tensor]:
         """Computes the unweighted losses of the tasks that this run trains."""
         if self.args.objective in BASELINES:
-            return BASELINES[self.args.objective](output, gathered, labels)
-        config = self.accelerator.unwrap_model(self.model).config
-        losses = task_losses(output, gathered, labels, config, self.args.triplet_margin)
+            return BASELINES[self.args.objective](output, gathered, labels, self.state.epoch or 0.0)
+        model = self.accelerator.unwrap_model(self.model)
+        if self.args.train_only == MATCHING:
+            fields = ("image_embeds", "text_embeds", "matching_tokens", "caption_tokens", "caption_mask")
+            own, every = (BDAMOutput(**{name: part[name].detach() for name in fields}) for part in (output, gathered))
+            return {MATCHING: matching_loss(model.matching, own, every, labels, model.config.clothing_weight)}
+        config = model.config
+        losses = task_losses(output, gathered, labels, config, self.args.triplet_margin, self.args.pair_loss)
+        if model.matching is not None:
+            hard_pairs = self.args.matching_steps == 0  # otherwise they are trained in the second stage
+            losses[MATCHING] = matching_loss(
+                model.matching, output, gathered, labels, config.clothing_weight, hard_pairs
+            )
         return {task: loss for task, loss in losses.items() if task not in self.args.left_out_tasks}
 
     def _gate_loss(self, gathered: BDAMOutput) -> Tensor | float:
         weight = self.args.gate_regularization_weight
-        if weight == 0 or (gathered.gate is None and gathered.fusion_gate is None):
+        if weight == 0 or self.args.train_only == MATCHING or (gathered.gate is None and gathered.fusion_gate is None):
             return 0.0
         return weight * gate_regularization(gathered.gate, gathered.fusion_gate)
 
@@ -387,7 +426,8 @@ class BDAMTrainer(Trainer):
         In a run on rows with and without descriptions, only batches with all tasks update the weights.
         """
         values = torch.stack([loss.detach() for loss in losses.values()])
-        if not (self.args.gradnorm or self.args.uncertainty_weighting) or len(losses) == 1:
+        is_fixed = not (self.args.gradnorm or self.args.uncertainty_weighting) or self.args.objective in BASELINES
+        if is_fixed or len(losses) == 1:
             return torch.ones_like(values)
         if self.task_weighting is None:
             self.task_weighting = self._new_task_weighting(self._balanced_tasks or list(losses))
@@ -436,24 +476,25 @@ class BDAMTrainer(Trainer):
         )
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """Creates the optimizer; the modules outside the towers get `new_module_lr_factor` times the learning rate."""
+        """Creates the optimizer with the groups of `parameter_groups`, and prints them."""
         is_new = self.optimizer is None
         optimizer: Any = super().create_optimizer(*args, **kwargs)
-        factor = self.args.new_module_lr_factor
-        if is_new and factor != 1:
+        if is_new:
             model = self.accelerator.unwrap_model(self.model)
-            towers = {id(value) for tower in (model.vision_model, model.text_model) for value in tower.parameters()}
-            for group in list(optimizer.param_groups):
-                new = [value for value in group["params"] if id(value) not in towers]
-                group["params"] = [value for value in group["params"] if id(value) in towers]
-                optimizer.add_param_group(group | {"params": new, "lr": factor * group["lr"]})
+            groups = parameter_groups(model, self.args, set(self.get_decay_parameter_names(model)))
+            defaults = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
+            optimizer.param_groups.clear()
+            for group in groups:
+                optimizer.add_param_group(defaults | group)
+            if self.is_world_process_zero() and not self.args.disable_tqdm:
+                print(describe_groups(groups), flush=True)
         return optimizer
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Leaves out biases, norms and other vectors, `logit_scale`, and the decay rates of the state-space layers."""
         shapes = {name: parameter.ndim for name, parameter in self.accelerator.unwrap_model(model).named_parameters()}
         decayed = super().get_decay_parameter_names(model)
-        return [name for name in decayed if shapes[name] > 1 and not name.endswith("A_log")]
+        return [name for name in decayed if shapes.get(name, 0) > 1 and not name.endswith("A_log")]
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Raises before a step with a non-finite gradient; the scaler of fp16 skips such steps."""
@@ -548,17 +589,27 @@ class BDAMTrainer(Trainer):
         self.scored[metric_key_prefix] = SplitSize(
             people=len(split.gallery_ids.unique()), images=len(split.gallery), captions=len(split.queries)
         )
-        metrics = protocol_metrics(split, beta)
+        config = self.accelerator.unwrap_model(self.model).config
+        metrics = protocol_metrics(split, beta, (config.matching_weight, config.matching_candidates))
         if self.compute_metrics is not None:
             metrics |= self.compute_metrics(self._prediction(split))
         return {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
 
     def choose_clothing_weight(self) -> float:
         """Sets the config's β to the one of `CLOTHING_WEIGHTS` with the best mAP on the evaluation set; returns it."""
-        split = self.encode(self.eval_dataset)
+        split = self.encode(self.eval_dataset, candidates=0)
         mean_precision = {beta: split.standard(beta)["mAP"] for beta in CLOTHING_WEIGHTS}
         best = max(mean_precision, key=mean_precision.__getitem__)
         self.accelerator.unwrap_model(self.model).config.clothing_weight = best
+        return best
+
+    def choose_matching(self) -> tuple[float, int]:
+        """Sets the config's λ and K to those with the best re-ranked mAP on the evaluation set; returns them."""
+        config = self.accelerator.unwrap_model(self.model).config
+        split = self.encode(self.eval_dataset, COUNTS[-1])
+        choices = [(weight, count) for weight in MATCHING_WEIGHTS for count in COUNTS]
+        best = max(choices, key=lambda choice: split.reranked(config.clothing_weight, *choice)["mAP"])
+        config.matching_weight, config.matching_candidates = best
         return best
 
     def seconds_per_step(self) -> float:
@@ -575,11 +626,18 @@ class BDAMTrainer(Trainer):
             )
         return statistics.median(seconds)
 
-    def encode(self, rows: Any) -> EncodedSplit:
-        """Encodes every image and caption of `rows`; each process gets all vectors."""
+    def encode(self, rows: Any, candidates: int | None = None) -> EncodedSplit:
+        """Encodes every image and caption of `rows`; each process gets all vectors.
+
+        Args:
+            rows: see `evaluate`.
+            candidates: K of the re-ranked protocol; by default the config's, and 0 during training.
+        """
         model = self.accelerator.unwrap_model(self.model)
+        if candidates is None:
+            candidates = 0 if self.is_in_train else model.config.matching_candidates
         if self.is_fsdp_enabled:
-            for method in ("get_image_features", "get_text_features"):
+            for method in ("get_image_features", "get_text_features", "match"):
                 if method not in vars(model):  # not registered yet
                     register_fsdp_forward_method(model, method)
         split = encode_split(
@@ -590,6 +648,7 @@ class BDAMTrainer(Trainer):
             self.accelerator,
             num_workers=self.args.dataloader_num_workers,
             show_progress=not self.args.disable_tqdm,
+            candidates=candidates if model.matching is not None else 0,
         )
         if self.args.objective in BASELINES:
             split.described_gallery = None  # not trained by the baselines
@@ -602,6 +661,9 @@ class BDAMTrainer(Trainer):
         (transformers 5.23)."""
         own = self.accelerator.unwrap_model(self.model)
         weights = BDAMModel.from_pretrained(resume_from_checkpoint).state_dict()
+        if isinstance(own, DualEncoder):
+            own.load_heads(Path(resume_from_checkpoint))
+            weights |= {f"heads.{name}": value for name, value in own.heads.state_dict().items()}
         if lora_weights(own):
             weights = unmerged_weights(own, weights, load_file(Path(resume_from_checkpoint, LORA_FILE)))
         if self.is_fsdp_enabled:
@@ -619,9 +681,12 @@ class BDAMTrainer(Trainer):
         own = self.accelerator.unwrap_model(self.model)
         if lora_weights(own):
             state_dict = merged_weights(own, own.state_dict() if state_dict is None else state_dict)
+        if isinstance(own, DualEncoder):
+            state_dict = without_heads(own.state_dict() if state_dict is None else state_dict)
         if self.is_fsdp_enabled and state_dict:  # empty on all processes but the first
             state_dict["logit_scale"] = state_dict["logit_scale"].reshape(())
-        # Under FSDP the class of the model is defined in torch, and `save_pretrained` would copy the code of torch
+        # Under FSDP the class of the model is defined in torch, and `save_pretrained` would copy the code of torch, or
+        # that of a baseline
         sharded, own.__class__ = own.__class__, BDAMModel
         super()._save(output_dir, state_dict)
         own.__class__ = sharded
@@ -629,6 +694,8 @@ class BDAMTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         if self.args.should_save:
+            if isinstance(own, DualEncoder):
+                own.save_heads(folder)
             write_json(folder / ARGUMENTS_FILE, self.args.to_dict() | {"world_size": self.args.world_size})
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -640,7 +707,7 @@ class BDAMTrainer(Trainer):
             save_file(lora, Path(output_dir, LORA_FILE))
         if self.task_weighting is not None:
             torch.save(self.task_weighting.state_dict(), Path(output_dir, TASK_WEIGHTING_FILE))
-        if self.args.robust_pairs:
+        if self.args.robust_pairs or self.args.objective == "rde":
             torch.save(vars(self.text_choice), Path(output_dir, TEXT_CHOICE_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -655,7 +722,7 @@ class BDAMTrainer(Trainer):
         if (state := saved(TASK_WEIGHTING_FILE)) is not None:
             self.task_weighting = self._new_task_weighting(state["tasks"])
             self.task_weighting.load_state_dict(state)
-        if self.args.robust_pairs and (state := saved(TEXT_CHOICE_FILE)) is not None:
+        if (state := saved(TEXT_CHOICE_FILE)) is not None:
             self.text_choice = TextChoice(state["epoch"], None if (rows := state["text_rows"]) is None else rows.cpu())
 
     # Hub
@@ -685,6 +752,7 @@ class BDAMTrainer(Trainer):
             return
         model = self.accelerator.unwrap_model(self.model)
         rows = self.train_dataset.rows if isinstance(self.train_dataset, KeyedDataset) else None
+        rows = rows.rows if isinstance(rows, CaptionPairs) else rows
         facts = RunFacts(
             args=self.args,
             state=self.state,
@@ -712,6 +780,14 @@ class BDAMTrainer(Trainer):
         with patch("transformers.trainer.TRAINING_ARGS_NAME", pickled):
             super()._push_from_checkpoint(checkpoint_folder)
         Path(self.args.output_dir, pickled).unlink(missing_ok=True)
+
+
+def _dual_encoder(model: BDAMModel | None, objective: str, rows: Any, processor: Any) -> DualEncoder:
+    """Returns the dual encoder that an objective trains, see `DUAL_ENCODERS`."""
+    if model is None:
+        raise ValueError(f"objective={objective} adds heads to a model: pass `model`, not `model_init`")
+    tokenizer = None if processor is None else processor.tokenizer
+    return DUAL_ENCODERS[objective](model, () if rows is None else rows["person_id"], tokenizer)
 
 
 def _adam_arguments(args: BDAMTrainingArguments) -> dict[str, Any]:

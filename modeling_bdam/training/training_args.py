@@ -8,9 +8,19 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 from transformers.utils import logging
 
-from ..objective_bdam import TASKS
+from ..objective_bdam import MATCHING, TASKS
 
 logger = logging.get_logger(__name__)
+
+DUAL_ENCODER_OBJECTIVES = ("irra", "rde", "tbps")
+DUAL_ENCODER_FIELDS: dict[str, Any] = {
+    "use_bdam": False,
+    "use_fusion": False,
+    "use_matching": False,
+    "fusion_sequence": "global",
+    "clothing_weight": 0.0,
+}
+"""Fields of the config of a dual encoder, which `DUAL_ENCODER_OBJECTIVES` train."""
 
 
 def flag(default: Any, help: str) -> Any:
@@ -34,14 +44,29 @@ class BDAMTrainingArguments(TrainingArguments):
     greater_is_better: bool | None = flag(True, "Whether a larger metric is better.")
     logging_nan_inf_filter: bool = flag(False, "Hide non-finite losses in the logs; here they stop the training.")
 
-    objective: Literal["decoupled", "plain", "sdm"] = flag(
+    objective: Literal["decoupled", "plain", "sdm", "irra", "rde", "tbps"] = flag(
         "decoupled",
         "'decoupled' trains the tasks of the paper. Baselines on images and captions only: 'plain' uses InfoNCE, 'sdm' "
         "uses similarity distribution matching, its temperature fixed by the config's logit_scale_init_value (IRRA: "
-        "log 50 = 3.912).",
+        "log 50 = 3.912); 'irra', 'rde' and 'tbps' train a dual encoder as IRRA, RDE and TBPS-CLIP do.",
+    )
+    pair_loss: Literal["info_nce", "sdm", "tal"] = flag(
+        "info_nce",
+        "Contrastive loss of --objective decoupled: InfoNCE at the temperature of the model, or the loss of IRRA (sdm) "
+        "or RDE (tal) at the temperature of its paper.",
     )
     new_module_lr_factor: float = flag(
         1.0, "Multiplies the learning rate of all modules outside the towers, which have no pretrained weights."
+    )
+    tower_lr: float | None = flag(None, "Learning rate of the towers; by default --learning_rate.")
+    layer_lr_decay: float = flag(1.0, "Multiplies the learning rate of each layer of a tower below the one above it.")
+    train_only: Literal["all", "matching"] = flag(
+        "all", "'matching' trains only the matching head of the config's use_matching, on captions and descriptions."
+    )
+    matching_steps: int = flag(
+        0,
+        "Steps of a second stage, which trains only the matching head. In the first stage, the head then learns the "
+        "similarity of tokens without the layers that mix them; 0 trains the whole head together with the model.",
     )
     adam_l2: bool = flag(False, "Adam with weight decay as part of the gradient (paper), instead of --optim.")
     left_out_tasks: list[str] = flag([], f"Tasks to leave out (table 3), of {', '.join(TASKS)}.")
@@ -76,12 +101,14 @@ class BDAMTrainingArguments(TrainingArguments):
         if isinstance(self.task_weights, str):
             self.task_weights = json.loads(self.task_weights)
         for name, tasks in (("left_out_tasks", self.left_out_tasks), ("task_weights", self.task_weights or {})):
-            if unknown := sorted(set(tasks) - set(TASKS)):
-                raise ValueError(f"{name} names {', '.join(unknown)}; the tasks are {', '.join(TASKS)}")
+            if unknown := sorted(set(tasks) - {*TASKS, MATCHING}):
+                raise ValueError(f"{name} names {', '.join(unknown)}; the tasks are {', '.join((*TASKS, MATCHING))}")
         if set(TASKS) == set(self.left_out_tasks):
             raise ValueError("left_out_tasks leaves no task to train on")
         if self.gradnorm and self.uncertainty_weighting:
             raise ValueError("uncertainty_weighting and gradnorm exclude each other: set gradnorm to false")
+        if not 0 < self.layer_lr_decay <= 1:
+            raise ValueError(f"layer_lr_decay must be above 0 and at most 1, got {self.layer_lr_decay}")
         if self.robust_pairs and self.objective != "decoupled":
             raise ValueError(
                 f"robust_pairs needs clothing embeddings, not trained by objective={self.objective}; set it to false"
@@ -97,4 +124,4 @@ class BDAMTrainingArguments(TrainingArguments):
             self._n_gpu = 1
 
 
-__all__ = ["BDAMTrainingArguments", "flag"]
+__all__ = ["DUAL_ENCODER_FIELDS", "DUAL_ENCODER_OBJECTIVES", "BDAMTrainingArguments", "flag"]

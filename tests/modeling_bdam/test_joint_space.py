@@ -1,4 +1,4 @@
-"""A model over the towers of one CLIP model ranks as CLIP does before it is trained."""
+"""A model over the towers of one dual encoder ranks as the dual encoder does before it is trained."""
 
 from pathlib import Path
 from typing import Any
@@ -6,54 +6,156 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    ChineseCLIPConfig,
+    ChineseCLIPImageProcessorPil,
+    ChineseCLIPModel,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    MetaClip2Config,
+    MetaClip2Model,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
 
-from modeling_bdam import BDAMConfig, BDAMModel
+from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
 from modeling_bdam.training.trainer import BDAMTrainer
 from modeling_bdam.training.training_args import BDAMTrainingArguments
 
+from .conftest import END, IMAGE, TEXT
 from .tensor_rows import TensorRows, collate
+from .two_color_people import draw_people, rank_1, train_dual_encoder
+
+FAMILIES: dict[str, tuple[Any, Any, Any]] = {
+    "clip": (CLIPConfig, CLIPModel, CLIPImageProcessorPil),
+    "metaclip_2": (MetaClip2Config, MetaClip2Model, CLIPImageProcessorPil),
+    "chinese_clip": (ChineseCLIPConfig, ChineseCLIPModel, ChineseCLIPImageProcessorPil),
+    "siglip": (SiglipConfig, SiglipModel, SiglipImageProcessorPil),  # also SigLIP2 with a fixed resolution
+}
+TEXT_KEYS = ("input_ids", "attention_mask")
+SENTENCES = ["a man in red coat [END]", "photo of woman [END]", "a woman in coat [END]", "red [END]"]
 
 
 @pytest.fixture
-def clip(tiny_config: Any, tmp_path: Path) -> CLIPModel:
+def save_dual_encoder(tmp_path: Path, word_tokenizer: Any) -> Any:
+    """`save_dual_encoder(family, std)`: a dual encoder with random weights, saved in `tmp_path` with its processor."""
+
+    def save(family: str, std: float = 0.2) -> Any:
+        torch.manual_seed(0)
+        config_class, model_class, image_processor = FAMILIES[family]
+        is_siglip = family == "siglip"
+        text = TEXT | ({"projection_size": 32} if is_siglip else {})
+        fields: dict[str, Any] = {} if is_siglip else {"projection_dim": 24, "logit_scale_init_value": 3.0}
+        source = model_class(config_class(vision_config=IMAGE, text_config=text, **fields)).eval()
+        for weight in source.parameters():
+            if weight.ndim > 1:
+                torch.nn.init.normal_(weight, std=std)
+        torch.nn.init.constant_(source.logit_scale, 3.0)
+        source.save_pretrained(tmp_path)
+        square = {"height": 32, "width": 32}
+        size = {"size": square} if is_siglip else {"size": {"shortest_edge": 32}, "crop_size": square}
+        image_processor(image_std=[0.2, 0.3, 0.4], **size).save_pretrained(tmp_path)
+        word_tokenizer(24).save_pretrained(tmp_path)
+        return source
+
+    return save
+
+
+@pytest.fixture
+def clip(save_dual_encoder: Any) -> CLIPModel:
     """A CLIP model with random weights, saved in `tmp_path`."""
-    torch.manual_seed(0)
-    config = tiny_config("clip", initializer_range=0.2)
-    halves = {half: getattr(config, half).to_dict() for half in ("vision_config", "text_config")}
-    source = CLIPModel(CLIPConfig(**halves, projection_dim=24, logit_scale_init_value=3.0)).eval()
-    for layer in (source.visual_projection, source.text_projection):
-        torch.nn.init.normal_(layer.weight, std=0.3)
-    source.save_pretrained(tmp_path)
-    return source
-
-
-def scores(clip: CLIPModel, batch: dict[str, Tensor]) -> Tensor:
-    """The cosine of each caption with each image by CLIP."""
-    output = clip(
-        pixel_values=batch["pixel_values"], input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-    )
-    return output.text_embeds @ output.image_embeds.T
+    return save_dual_encoder("clip")
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"use_bdam": False, "use_fusion": False}, {"fusion_sequence": "token"}], ids=str
+    ("family", "fields"),
+    [
+        *((family, {}) for family in FAMILIES),
+        ("clip", {"use_bdam": False, "use_fusion": False}),
+        ("clip", {"fusion_sequence": "token"}),
+        ("siglip", {"fusion_sequence": "token", "num_bdam_parts": 2}),
+    ],
+    ids=str,
 )
-def test_new_model_scores_as_clip(fields: Any, clip: CLIPModel, tmp_path: Path, make_batch: Any) -> None:
+def test_new_model_scores_as_the_dual_encoder(
+    family: str, fields: Any, save_dual_encoder: Any, tmp_path: Path, photo: Any
+) -> None:
+    source = save_dual_encoder(family)
     model = BDAMModel.from_vision_text_pretrained(str(tmp_path), str(tmp_path), num_bdam_layers=1, **fields).eval()
-    assert (model.config.joint_embeds, model.config.projection_dim) == (True, 24)
-    assert model.logit_scale.item() == pytest.approx(3.0)
-    batch = make_batch(6)
-    expected = scores(clip, batch)
-    output = model(**batch)
+    width = 32 if family == "siglip" else 24
+    assert (model.config.joint_embeds, model.config.projection_dim, model.config.hidden_size) == (True, width, 32)
+    assert (model.logit_scale.item(), model.config.num_bdam_heads) == (pytest.approx(3.0), 4)
+
+    # Inputs by the processor of the source
+    own = AutoImageProcessor.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    images = [photo(40, 40, seed) for seed in range(5)]
+    inputs = dict(own[0](images, return_tensors="pt"))
+    padding = "max_length" if family == "siglip" else True
+    inputs |= own[1](SENTENCES, padding=padding, return_token_type_ids=False, return_tensors="pt")
+    if family == "siglip":
+        del inputs["attention_mask"]  # its tokenizer on the Hub returns none
+    output = source(**inputs)
+    expected = output.text_embeds @ output.image_embeds.T
+    assert expected.std() > 0.05
+
+    # Scores of new and of reloaded weights
+    processor = BDAMProcessor.from_towers(str(tmp_path), str(tmp_path))
+    model.save_pretrained(tmp_path / "bdam")
+    processor.save_pretrained(tmp_path / "bdam")
+    again = BDAMModel.from_pretrained(tmp_path / "bdam")
+    for each, reader in ((model, processor), (again, BDAMProcessor.from_pretrained(tmp_path / "bdam"))):
+        batch = reader(images=images, text=SENTENCES, return_tensors="pt")
+        torch.testing.assert_close(batch["pixel_values"], inputs["pixel_values"])
+        images_and_texts = each(**batch)
+        for beta in (0.0, 1.0, 2.0):
+            found = each.score(images_and_texts.text_embeds, images_and_texts.image_embeds, beta)
+            torch.testing.assert_close(found / (1 + beta), expected, rtol=1e-4, atol=1e-4)
+            assert found.argsort().equal(expected.argsort())
+        features = each.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output
+        torch.testing.assert_close(features, images_and_texts.text_embeds)
+        # Captions and descriptions together, of which each distinct text is encoded once
+        texts = {f"{prefix}{key}": batch[key] for prefix in ("", "identity_", "clothing_") for key in TEXT_KEYS}
+        embeds = each(**texts).caption_identity_embeds
+        torch.testing.assert_close(embeds, images_and_texts.caption_identity_embeds)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_new_model_keeps_the_rank_1_of_a_trained_dual_encoder(
+    family: str, save_dual_encoder: Any, tmp_path: Path
+) -> None:
+    source = save_dual_encoder(family, std=0.03).train()
+
+    def score(pixels: Tensor, ids: Tensor) -> Tensor:
+        output = source(pixel_values=pixels, input_ids=ids)
+        return output.text_embeds @ output.image_embeds.T
+
+    train_dual_encoder(score, source.parameters(), (32, 32), END)
+    source.eval().save_pretrained(tmp_path)
+    model = BDAMModel.from_vision_text_pretrained(str(tmp_path), str(tmp_path)).eval()
+    pixels, ids = draw_people((32, 32), END, seed=1000)
+    with torch.no_grad():
+        expected, output = score(pixels, ids), model(pixel_values=pixels, input_ids=ids)
+    assert rank_1(expected) > 0.9
     for beta in (0.0, 1.0, 2.0):
         found = model.score(output.text_embeds, output.image_embeds, beta)
-        torch.testing.assert_close(found, (1 + beta) * expected, rtol=1e-5, atol=1e-5)
-    features = model.get_text_features(batch["input_ids"], batch["attention_mask"]).pooler_output
-    torch.testing.assert_close(features, output.text_embeds)
-    model.save_pretrained(tmp_path / "bdam")
-    again = BDAMModel.from_pretrained(tmp_path / "bdam")
-    torch.testing.assert_close(again.get_image_features(batch["pixel_values"]).pooler_output, output.image_embeds)
+        assert rank_1(found) == rank_1(expected)
+        torch.testing.assert_close(found / (1 + beta), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_weights_of_the_joint_space_are_trained(
+    family: str, save_dual_encoder: Any, tmp_path: Path, make_batch: Any
+) -> None:
+    save_dual_encoder(family)
+    model = BDAMModel.from_vision_text_pretrained(str(tmp_path), str(tmp_path), num_bdam_layers=1)
+    torch.nn.init.normal_(model.image_clothing_head.weight)
+    torch.nn.init.normal_(model.text_clothing_head.weight)
+    model(**make_batch(4), return_loss=True).loss.backward()
+    assert not [name for name, value in model.named_parameters() if value.grad is None]
 
 
 def test_new_model_scores_other_image_sizes_as_clip(clip: CLIPModel, tmp_path: Path, make_batch: Any) -> None:
@@ -62,9 +164,10 @@ def test_new_model_scores_other_image_sizes_as_clip(clip: CLIPModel, tmp_path: P
     batch = make_batch(4)
     pixels = torch.nn.functional.interpolate(batch["pixel_values"], scale_factor=(2, 1))
     expected = clip.get_image_features(pixels, interpolate_pos_encoding=True)
-    expected = expected if isinstance(expected, Tensor) else expected.pooler_output
     found = model.get_image_features(pixels).identity_embeds
-    torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=-1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found, torch.nn.functional.normalize(expected.pooler_output, dim=-1), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("fields", [{}, {"num_bdam_parts": 2}], ids=str)
@@ -77,9 +180,10 @@ def test_training_moves_both_halves_apart(fields: Any, clip: CLIPModel, tmp_path
     trainer = BDAMTrainer(model, args, data_collator=collate, retrieval_collator=collate, train_dataset=rows)
     trainer.train()
     groups: Any = trainer.optimizer.param_groups if trainer.optimizer is not None else []
+    pretrained = ("vision_model.", "text_model.", "visual_projection.", "textual_projection.")
     names = {id(value): name for name, value in model.named_parameters()}
     for group in groups:
-        is_tower = {names[id(value)].startswith(("vision_model.", "text_model.")) for value in group["params"]}
+        is_tower = {names[id(value)].startswith(pretrained) for value in group["params"]}
         assert is_tower <= {group["lr"] == 1e-2}
     assert {group["lr"] for group in groups} == {1e-2, 5e-2}
     output = model.eval()(**make_batch(4))
@@ -91,5 +195,5 @@ def test_joint_space_that_does_not_fit_is_refused(clip: CLIPModel, tmp_path: Pat
         BDAMModel.from_vision_text_pretrained(str(tmp_path), str(tmp_path), projection_dim=16)
     fields: dict[str, Any] = {"projection_dim": 16, "joint_embeds": False, "hidden_size": 32, "num_bdam_heads": 4}
     assert not BDAMModel.from_vision_text_pretrained(str(tmp_path), str(tmp_path), **fields).config.joint_embeds
-    with pytest.raises(Exception, match="joint_embeds needs the towers of a CLIP model"):
+    with pytest.raises(Exception, match="joint_embeds needs the towers of a CLIP or SigLIP model"):
         BDAMConfig(joint_embeds=True)

@@ -123,6 +123,38 @@ def write_ufine6926(folder: Path, annotation: str = "UFine6926.json", train: int
     return write_annotated(folder, annotation, entries, image_folder=".")
 
 
+def write_synth_pedes(folder: Path, annotation: str = "synthpedes_dataset.json", by_path: bool = False) -> Path:
+    """People 7 and 8 with two images each; with `by_path`, `{path: captions}` without person numbers."""
+    entries: list[Entry] = [
+        {
+            "id": person,
+            "file_path": f"Part{person - 6}/{person}/{shot}.jpg",
+            "attributes": ["man,black hair,black shirt,pink shorts,black shoes,unknown"],
+            "captions": [f"A man, {person}, view {shot}.", "He wears pink shorts."],
+            "prompt_caption": ["A man with black hair."],
+        }
+        for person in (7, 8)
+        for shot in (1, 2)
+    ]
+    write_annotated(folder, annotation, entries, image_folder=".")
+    if by_path:
+        write_json(folder / annotation, {entry["file_path"]: entry["captions"] for entry in entries})
+    return folder
+
+
+def write_luperson_mllm(folder: Path, names: Sequence[str] = ("a", "b", "c")) -> Path:
+    """Each image with a caption by two templates of two models; one caption repeats its template."""
+    for number, name in enumerate(names):
+        write_image(folder / "LUPerson-MLLM" / f"{name}.jpg", number)
+    for template in ("Ts", "Td"):
+        for model in ("qwen", "shikra"):
+            captions = {f"/data/images/{name}.jpg": f"{template} {model} {name}." for name in names}
+            if (template, model) == ("Td", "qwen"):
+                captions[f"/data/images/{names[0]}.jpg"] = "The man has [clothes description]."
+            write_json(folder / "caption" / f"{template}-{model}.json", captions)
+    return folder
+
+
 def write_names(folder: Path, names: Sequence[str]) -> Path:
     """Writes images without an annotation file."""
     for number, name in enumerate(names):

@@ -52,6 +52,24 @@ def test_export_onnx_equals_torch_for_any_batch_size(
     assert (tmp_path / "image_int8.onnx").stat().st_size < files.image.stat().st_size
 
 
+def test_exported_matching_head_equals_torch(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
+    from onnxruntime import InferenceSession
+
+    torch.manual_seed(0)
+    model = BDAMModel(tiny_config(use_matching=True, matching_hidden_size=16, initializer_range=0.2)).eval()
+    files = export_onnx(model, tmp_path, image_size=(32, 32), text_length=12)
+    assert files.match is not None
+    pixels, (ids, mask) = torch.randn(3, 3, 32, 32), text_batch(3, 12)
+    image, text, match = (InferenceSession(path) for path in (files.image, files.text, files.match))
+    seen = image.run(["tokens"], {"pixel_values": pixels.numpy()})[0]
+    words = text.run(["tokens"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0]
+    logits = match.run(None, {"image_tokens": seen, "text_tokens": words, "text_mask": mask.numpy()})[0]
+    with torch.no_grad():
+        tokens = model.get_image_features(pixels).matching_tokens, model.get_text_features(ids, mask).last_hidden_state
+        expected = model.match(tokens[0][:, None], tokens[1], mask)[:, 0]
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+
+
 def test_export_onnx_fixes_text_length_for_fused_tokens(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = BDAMModel(tiny_config(fusion_sequence="token")).eval()

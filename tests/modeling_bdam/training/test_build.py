@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import CLIPImageProcessorPil
 
+from data_pipeline.batches.collator import PixelBatcher
 from data_pipeline.batches.tokenizer import train_tokenizer
 from modeling_bdam import BDAMModel, BDAMProcessor
 from modeling_bdam.training.build import build_model
@@ -86,7 +89,50 @@ def test_pretrained_roberta_takes_positions_without_offset(checkpoint: Path, tmp
     flags = [f"--vision_model_name_or_path={vision}", f"--text_model_name_or_path={text}", "--image_height=32"]
     flags += ["--image_width=32"]  # the towers of the preset are replaced
     assert build(*flags, "--max_text_length=511")[1].tokenizer.model_max_length == 511
-    with pytest.raises(ValueError, match="--max_text_length 512: the text tower takes at most 511 tokens"):
-        build(*flags, "--max_text_length=512")
+    stretched, processor = build(*flags, "--max_text_length=600")
+    assert (stretched.longest_text, processor.tokenizer.model_max_length) == (600, 600)
     with pytest.raises(ValueError, match="vision_config is of new towers"):
         build(*flags, "--config_overrides=vision_config.hidden_size=8")
+
+
+@pytest.mark.parametrize(
+    ("flags", "size", "mean"),
+    [
+        ((), (32, 32), [0.1, 0.2, 0.3]),
+        (("--config_overrides=interpolate_pos_encoding=true",), (128, 64), [0.1, 0.2, 0.3]),  # of the preset
+        (("--config_overrides=interpolate_pos_encoding=true", "--image_height=48"), (48, 64), [0.1, 0.2, 0.3]),
+        (("--image_mean", "0.5", "0.5", "0.5"), (32, 32), [0.5, 0.5, 0.5]),
+    ],
+)
+def test_pretrained_towers_keep_their_image_settings(
+    flags: tuple[str, ...], size: tuple[int, int], mean: list[float], checkpoint: Path, tmp_path: Path
+) -> None:
+    model, tokenizer = BDAMModel.from_pretrained(checkpoint), BDAMProcessor.from_pretrained(checkpoint).tokenizer
+    model.vision_model.save_pretrained(tmp_path / "vision")
+    square = {"height": 32, "width": 32}
+    source = CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size=square, image_mean=[0.1, 0.2, 0.3])
+    source.save_pretrained(tmp_path / "vision")
+    model.text_model.save_pretrained(tmp_path / "text")
+    tokenizer.save_pretrained(tmp_path / "text")
+    towers = [f"--{kind}_model_name_or_path={tmp_path / kind}" for kind in ("vision", "text")]
+    _, processor = build(*towers, *flags)
+    settings = processor.image_processor
+    assert (settings.size["height"], settings.size["width"]) == size
+    assert (list(settings.image_mean), settings.resample) == (mean, source.resample)
+    PixelBatcher(settings)  # fits the collators
+
+
+def test_max_text_length_stretches_pretrained_towers(checkpoint: Path, tmp_path: Path) -> None:
+    source = BDAMModel.from_pretrained(checkpoint)
+    source.vision_model.save_pretrained(tmp_path / "vision")
+    source.text_model.save_pretrained(tmp_path / "text")
+    BDAMProcessor.from_pretrained(checkpoint).tokenizer.save_pretrained(tmp_path / "text")
+    towers = [f"--{kind}_model_name_or_path={tmp_path / kind}" for kind in ("vision", "text")]
+    model, processor = build(*towers, "--image_height=32", "--image_width=32", "--max_text_length=168")
+    sentence = processor(text=" ".join(["man"] * 200), return_tensors="pt")
+    assert sentence["input_ids"].shape == (1, 168)
+    features = model.eval().get_text_features(**sentence).pooler_output
+    model.save_pretrained(tmp_path / "long")
+    again = BDAMModel.from_pretrained(tmp_path / "long")
+    assert again.longest_text == 168
+    torch.testing.assert_close(again.get_text_features(**sentence).pooler_output, features)

@@ -52,6 +52,7 @@ def test_typed_flag_wins_over_preset(flags: str, expected: dict[str, Any]) -> No
     [
         ({"lr_scheduler_type": "constant"}, ["--warmup_steps=7"], {"lr_scheduler_type": "constant_with_warmup"}),
         ({"robust_pairs": True}, ["--objective=plain"], {"robust_pairs": False}),
+        ({"pair_loss": "tal"}, ["--objective=irra"], {"objective": "irra"}),
         ({"uncertainty_weighting": True, "gradnorm": False}, ["--gradnorm"], {"uncertainty_weighting": False}),
         ({"optim": "sgd"}, ["--adam_l2"], {"adam_l2": True, "optim": "adamw_torch_fused"}),
         ({"do_train": True}, [], {"do_train": True, "do_eval": False}),
@@ -87,7 +88,13 @@ def test_contradicting_flags_are_refused(flags: str) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "refused"),
-    [("--gradnorm_alpha 2", True), ("--gradnorm_alpha 2 --gradnorm", False), ("--robust_pairs_warmup 0.5", True)],
+    [
+        ("--gradnorm_alpha 2", True),
+        ("--gradnorm_alpha 2 --gradnorm", False),
+        ("--robust_pairs_warmup 0.5", True),
+        ("--pair_loss tal --objective rde", True),
+        ("--pair_loss tal", False),
+    ],
 )
 def test_flag_without_effect_is_refused(flags: str, refused: bool) -> None:
     with pytest.raises(ValueError, match="has no effect, add --") if refused else contextlib.nullcontext():

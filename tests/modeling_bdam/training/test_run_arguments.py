@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from modeling_bdam.training.run_arguments import apply_overrides, parse_arguments, read_preset
+from modeling_bdam.training.training_args import DUAL_ENCODER_FIELDS
 
 
 @pytest.mark.parametrize("name", ["tiny", "paper", "clip"])
@@ -53,6 +54,14 @@ def test_parse_arguments_reads_last_config() -> None:
 def test_parse_arguments_sets_do_train_and_do_eval(flags: list[str], train: bool, evaluate: bool) -> None:
     _, _, training, _ = parse_arguments(flags)
     assert (training.do_train, training.do_eval) == (train, evaluate)
+
+
+@pytest.mark.parametrize("objective", ["decoupled", "irra"])
+def test_parse_arguments_builds_dual_encoder_of_a_baseline(objective: str) -> None:
+    *_, fields = parse_arguments(["--config=clip", f"--objective={objective}", "--config_overrides=dropout=0.3"])
+    expected = DUAL_ENCODER_FIELDS if objective == "irra" else {}
+    assert {name: fields[name] for name in fields.keys() & DUAL_ENCODER_FIELDS.keys()} == expected
+    assert fields["dropout"] == 0.3
 
 
 def test_apply_overrides_parses_json_or_strings() -> None:

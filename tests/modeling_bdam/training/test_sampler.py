@@ -8,9 +8,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard
+from datasets import Dataset
 from torch.utils.data import BatchSampler
 
-from modeling_bdam.training.sampler import IdentityBalancedSampler, KeyedDataset
+from modeling_bdam.training.sampler import CaptionPairs, IdentityBalancedSampler, KeyedDataset
 
 # 30 people with 1 to 9 images each, rows in random order
 PERSON_IDS = np.random.default_rng(0).permutation(np.repeat(np.arange(30) * 7 + 3, np.arange(30) % 9 + 1)).tolist()
@@ -124,6 +125,26 @@ def test_use_texts_keeps_length_of_epoch(images_per_person: int) -> None:
     assert len({row for row, *_ in keys}) >= (text_rows >= 0).sum() - 4  # all, except a last block that is not full
     sampler.use_texts(None)
     assert list(sampler) == list(IdentityBalancedSampler(PERSON_IDS, images_per_person, 4, seed=0))
+
+
+def test_keyed_dataset_adds_weight_of_pair() -> None:
+    dataset = KeyedDataset([{"person_id": 4}, {"person_id": 5}])
+    dataset.pair_weights = np.array([True, False])
+    assert [dataset[number, number, 7]["pair_weight"] for number in (0, 1)] == [1.0, 0.0]
+
+
+def test_caption_pairs_have_one_caption_each() -> None:
+    captions = [["a", "b"], [], ["c"]]
+    rows = Dataset.from_dict({"captions": captions, "person_id": [4, 5, 6], "identity_description": ["x", "y", "z"]})
+    pairs = CaptionPairs(rows)
+    assert len(pairs) == 4
+    assert [pairs[number]["captions"] for number in range(4)] == pairs["captions"] == [["a"], ["b"], [], ["c"]]
+    assert [pairs[number]["person_id"] for number in range(4)] == pairs["person_id"] == [4, 4, 5, 6]
+    assert pairs.column_names == rows.column_names
+    assert pairs.select(np.array([1, 3]))["captions"] == [["b"], ["c"]]
+    sampler = IdentityBalancedSampler(pairs["person_id"], 1, 2, seed=0)
+    shown = [KeyedDataset(pairs)[key]["captions"] for key in sampler]
+    assert sorted(shown) == [[], ["a"], ["b"], ["c"]]  # an epoch shows each caption once
 
 
 def test_sampler_examples_run() -> None:

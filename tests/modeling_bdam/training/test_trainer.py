@@ -376,7 +376,13 @@ def test_evaluate_without_evaluation_set_is_refused(make_trainer: MakeTrainer) -
         trainer.evaluate()
 
 
-QUICK = ("captions: GradNorm", "captions: two left out", "mixed: accumulation", "descriptions: frozen and LoRA")
+QUICK = (
+    "captions: GradNorm",
+    "captions: two left out",
+    "mixed: accumulation",
+    "descriptions: frozen and LoRA",
+    "descriptions: matching",
+)
 
 
 @pytest.mark.parametrize("runs", [QUICK, pytest.param(three_steps.RUNS, marks=pytest.mark.slow)], ids=["quick", "all"])

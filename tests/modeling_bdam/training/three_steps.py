@@ -20,7 +20,7 @@ from modeling_bdam.training.build import choose_trained_weights
 from modeling_bdam.training.collation import DESCRIPTIONS
 from modeling_bdam.training.run_arguments import ModelArguments
 from modeling_bdam.training.trainer import BDAMTrainer
-from modeling_bdam.training.training_args import BDAMTrainingArguments
+from modeling_bdam.training.training_args import DUAL_ENCODER_FIELDS, BDAMTrainingArguments
 from tests.modeling_bdam.conftest import _batch, _config
 from tests.modeling_bdam.tensor_rows import TensorRows, collate
 
@@ -32,6 +32,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "uncertainty": {"training": {**FIXED, "uncertainty_weighting": True}},
     "plain": {"training": {"objective": "plain"}},
     "sdm": {"training": {"objective": "sdm"}},
+    "tbps": {"training": {"objective": "tbps"}, "model": DUAL_ENCODER_FIELDS},
+    "tal": {"training": {"pair_loss": "tal"}},
     "accumulation": {"training": {"gradient_accumulation_steps": 2}},
     "checkpointing": {"training": {"gradient_checkpointing": True}},
     "K = 1": {"training": {"images_per_person": 1}},
@@ -43,6 +45,9 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "frozen towers": {"weights": {"frozen_vision_layers": -1, "frozen_text_layers": -1}},
     "frozen layers": {"weights": {"frozen_vision_layers": 1, "frozen_text_layers": 1}},
     "frozen and LoRA": {"weights": {"frozen_vision_layers": -1, "lora_rank": 2}},
+    "matching": {"model": {"use_matching": True}, "training": FIXED},
+    "matching and GradNorm": {"model": {"use_matching": True}},
+    "matching only": {"model": {"use_matching": True}, "training": {"train_only": "matching"}},
     "all tokens": {"model": {"fusion_sequence": "token"}},
 }
 for table in ("table1_bdam", "table2_fusion", "table3_losses", "figure5_efficiency"):
