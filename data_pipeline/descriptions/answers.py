@@ -82,7 +82,7 @@ def texts_of(found: dict[str, Any], keys: tuple[str, ...]) -> tuple[dict[str, st
     for key in keys:
         if not isinstance(found[key], str):
             raise UnusableAnswer("schema", f"{key} must be a string")
-        if any("\ud800" <= character <= "\udfff" for character in found[key]):  # not encodable as UTF-8
+        if not found[key].isascii() and any("\ud800" <= character <= "\udfff" for character in found[key]):
             raise UnusableAnswer("unparsable", f"{key} contained an unpaired surrogate")
         texts[key], cleaned = clean_text(found[key])
         changed |= cleaned

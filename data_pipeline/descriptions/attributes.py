@@ -3,6 +3,7 @@
 Each field has a short phrase or "not visible", which is an honest answer and counts as named.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -129,6 +130,7 @@ def stems_of(text: str) -> list[str]:
     return [_stem(word) for word in words if word not in _FUNCTION_WORDS]
 
 
+@functools.lru_cache(maxsize=10_000)
 def _stem(word: str) -> str:
     word = word.replace("grey", "gray").replace("colour", "color").split("'")[0].split("’")[0]
     word = re.sub(r"(?<=..)ies$", "y", word)

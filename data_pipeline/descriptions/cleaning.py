@@ -1,5 +1,6 @@
 """Removes markup and invisible characters from a model's texts, and finds loops of repeated words."""
 
+import functools
 import html
 import re
 import unicodedata
@@ -37,6 +38,7 @@ def without_reasoning(content: str) -> str:
     return rest if rest.strip() else content
 
 
+@functools.lru_cache(maxsize=10_000)  # most fields of attributes repeat between images
 def clean_text(text: str) -> tuple[str, bool]:
     """Removes markup, special tokens, control and zero-width characters; returns the text and whether it changed.
 

@@ -25,6 +25,7 @@ _PEOPLE = words_pattern(
     rf"the\s(?:first|second|third)\s(?:one|{_ONE})",
     rf"(?:one|figure|{_ONE})\s(?:is\s)?(?:on|to|at)\s(?:the|their|his|her)\s(?:left|right|front"
     rf"|back)(?!\s(?:shoulder|arm|wrist|hand|side))",
+    r"(?:next\sto|beside|alongside|behind|in\sfront\sof)\s(?:him|her|them),?\s(?:an?|another|is|stands|walks|there)",
     r"each\sof\sthem|both\sof\sthem|one\sof\sthem|they\sare\sboth|while\sthe\sother|walking\swith\s(?:an?|his|her|their|another|someone)\b|accompanied\sby"
     r"|group\sof\speople",
     r"an?\s(?:\w+\s)?couple(?!\sof)|(?:first|second)\s(?:man|woman|person)|person\s(?:[12]|one|two|[AB])(?=[\s:,])",

@@ -205,6 +205,8 @@ def _check_lengths(record: Record, requirements: Requirements) -> Iterator[Probl
         low, high = requirements.min_words, requirements.max_words
         if key == "caption":
             low, high = 3, 2 * high
+        elif key == TEXTS[0]:  # a text of few attributes may be short
+            low = min(low, 1 + len(requirements.identity_attributes))
         words = len(record[key].split())
         if not low <= words <= high:
             yield Problem("length", f"{key} had {words} words, it must have between {low} and {high}")
