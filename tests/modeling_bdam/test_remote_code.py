@@ -77,7 +77,7 @@ def needed_files() -> set[str]:
 def test_save_pretrained_copies_exactly_the_needed_code(checkpoint: Path) -> None:
     files = {path.name for path in checkpoint.glob("*.py")}
     assert files == needed_files()
-    assert "__init__.py" not in files and len(files) == 12
+    assert "__init__.py" not in files and len(files) == 13
     for name in files:
         assert (checkpoint / name).read_text() == (PACKAGE / name).read_text()
 

@@ -128,7 +128,7 @@ def cut_off(folder: Path) -> None:
         (lambda folder: shutil.rmtree(folder / "data"), {}, "out"),
         (cut_off, {}, "out: it cannot be read: "),
         (None, {"split_file": "s.json"}, "out: a Parquet set takes no split file"),
-        (None, {"data_dir": None}, "parquet: pass the folder of the Parquet files"),
+        (None, {"data_dir": None}, "parquet: pass the folder of its files"),
     ],
 )
 def test_load_parquet_names_an_invalid_set(

@@ -115,7 +115,7 @@ def test_second_interrupt_drops_the_answers_in_flight(
     start_server: StartServer, write_images: WriteImages, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    process = start_run(write_images(5), tmp_path / "d.jsonl", start_server(delay=60, log=log), 90)
+    process = start_run(write_images(5), tmp_path / "d.jsonl", start_server(delay=6, log=log), 90)
     while len(complete_lines(log)) < 5:
         time.sleep(0.05)
     assert process.stderr is not None

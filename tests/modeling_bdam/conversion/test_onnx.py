@@ -52,6 +52,7 @@ def test_export_onnx_equals_torch_for_any_batch_size(
     assert (tmp_path / "image_int8.onnx").stat().st_size < files.image.stat().st_size
 
 
+@pytest.mark.slow
 def test_exported_matching_head_equals_torch(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
     from onnxruntime import InferenceSession
 

@@ -59,7 +59,13 @@ def test_trainer_prints_groups_once_and_decays_matrices_only(
 ) -> None:
     model = BDAMModel(tiny_config("clip"))
     model.vision_model.requires_grad_(False)
-    settings = {**SETTINGS, "max_steps": 2, "save_strategy": "no", "per_device_train_batch_size": 4}
+    settings = {
+        **SETTINGS,
+        "max_steps": 2,
+        "save_strategy": "no",
+        "per_device_train_batch_size": 4,
+        "disable_tqdm": False,
+    }
     args = BDAMTrainingArguments(str(tmp_path), new_module_lr_factor=5, **settings)
     trainer = BDAMTrainer(model, args, collate, TensorRows(make_batch(8)), retrieval_collator=collate)
     trainer.train()
