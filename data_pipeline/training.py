@@ -302,7 +302,7 @@ def plain_trainer(
 ) -> BDAMTrainer:
     """Returns the trainer of a new model with the same towers, without decoupling and fusion."""
     config = trainer.accelerator.unwrap_model(trainer.model).config
-    fields = config.to_dict() | DUAL_ENCODER_FIELDS | {"use_matching": False}
+    fields = config.to_dict() | DUAL_ENCODER_FIELDS
     set_seed(args.seed)
     vision, text = model_args.vision_model_name_or_path, model_args.text_model_name_or_path
     if vision is not None and text is not None:

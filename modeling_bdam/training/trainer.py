@@ -90,7 +90,7 @@ class BDAMTrainer(Trainer):
     Raises:
         TypeError: other training arguments, or rows without the column person_id.
         ValueError: no processor to build a default collator from; a batch size that does not fit; GradNorm together
-            with an option under which its gradient norms would be 0.
+            with an option under which its gradient norms would be 0; a stage that trains a matching head without one.
     """
 
     args: BDAMTrainingArguments
@@ -150,6 +150,12 @@ class BDAMTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = False
         self._check_gradnorm()
+        if (args.matching_steps or args.train_only == MATCHING) and self.accelerator.unwrap_model(
+            self.model
+        ).matching is None:
+            raise ValueError(
+                "matching_steps and train_only=matching need a model with --config_overrides use_matching=true"
+            )
         if self.is_fsdp_enabled:
             assert isinstance(self.model, BDAMModel)
             self._prepare_fsdp(self.model)

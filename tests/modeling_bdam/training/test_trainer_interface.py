@@ -177,6 +177,12 @@ def test_seconds_per_step_leave_out_evaluation(make_trainer: MakeTrainer, monkey
     assert 0 < trainer.seconds_per_step() < 1000
 
 
+@pytest.mark.parametrize("settings", [{"matching_steps": 2}, {"train_only": "matching"}])
+def test_matching_stage_without_a_head_is_refused(make_trainer: MakeTrainer, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="need a model with --config_overrides use_matching=true"):
+        make_trainer(settings)
+
+
 def test_evaluate_of_several_sets_prefixes_their_names(make_trainer: MakeTrainer, rows: Dataset) -> None:
     trainer = make_trainer()
     trainer.eval_dataset = {"one": rows.select(range(4)), "two": rows}
