@@ -226,6 +226,7 @@ for revision in ("old", "main"):
 """
 
 
+@pytest.mark.slow
 def test_shards_and_revisions_can_be_pushed_and_pulled(client: Client, pushed: Path) -> None:
     sources = {"old": pushed / "checkpoint-2", "main": pushed}
     client.run(["-c", PUSH, "me/shards", *(f"{folder}@{branch}" for branch, folder in sources.items())])

@@ -82,7 +82,7 @@ def assert_all_failed(run: subprocess.CompletedProcess[str], output: Path, image
     assert (report["images"], report["failed"], report["answers"]) == (0, images, 2 * images)
 
 
-@pytest.mark.parametrize("backend", ["server", "transformers"])
+@pytest.mark.parametrize("backend", [pytest.param("server", marks=pytest.mark.slow), "transformers"])
 def test_run_reports_garbage_as_failures(
     backend: str, model: Path, write_images: WriteImages, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

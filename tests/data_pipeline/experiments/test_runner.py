@@ -118,7 +118,10 @@ def test_train_all_stops_only_if_all_runs_failed(some_finished: bool, fake_train
     assert begun(runs, tmp_path) == [1, some_finished, some_finished]
 
 
-@pytest.mark.parametrize(("kill_runs", "kills"), [(True, 2), (False, 1)], ids=["with_its_runs", "only_the_parent"])
+@pytest.mark.parametrize(
+    ("kill_runs", "kills"),
+    [pytest.param(True, 2, id="with_its_runs", marks=pytest.mark.slow), pytest.param(False, 1, id="only_the_parent")],
+)
 def test_study_resumes_after_sigkill(kill_runs: bool, kills: int, fake_training: Path, tmp_path: Path) -> None:
     """Kills the study at random times; if only the parent is killed, the current run finishes by itself."""
 

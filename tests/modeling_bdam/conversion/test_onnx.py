@@ -71,6 +71,7 @@ def test_exported_matching_head_equals_torch(tiny_config: Callable[..., Any], tm
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_export_onnx_fixes_text_length_for_fused_tokens(tiny_config: Callable[..., Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = BDAMModel(tiny_config(fusion_sequence="token")).eval()
