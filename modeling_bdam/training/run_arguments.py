@@ -153,7 +153,8 @@ def parse_arguments(
         known_flags = {name for action in parser._actions for name in action.option_strings}
         _check_names("command line", {unread[0].partition("=")[0]: None}, known_flags, "argument")
         raise ValueError(f"command line: `{unread[0]}` belongs to no flag; see --help")
-    metrics = {prefix + name for prefix in PROTOCOLS for name in METRICS}
+    in_training = PROTOCOLS.keys() - {"reranked_"}  # candidates are scored only after the training
+    metrics = {prefix + name for prefix in in_training for name in METRICS}
     best = (training.metric_for_best_model or "mAP").removeprefix("eval_")
     _check_names("--metric_for_best_model", {best: None}, metrics, "metric")
     # transformers sets do_eval if there is an evaluation strategy, so the flags and the file decide

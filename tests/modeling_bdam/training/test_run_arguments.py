@@ -119,3 +119,9 @@ def test_read_preset_refuses_file_without_sections(text: str, tmp_path: Path) ->
     file.write_text(text)
     with pytest.raises(ValueError, match=r"odd\.json is no"):
         read_preset(str(file))
+
+
+def test_metric_of_the_best_checkpoint_is_one_that_training_computes() -> None:
+    assert parse_arguments(["--metric_for_best_model", "described_mAP"])[2].metric_for_best_model == "described_mAP"
+    with pytest.raises(ValueError, match="unknown metric `reranked_mAP`"):
+        parse_arguments(["--metric_for_best_model", "reranked_mAP"])
