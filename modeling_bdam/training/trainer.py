@@ -150,9 +150,8 @@ class BDAMTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = False
         self._check_gradnorm()
-        if (args.matching_steps or args.train_only == MATCHING) and self.accelerator.unwrap_model(
-            self.model
-        ).matching is None:
+        trains_head = args.matching_steps > 0 or args.train_only == MATCHING
+        if trains_head and self.accelerator.unwrap_model(self.model).matching is None:
             raise ValueError(
                 "matching_steps and train_only=matching need a model with --config_overrides use_matching=true"
             )
