@@ -21,8 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import plain_dual_encoder
 import torch
 from datasets import DatasetDict
+from plain_dual_encoder import METRICS
 from torch.utils.data import DataLoader
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, ViTImageProcessorPil, set_seed
 
@@ -40,7 +42,6 @@ from modeling_bdam.training.sampler import IdentityBalancedSampler, KeyedDataset
 from modeling_bdam.training.trainer import BDAMTrainer
 from modeling_bdam.training.training_args import DUAL_ENCODER_FIELDS, BDAMTrainingArguments
 
-METRICS = ("rank1", "mAP", "clothes_changing_mAP")
 SIZES = {"96x32": (96, 32), "64x64": (64, 64)}  # height and width; the second one is that of the pretraining
 PATCH, WIDTH, BATCH_SIZE, SOURCE_SEED, TARGET_SEED = 8, 128, 32, 1, 0
 LAYERS = {"hidden_size": WIDTH, "num_attention_heads": 4, "intermediate_size": 4 * WIDTH}
@@ -59,18 +60,11 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 DEFAULT_METHODS = ("probe", "plain", "irra", "rde", "ours")
 
 
-@dataclasses.dataclass
-class Result:
-    """Learning rate, steps, seconds per step, β, validation mAP, and test metrics (0 to 1)."""
+@dataclasses.dataclass(kw_only=True)
+class Result(plain_dual_encoder.Result):
+    """A result with its learning rate."""
 
     learning_rate: float
-    steps: int
-    seconds_per_step: float
-    beta: float
-    validation_mAP: float
-    rank1: float
-    mAP: float
-    clothes_changing_mAP: float
 
 
 def pretrain(folder: Path, seconds: float, people: int) -> None:
@@ -176,7 +170,8 @@ def scored(trainer: BDAMTrainer, splits: DatasetDict, rate: float, beta: float) 
     )
     seconds = trainer.seconds_per_step() if trainer.state.global_step else 0.0
     metrics = {name: test[f"eval_{name}"] for name in METRICS}
-    return Result(rate, trainer.state.global_step, seconds, beta, validation["eval_mAP"], **metrics)
+    steps, precision = trainer.state.global_step, validation["eval_mAP"]
+    return Result(steps, seconds, beta, precision, **metrics, learning_rate=rate)
 
 
 def results_of(
