@@ -40,6 +40,7 @@ class FilterCheck:
     1. A number, or another value that is no condition, as a whole filter or beside AND, OR and NOT: `camera == 1 or 2`
        would select each row, because duckdb converts numbers to booleans.
     2. A comparison of text with a number or a date: duckdb would compare letter by letter.
+    3. A comparison of a number with a boolean: duckdb would read true as 1.
 
     Args:
         database: has the table `gallery`.
@@ -69,6 +70,10 @@ class FilterCheck:
 
     def _check_comparison(self, comparison: str, one: Node, other: Node) -> None:
         for text, value in ((one, other), (other, one)):
+            if self._kind(text) == "number" and self._kind(value) == "BOOLEAN":
+                raise ValueError(
+                    f"{self._text(text)} is a number, so it cannot be compared with true, false or a condition"
+                )
             if self._kind(text) != "text" or _constant(text) is not None:
                 continue
             name, kind, constant = self._text(text), self._kind(value), _constant(value)

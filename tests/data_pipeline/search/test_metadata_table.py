@@ -108,7 +108,8 @@ def texts() -> Iterator[MetadataTable]:
     [
         ("camera == 1 or 2", "2 is a number, no condition: write comparisons"),
         ("camera == 1 and (time > '2026-05-01' or 3)", "3 is a number, no condition"),
-        ("camera == (1 or 2)", "2 is a number, no condition"),
+        ("camera == (1 or 2)", "camera is a number, so it cannot be compared with true, false or a condition"),
+        ("true == camera", "camera is a number, so it cannot be compared with true"),
         ("camera", "camera is a number, no condition"),
         ("1/0", "(1 / 0) is a number, no condition"),
         ("not camera", "camera is a number, no condition"),
