@@ -39,6 +39,7 @@ from modeling_bdam.files import write_json
 from modeling_bdam.training.build import build_model, choose_trained_weights
 from modeling_bdam.training.checkpoints import find_checkpoint
 from modeling_bdam.training.console import quiet_libraries
+from modeling_bdam.training.gathering import end_process_group
 from modeling_bdam.training.logged_pictures import log_picture
 from modeling_bdam.training.model_card import SplitSize
 from modeling_bdam.training.run_arguments import DataArguments, ModelArguments, parse_arguments
@@ -92,8 +93,6 @@ def main(argv: list[str] | None = None) -> None:
         print("\nwritten:", *written, sep="\n  ")
     if args.push_to_hub:
         trainer.push_to_hub()
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()  # gloo's threads must not outlive the interpreter
 
 
 def evaluate(
@@ -147,3 +146,4 @@ def _rank1_by_trait(split: EncodedSplit, clothing_weight: float) -> Groups:
 
 if __name__ == "__main__":
     main()
+    end_process_group()

@@ -4,6 +4,7 @@ Each rank computes the logits of its local batch against the all-gathered batch,
 mean over its local rows. DDP averages the gradients over ranks: exactly the gradient of the loss of the whole batch.
 """
 
+import gc
 from typing import Any
 
 import torch
@@ -81,3 +82,15 @@ def whole_batch_norms(norms: Tensor, accelerator: Accelerator) -> Tensor:
     if accelerator.num_processes == 1:
         return norms
     return accelerator.reduce(norms.square(), "sum").sqrt() / accelerator.num_processes
+
+
+def end_process_group() -> None:
+    """Destroys the process group and ends its threads, as the last call of a process.
+
+    A DDP wrapper that is not freed, because references to it form a cycle, keeps the threads of gloo running. A thread
+    that releases a tensor while the interpreter shuts down aborts the process (SIGABRT).
+    """
+    gc.collect()
+    if dist.is_initialized():
+        dist.barrier()  # a rank that leaves early would abort the others
+        dist.destroy_process_group()

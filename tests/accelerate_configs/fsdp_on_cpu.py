@@ -24,8 +24,10 @@ def _set_device(state: PartialState) -> None:
 
 if __name__ == "__main__":
     import run_t2i_reid
+    from modeling_bdam.training.gathering import end_process_group
 
     torch.distributed.init_process_group("gloo")
     PartialState._prepare_backend = _prepare_backend
     PartialState.set_device = _set_device
     run_t2i_reid.main()
+    end_process_group()

@@ -19,7 +19,13 @@ PROGRAM = """
 import json, sys
 import torch
 from accelerate import Accelerator
-from modeling_bdam.training.gathering import gather_labels, gather_outputs, gather_with_gradient, whole_batch_norms
+from modeling_bdam.training.gathering import (
+    end_process_group,
+    gather_labels,
+    gather_outputs,
+    gather_with_gradient,
+    whole_batch_norms,
+)
 from modeling_bdam.outputs_bdam import BDAMOutput
 
 accelerator = Accelerator(cpu=True)
@@ -49,8 +55,7 @@ result = {
 }
 with open(sys.argv[1] + str(rank), "w") as file:
     json.dump(result, file)
-accelerator.wait_for_everyone()
-accelerator.end_training()  # gloo threads must not outlive the interpreter
+end_process_group()
 """
 
 

@@ -18,6 +18,7 @@ from data_pipeline.experiments.definitions import load_experiment
 from modeling_bdam import BDAMModel
 from modeling_bdam.training.build import choose_trained_weights
 from modeling_bdam.training.collation import DESCRIPTIONS
+from modeling_bdam.training.gathering import end_process_group
 from modeling_bdam.training.run_arguments import ModelArguments
 from modeling_bdam.training.trainer import BDAMTrainer
 from modeling_bdam.training.training_args import DUAL_ENCODER_FIELDS, BDAMTrainingArguments
@@ -113,6 +114,7 @@ if __name__ == "__main__":
     result = {run: train(sys.argv[1], run) for run in sys.argv[2:]}
     if os.environ.get("RANK", "0") == "0":
         Path(sys.argv[1], "losses.json").write_text(json.dumps(result))
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # a process that leaves early would abort the other one
-        torch.distributed.destroy_process_group()  # gloo's threads must not outlive the interpreter
+    end_process_group()
+    if sys.platform == "linux":
+        threads = {task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")}
+        assert not any("gloo" in thread for thread in threads), threads
