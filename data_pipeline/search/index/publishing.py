@@ -201,8 +201,8 @@ def _write_generation(
             recall = FaissStore.write(folder, chunks, manifest.dimensions, manifest.index_type)
             if recall < LEAST_RECALL:
                 notes.append(
-                    f"the {manifest.index_type} index finds {recall:.0%} of the exact first {RECALL_RANK} hits of a "
-                    "sample of its images: searches may miss images; --index-type exact finds all"
+                    f"the {manifest.index_type} index finds {recall:.0%} of the exact first {RECALL_RANK} hits of "
+                    "sampled queries: searches may miss images; --index-type exact finds all"
                 )
         else:
             from ..stores.milvus_store import MilvusStore

@@ -412,7 +412,7 @@ def test_build_index_notes_a_low_recall(
 ) -> None:
     monkeypatch.setattr(faiss_store, "_sampled_recall", lambda *arguments: recall)
     notes = build(tmp_path / "index", photos, embedder, index_type="hnsw").notes
-    message = "the hnsw index finds 58% of the exact first 20 hits of a sample of its images: searches may miss images"
+    message = "the hnsw index finds 58% of the exact first 20 hits of sampled queries: searches may miss images"
     assert any(message in note for note in notes) == is_noted
 
 
