@@ -215,7 +215,7 @@ def chooses_beta(model_args: ModelArguments, args: BDAMTrainingArguments) -> boo
 
 
 def train_and_save(trainer: BDAMTrainer, checkpoint: str | None, choose_beta: bool = False) -> dict[str, float]:
-    """Trains, saves the best checkpoint by the validation metric, and returns the training metrics.
+    """Trains, calibrates and saves the best checkpoint by the validation metric, and returns the training metrics.
 
     With `choose_beta`, β is chosen on the validation split and saved in the config. With `matching_steps`, a second
     stage trains the matching head, and chooses λ and K on the validation split.
@@ -223,6 +223,7 @@ def train_and_save(trainer: BDAMTrainer, checkpoint: str | None, choose_beta: bo
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if choose_beta:
         trainer.choose_clothing_weight()
+    trainer.calibrate()
     if trainer.args.matching_steps:
         train_matching(trainer)
     trainer.save_model()

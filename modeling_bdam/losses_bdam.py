@@ -30,18 +30,14 @@ def same_label_mask(row_labels: Tensor, column_labels: Tensor) -> Tensor:
 
 
 def same_text_mask(row_ids: Tensor, row_mask: Tensor, column_ids: Tensor, column_mask: Tensor) -> Tensor:
-    """Marks the pairs of equal texts, independent of padding side and length.
+    """Marks the pairs of equal texts, independent of padding side and length, [N, M].
 
-    Different people may share an identity description, such as "a slim young woman". Such pairs are positives: as
-    false negatives they would be label noise. Texts are numbered by one sort of all N + M rows, without an [N, M, T]
-    comparison.
+    Different people may share a description, such as "a slim young woman": as negatives they would be label noise.
+    Texts are numbered by one sort of all N + M rows, without an [N, M, T] comparison.
 
     Args:
         row_ids, row_mask: [N, T], token ids (not negative), and 1 for a token and 0 for padding.
         column_ids, column_mask: [M, T'], likewise; T' may differ from T.
-
-    Returns:
-        [N, M], bool.
 
     Raises:
         ValueError: ids are not two-dimensional, or a mask and its ids differ in shape.
@@ -88,11 +84,7 @@ def info_nce_of_rows(
 ) -> Tensor:
     """Computes `info_nce` without the mean over rows, [N]; with inputs [T, ...], of T problems at once, [T, N]."""
     similarity = _scaled_similarity(queries, keys, logit_scale)  # [..., N, M]
-    _check_mask("positives", positives, similarity)
-    negatives = ~positives
-    if ignored is not None:
-        _check_mask("ignored", ignored, similarity)
-        positives, negatives = positives & ~ignored, negatives & ~ignored
+    positives, negatives = _pairs(similarity, positives, ignored)
     deficit = masked_logsumexp(similarity, negatives)[..., None] - similarity  # > 0 where negatives dominate
     per_pair = torch.where(positives, F.softplus(deficit), 0.0)  # [..., N, M]
     return per_pair.sum(dim=-1) / positives.sum(dim=-1).clamp(min=1)
@@ -121,9 +113,8 @@ def sdm_of_rows(
         [..., N]; 0 for a row without positives.
     """
     similarity = _scaled_similarity(queries, keys, logit_scale)  # [..., N, M]
-    _check_mask("positives", positives, similarity)
-    counted = torch.ones_like(positives) if ignored is None else ~ignored
-    positives = positives & counted
+    positives, negatives = _pairs(similarity, positives, ignored)
+    counted = positives | negatives
     log_p = similarity.masked_fill(~counted, torch.finfo(similarity.dtype).min / 2).log_softmax(dim=-1)
     labels = positives.to(log_p.dtype) / positives.sum(dim=-1, keepdim=True).clamp(min=1)
     divergence = log_p.exp() * (log_p - (labels + epsilon).log())  # [..., N, M]
@@ -152,10 +143,7 @@ def tal_of_rows(
         [..., N]; 0 for a row without positives or without negatives.
     """
     logits = _scaled_similarity(queries, keys, logit_scale)  # s / τ, [..., N, M]
-    _check_mask("positives", positives, logits)
-    negatives = ~positives
-    if ignored is not None:
-        positives, negatives = positives & ~ignored, negatives & ~ignored
+    positives, negatives = _pairs(logits, positives, ignored)
     lowest = torch.finfo(logits.dtype).min / 2
     alpha = logits.detach().masked_fill(~positives, lowest).softmax(dim=-1)
     gap = masked_logsumexp(logits, negatives) - (alpha * logits).sum(dim=-1)  # [..., N]
@@ -232,9 +220,8 @@ def triplet(
 def adversarial(clothing: Tensor, text: Tensor, logit_scale: Tensor | float, positives: Tensor) -> Tensor:
     """Computes the clothing adversarial loss (paper, eq. 1): `-log(1 - P_pos)`.
 
-    It is low when a feature cannot retrieve its clothing text. P_pos is the softmax probability of a row's positives,
-    so `-log(1 - P_pos) = softplus(logsumexp(positives) - logsumexp(negatives))`. This form does not overflow as P_pos
-    approaches 1 and does not cancel as it approaches 0. A row without positives or without negatives counts 0.
+    P_pos is the softmax probability of a row's positives; `softplus(logsumexp(positives) - logsumexp(negatives))`
+    neither overflows as it approaches 1 nor cancels as it approaches 0. A row without positives or negatives counts 0.
 
     Args:
         clothing: [N, d], L2-normalized by the caller; with `adversarial_on="identity"` the identity feature after
@@ -243,8 +230,8 @@ def adversarial(clothing: Tensor, text: Tensor, logit_scale: Tensor | float, pos
         logit_scale, positives: see `info_nce`, also for the result and the errors.
     """
     similarity = _scaled_similarity(clothing, text, logit_scale)  # [N, M]
-    _check_mask("positives", positives, similarity)
-    log_odds = masked_logsumexp(similarity, positives) - masked_logsumexp(similarity, ~positives)  # [N]
+    positives, negatives = _pairs(similarity, positives)
+    log_odds = masked_logsumexp(similarity, positives) - masked_logsumexp(similarity, negatives)  # [N]
     return torch.where(positives.all(dim=1), 0.0, F.softplus(log_odds)).mean()
 
 
@@ -268,9 +255,8 @@ def gradient_reversal(x: Tensor, scale: float = 1.0) -> Tensor:
 def hsic(identity: Tensor, clothing: Tensor, estimator: Literal["biased", "unbiased"] = "biased") -> Tensor:
     """Computes HSIC with linear kernels: a measure of dependence, 0 for uncorrelated features.
 
-    `"biased"` is eq. 2 of the paper, `tr(K_id H K_clo H) / (B - 1)^2`, in which H centers the features. The trace is
-    the sum of the product of two centered Gram matrices, O(B^2 D), and also the squared Frobenius norm of the centered
-    cross-product `identity^T clothing`, O(B D^2); the cheaper one is computed. It grows as the batch shrinks.
+    `"biased"` is eq. 2 of the paper, `tr(K_id H K_clo H) / (B - 1)^2`, in which H centers the features; the cheaper of
+    two equal forms is computed, O(B^2 D) or O(B D^2). It grows as the batch shrinks.
 
     `"unbiased"` is the estimator of Song et al., "Feature Selection via Dependence Maximization" (JMLR 2012), eq. 4,
     O(B^2 D). Its mean does not depend on the batch size, and it can be negative.
@@ -394,6 +380,9 @@ def _check_pair_of_matrices(first_name: str, first: Tensor, second_name: str, se
         )
 
 
-def _check_mask(name: str, mask: Tensor, scores: Tensor) -> None:
-    if mask.shape != scores.shape or mask.dtype != torch.bool:
-        raise ValueError(f"{name} must be bool {list(scores.shape)}, got {mask.dtype} {list(mask.shape)}")
+def _pairs(scores: Tensor, positives: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Returns the masks of positive and of negative pairs; both must be bool and have the shape of the scores."""
+    for name, mask in {"positives": positives, **({} if ignored is None else {"ignored": ignored})}.items():
+        if mask.shape != scores.shape or mask.dtype != torch.bool:
+            raise ValueError(f"{name} must be bool {list(scores.shape)}, got {mask.dtype} {list(mask.shape)}")
+    return (positives, ~positives) if ignored is None else (positives & ~ignored, ~positives & ~ignored)

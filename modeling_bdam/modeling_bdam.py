@@ -183,10 +183,7 @@ class BDAMModel(BDAMPreTrainedModel):
         self.vision_model = vision_model or build_tower(vision_config, config.joint_embeds)
         self.text_model = text_model or build_tower(text_config, config.joint_embeds)
         self.vision_model.config, self.text_model.config = vision_config, text_config
-        for tower in (
-            self.vision_model,
-            self.text_model,
-        ):  # pretrained ones, of which the new config resets the kernels
+        for tower in (self.vision_model, self.text_model):  # of a pretrained one, the new config resets the kernels
             kernels = supported_attention(type(tower), tower.config._attn_implementation)
             tower.config._attn_implementation = tower.get_correct_attn_implementation(kernels)
         drop_idle_parameters(self.vision_model, self.text_model, config.joint_embeds)
@@ -226,24 +223,22 @@ class BDAMModel(BDAMPreTrainedModel):
             ValueError: an unknown config field.
         """
         encoder = load_dual_encoder(vision, text) if config_fields.get("joint_embeds", True) else None
+        own: dict[str, Any] = {}
         if encoder is None:
             vision_model, text_model = load_tower(vision, "vision_config"), load_tower(text, "text_config")
-            joint = None
         else:
             vision_model, text_model, joint = encoder
-        towers: dict[str, Any] = {"vision_config": vision_model.config, "text_config": text_model.config}
-        if joint is not None:
-            given = {
+            own = {
                 "joint_embeds": True,
                 "projection_dim": joint.width,
                 "logit_scale_init_value": joint.logit_scale,
                 "hidden_size": vision_model.config.hidden_size,
                 "num_bdam_heads": vision_model.config.num_attention_heads,
             }
-            config_fields = given | config_fields
-        model = cls(BDAMConfig(**towers, **config_fields), vision_model=vision_model, text_model=text_model)
-        if joint is not None:
-            model.load_joint_space(joint)
+        towers = {"vision_config": vision_model.config, "text_config": text_model.config}
+        model = cls(BDAMConfig(**towers, **own | config_fields), vision_model, text_model)
+        if encoder is not None:
+            model.load_joint_space(encoder[2])
         return model
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .configuration_bdam import BDAMConfig
-from .losses_bdam import adversarial, hsic, info_nce, pair_loss_of_rows, same_label_mask, same_text_mask, triplet
+from .losses_bdam import adversarial, hsic, pair_loss_of_rows, same_label_mask, same_text_mask, triplet
 from .outputs_bdam import BDAMOutput
 
 TASKS = ("info", "triplet", "adversarial", "decouple", "match")
@@ -190,12 +190,3 @@ def _joint_info(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, bet
     embeds = ((vectors(local, a), vectors(gathered, b)) for a, b in kinds)
     losses = [pair_loss_of_rows(pair_loss, *sides, local.logit_scale, *pairs) for sides in embeds]  # [N] each
     return torch.stack(losses).mean()
-
-
-def both_directions(
-    local: BDAMOutput, gathered: BDAMOutput, first: str, second: str, positives: Tensor, ignored: Tensor | None = None
-) -> Tensor:
-    """Averages InfoNCE between two fields of the outputs over both directions."""
-    forward = info_nce(local[first], gathered[second], local.logit_scale, positives, ignored)
-    backward = info_nce(local[second], gathered[first], local.logit_scale, positives, ignored)
-    return (forward + backward) / 2

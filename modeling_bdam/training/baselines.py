@@ -1,52 +1,56 @@
-"""Objectives of the baselines, on images and captions only: functions of the outputs of a batch.
+"""The baselines `plain` (InfoNCE) and `sdm`, which train one embedding of any model, and the table of objectives."""
 
-`plain` (InfoNCE) and `sdm` train one embedding of any model; IRRA, RDE and TBPS-CLIP train a `DualEncoder`.
-"""
-
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..losses_bdam import sdm_of_rows
-from ..objective_bdam import PairLabels, both_directions
-from ..outputs_bdam import BDAMOutput
-from .dual_encoder import DualEncoder
-from .irra import IRRA, irra_losses
-from .rde import RDE, rde_losses
-from .tbps import tbps_losses
+from ..losses_bdam import info_nce, sdm_of_rows
+from ..objective_bdam import MATCHING
+from .decoupled import Decoupled, MatchingStage
+from .irra import IRRAObjective
+from .objective import Objective, PairedOutputs
+from .rde import RDEObjective
+from .tbps import TBPSObjective
+from .training_args import BDAMTrainingArguments
 
-IMAGE, CAPTION = "image_identity_embeds", "caption_identity_embeds"
+
+class Plain(Objective):
+    """InfoNCE between images and captions in the identity embeddings."""
+
+    def losses(self, model: Any, batch: PairedOutputs) -> dict[str, Tensor]:
+        # Without descriptions, same_clothing is true for the row itself only
+        masks = batch.labels.same_clothing, batch.labels.unknown_clothing
+        forward, backward = (info_nce(*pair, batch.local.logit_scale, *masks) for pair in batch.directions())
+        return {"info": (forward + backward) / 2}
 
 
-def sdm_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, epoch: float = 0.0) -> dict[str, Tensor]:
-    """SDM between images and captions in the identity embeddings, both directions added.
+class SDM(Objective):
+    """SDM between images and captions of the same person in the identity embeddings, both directions added.
 
-    Args:
-        local: outputs of the N local rows. The temperature is that of the config and is not trained, as in IRRA.
-        gathered: outputs of the M rows of all processes.
-        labels: images and captions of the same person are positives.
-        epoch: number of epochs trained.
+    The temperature is that of the config and is not trained, as in IRRA.
     """
-    scale, positives = local.logit_scale.detach(), labels.same_person
-    directions = ((local[IMAGE], gathered[CAPTION]), (local[CAPTION], gathered[IMAGE]))
-    return {"info": torch.stack([sdm_of_rows(*pair, scale, positives).mean() for pair in directions]).sum()}
+
+    def losses(self, model: Any, batch: PairedOutputs) -> dict[str, Tensor]:
+        scale, positives = batch.local.logit_scale.detach(), batch.labels.same_person
+        losses = [sdm_of_rows(*pair, scale, positives).mean() for pair in batch.directions()]
+        return {"info": torch.stack(losses).sum()}
 
 
-def plain_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, epoch: float = 0.0) -> dict[str, Tensor]:
-    """InfoNCE between images and captions in the identity embeddings; see `sdm_losses`."""
-    # Without descriptions, same_clothing is true for the row itself only
-    return {"info": both_directions(local, gathered, IMAGE, CAPTION, labels.same_clothing, labels.unknown_clothing)}
-
-
-BaselineLosses = Callable[[BDAMOutput, BDAMOutput, PairLabels, float], dict[str, Tensor]]
-BASELINES: dict[str, BaselineLosses] = {
-    "plain": plain_losses,
-    "sdm": sdm_losses,
-    "irra": irra_losses,
-    "rde": rde_losses,
-    "tbps": tbps_losses,
+OBJECTIVES: dict[str, type[Objective]] = {
+    "decoupled": Decoupled,
+    "plain": Plain,
+    "sdm": SDM,
+    "irra": IRRAObjective,
+    "rde": RDEObjective,
+    "tbps": TBPSObjective,
 }
-DUAL_ENCODERS: dict[str, type[DualEncoder]] = {"irra": IRRA, "rde": RDE, "tbps": DualEncoder}
 
-__all__ = ["BASELINES", "DUAL_ENCODERS", "plain_losses", "sdm_losses"]
+
+def new_objective(args: BDAMTrainingArguments) -> Objective:
+    """Returns the objective of a run: that of `args.objective`, or its second stage with `train_only=matching`."""
+    is_second_stage = args.objective == "decoupled" and args.train_only == MATCHING
+    return MatchingStage(args) if is_second_stage else OBJECTIVES[args.objective](args)
+
+
+__all__ = ["OBJECTIVES", "SDM", "Plain", "new_objective"]

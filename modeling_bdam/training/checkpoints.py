@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from .trainer import ARGUMENTS_FILE
+from .saving import ARGUMENTS_FILE
 from .training_args import BDAMTrainingArguments
 
 # Settings in the state of an optimizer, which a checkpoint restores

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..processing_bdam import BDAMProcessor
 
+Collator = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
 DESCRIPTIONS = ("identity_description", "clothing_description")
 
 
@@ -44,7 +45,7 @@ class ProcessorCollator:
 class WeightedCollator:
     """Adds the `pair_weights` [B] of the rows, by default 1, to the batches of another collator."""
 
-    def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]]) -> None:
+    def __init__(self, collator: Collator) -> None:
         self.collator = collator
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -65,4 +66,4 @@ def described_rows(rows: Any) -> list[bool] | None:
     return [has_descriptions(dict(zip(DESCRIPTIONS, texts, strict=True))) for texts in columns]
 
 
-__all__ = ["ProcessorCollator", "WeightedCollator", "described_rows", "has_descriptions"]
+__all__ = ["Collator", "ProcessorCollator", "WeightedCollator", "described_rows", "has_descriptions"]

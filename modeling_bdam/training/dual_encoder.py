@@ -13,6 +13,7 @@ from ..decoupling_bdam import LinearDecoupling
 from ..fusion_bdam import LinearFusion, masked_mean
 from ..modeling_bdam import BDAMModel
 from ..towers_bdam import run_text_tower, run_vision_tower
+from .objective import Objective
 from .training_args import DUAL_ENCODER_FIELDS
 
 HEADS_FILE = "objective_heads.safetensors"
@@ -121,9 +122,22 @@ class DualEncoder(BDAMModel):
         self.heads.load_state_dict(load_file(folder / HEADS_FILE))
 
 
+class DualEncoderObjective(Objective):
+    """Base of the objectives of the baselines IRRA, RDE and TBPS-CLIP."""
+
+    encoder = DualEncoder
+
+    def prepare(self, model: BDAMModel | None, rows: Any, processor: Any) -> DualEncoder:
+        """Returns the dual encoder; its model must exist, since heads are added to it."""
+        if model is None:
+            raise ValueError(f"objective={self.args.objective} adds heads to a model: pass `model`, not `model_init`")
+        tokenizer = None if processor is None else processor.tokenizer
+        return self.encoder(model, () if rows is None else rows["person_id"], tokenizer)
+
+
 def without_heads(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns the weights of a `BDAMModel` of the state dict of a `DualEncoder`."""
     return {name: value for name, value in weights.items() if not name.startswith(_HEADS)}
 
 
-__all__ = ["HEADS_FILE", "DualEncoder", "Encoded", "Vocabulary", "without_heads"]
+__all__ = ["HEADS_FILE", "DualEncoder", "DualEncoderObjective", "Encoded", "Vocabulary", "without_heads"]

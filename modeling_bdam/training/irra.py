@@ -17,9 +17,9 @@ from transformers.activations import QuickGELUActivation
 
 from ..losses_bdam import SDM_TEMPERATURE, full_precision, sdm_of_rows
 from ..modeling_bdam import BDAMModel
-from ..objective_bdam import PairLabels
 from ..outputs_bdam import BDAMOutput
-from .dual_encoder import DualEncoder, Vocabulary
+from .dual_encoder import DualEncoder, DualEncoderObjective, Vocabulary
+from .objective import PairedOutputs
 
 MASKED_SHARE = 0.15
 DEPTH = 4
@@ -149,12 +149,15 @@ def identity_loss(image_scores: Tensor, caption_scores: Tensor, numbers: Tensor)
     return (losses[0] + losses[1]) / 2
 
 
-def irra_losses(local: Any, gathered: BDAMOutput, labels: PairLabels, epoch: float = 0.0) -> dict[str, Tensor]:
-    """SDM at τ 0.02, both directions added, with the losses of the heads; see `sdm_losses`."""
-    image, caption = "image_identity_embeds", "caption_identity_embeds"
-    directions = ((local[image], gathered[caption]), (local[caption], gathered[image]))
-    sdm = [sdm_of_rows(*pair, 1 / SDM_TEMPERATURE, labels.same_person).mean() for pair in directions]
-    return {"sdm": sdm[0] + sdm[1], "id": local.classification, "mlm": local.masked_language}
+class IRRAObjective(DualEncoderObjective):
+    """SDM at τ 0.02, both directions added, with the losses of the heads."""
+
+    encoder = IRRA
+
+    def losses(self, model: Any, batch: PairedOutputs) -> dict[str, Tensor]:
+        positives = batch.labels.same_person
+        sdm = [sdm_of_rows(*pair, 1 / SDM_TEMPERATURE, positives).mean() for pair in batch.directions()]
+        return {"sdm": sdm[0] + sdm[1], "id": batch.local.classification, "mlm": batch.local.masked_language}
 
 
-__all__ = ["IRRA", "CaptionDecoder", "identity_loss", "irra_losses", "mask_tokens"]
+__all__ = ["IRRA", "CaptionDecoder", "IRRAObjective", "identity_loss", "mask_tokens"]

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from transformers import PreTrainedConfig, TrainerState
 from transformers.trainer_utils import IntervalStrategy
 
-from ..evaluation.table import METRICS, PROTOCOLS
+from ..evaluation.table import IDENTITY_ONLY, METRICS, PROTOCOLS
 from ..files import usable_cores, write_text
 from ..objective_bdam import TASKS
 from .training_args import BDAMTrainingArguments
@@ -155,7 +155,7 @@ def eval_results(
         short = next((short for short in PROTOCOLS if short and f"{start}_".endswith(f"_{short}")), "")
         prefix, protocol = f"{start}_".removesuffix(short).removesuffix("_"), PROTOCOLS[short]
         name = evaluated_on.get(prefix, prefix.removeprefix("eval_")).removeprefix("hub:")
-        beta = 0.0 if protocol == "clothes-changing" else clothing_weight
+        beta = 0.0 if protocol in IDENTITY_ONLY else clothing_weight
         results.append(
             EvalResult(
                 task_type="zero-shot-image-classification",

@@ -5,23 +5,24 @@ https://github.com/QinYang79/RDE: margin 0.1, τ 0.015, 30 % of the tokens selec
 those of IRRA.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..losses_bdam import TAL_TEMPERATURE, same_label_mask, tal_of_rows
 from ..modeling_bdam import BDAMModel
-from ..objective_bdam import PairLabels
 from ..outputs_bdam import BDAMFeatures, BDAMOutput
-from .dual_encoder import HEADS_FILE, DualEncoder
-from .robust_pairs import encode_rows
+from .collation import Collator, WeightedCollator
+from .dual_encoder import HEADS_FILE, DualEncoder, DualEncoderObjective
+from .objective import PairedOutputs
+from .robust_pairs import RowEncoder
+from .sampler import IdentityBalancedSampler, KeyedDataset
 
 SELECTED_SHARE = 0.3
 CLEAN_PROBABILITY = 0.5
@@ -135,16 +136,35 @@ def _vectors(pooled: Tensor, selected: Tensor) -> Tensor:
     return torch.cat([identity, torch.zeros_like(identity)], dim=-1)
 
 
-def rde_losses(local: Any, gathered: BDAMOutput, labels: PairLabels, epoch: float = 0.0) -> dict[str, Tensor]:
-    """TAL of the global and of the token-selection embeddings, both directions, summed over clean pairs.
+class RDEObjective(DualEncoderObjective):
+    """TAL of the global and of the token-selection embeddings, both directions, summed over the clean pairs."""
 
-    The sum is over the pairs of all processes: gradients are averaged over the processes, so that the local sum is
-    multiplied by their number. See `sdm_losses` for the arguments.
-    """
-    rows, columns = labels.same_person.shape
-    losses = (pair_losses(local, gathered, labels.same_person, fields) for fields in (_GLOBAL, _SELECTED))
-    names = ("global", "selected")
-    return {n: columns / rows * (local.pair_weights * loss).sum() for n, loss in zip(names, losses, strict=True)}
+    encoder = RDE
+    chooses_texts = True
+
+    def prepare_collator(self, collator: Collator) -> Collator:
+        return WeightedCollator(collator)
+
+    def losses(self, model: Any, batch: PairedOutputs) -> dict[str, Tensor]:
+        """Sums over the pairs of all processes: averaged over the processes, the local sum needs their number."""
+        positives = batch.labels.same_person
+        weights = batch.local.pair_weights  # [N]
+        losses = {
+            name: (weights * pair_losses(batch.local, batch.gathered, positives, fields)).sum()
+            for name, fields in (("global", _GLOBAL), ("selected", _SELECTED))
+        }
+        return {name: positives.shape[1] / positives.shape[0] * loss for name, loss in losses.items()}
+
+    def choose_texts(
+        self, encoder: RowEncoder, rows: Any, sampler: IdentityBalancedSampler, trained: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        encoder = replace(encoder, batch_size=self.args.per_device_train_batch_size * self.args.world_size)
+        clean = divide_pairs(encoder, rows, seed=self.args.seed + sampler.epoch)
+        return torch.where(clean, torch.arange(len(clean)), -1), {"clean_pairs": clean}
+
+    def use_texts(self, text_rows: Tensor | None, sampler: IdentityBalancedSampler, dataset: KeyedDataset) -> None:
+        assert text_rows is not None
+        dataset.pair_weights = (text_rows >= 0).numpy()
 
 
 def pair_losses(local: Any, gathered: Any, positives: Tensor, fields: tuple[str, str]) -> Tensor:
@@ -161,35 +181,26 @@ def pair_losses(local: Any, gathered: Any, positives: Tensor, fields: tuple[str,
     )
 
 
-def divide_pairs(
-    model: RDE,
-    rows: Any,
-    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
-    batch_size: int,
-    accelerator: Accelerator,
-    num_workers: int,
-    seed: int,
-) -> Tensor:
+def divide_pairs(encoder: RowEncoder, rows: Any, seed: int) -> Tensor:
     """Divides the training pairs by their losses: bool [N], True for a clean pair.
 
     A pair is clean if both embeddings agree that it is, and with probability 1/2 if they disagree. The losses are those
     of shuffled batches of the training's size, without augmentation.
 
     Args:
-        model, collator, batch_size, accelerator, num_workers: see `encode_rows`.
+        encoder: of the model, in batches of all processes.
         rows: training rows of the common schema.
         seed: of the shuffled batches and of the pairs on which the embeddings disagree.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(rows))
-    fields = (*_GLOBAL, *_SELECTED)
-    embeds, people, _ = encode_rows(model, rows, order, collator, batch_size, accelerator, num_workers, fields)
+    embeds, people, _ = encoder(rows, order, (*_GLOBAL, *_SELECTED))
     votes = []
     for kind in (_GLOBAL, _SELECTED):
         parts = []
-        for start in range(0, len(order), batch_size):
-            batch = {name: embeds[name][start : start + batch_size] for name in kind}
-            ids = people[start : start + batch_size]
+        for start in range(0, len(order), encoder.batch_size):
+            here = slice(start, start + encoder.batch_size)
+            batch, ids = {name: embeds[name][here] for name in kind}, people[here]
             parts.append(pair_losses(batch, batch, same_label_mask(ids, ids), kind))
         votes.append(clean_pairs(torch.cat(parts).numpy()))
     agreed = np.stack(votes).sum(axis=0)
@@ -214,4 +225,4 @@ def clean_pairs(losses: np.ndarray) -> np.ndarray:
     return cast(np.ndarray, probability > threshold)
 
 
-__all__ = ["RDE", "TokenSelection", "clean_pairs", "divide_pairs", "pair_losses", "rde_losses"]
+__all__ = ["RDE", "RDEObjective", "TokenSelection", "clean_pairs", "divide_pairs", "pair_losses"]

@@ -12,7 +12,7 @@ Three parts differ from these papers:
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ..losses_bdam import info_nce_of_rows, masked_logsumexp, same_label_mask
 from ..modeling_bdam import BDAMModel
+from .collation import Collator
 from .sampler import KeyedDataset
 
 MIN_LOSSES = 256  # with fewer losses each row keeps its own texts
@@ -41,33 +42,61 @@ _PAIRS = (
 )
 
 
-def choose_texts(
-    model: BDAMModel,
-    rows: Any,
-    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
-    batch_size: int,
-    accelerator: Accelerator,
-    num_workers: int = 0,
-    borrow: bool = True,
-) -> Tensor:
+@dataclass
+class RowEncoder:
+    """Computes outputs of a model for all training rows, divided over all processes and gathered.
+
+    Attributes:
+        model, batch_size, accelerator, num_workers: see `encode_split`.
+        collator: rows to a training batch, without augmentation where a row has no seed.
+    """
+
+    model: BDAMModel
+    collator: Collator
+    batch_size: int
+    accelerator: Accelerator
+    num_workers: int = 0
+
+    def __call__(self, rows: Any, order: np.ndarray, fields: Sequence[str]) -> tuple[dict[str, Tensor], Tensor, float]:
+        """Encodes rows of the common schema.
+
+        Args:
+            order: of the rows, [N].
+            fields: of `BDAMOutput`; those that the model does not return are left out.
+
+        Returns:
+            the fields and the person ids in this order, [N, ...] each, on the CPU, and 1/τ.
+        """
+        shuffled = Subset(KeyedDataset(rows), order.tolist())
+        loader = DataLoader(shuffled, self.batch_size, collate_fn=self.collator, num_workers=self.num_workers)
+        parts: dict[str, list[Tensor]] = {}
+        was_training = self.model.training
+        self.model.eval()
+        for batch in self.accelerator.prepare(loader):
+            found = {"person_ids": batch.pop("person_ids")}
+            with torch.no_grad(), self.accelerator.autocast():
+                output = self.model(**batch)
+                logit_scale = float(output.logit_scale.squeeze())
+            found |= {name: output[name].float() for name in fields if output.get(name) is not None}
+            for name, value in self.accelerator.gather_for_metrics(found).items():
+                parts.setdefault(name, []).append(value.cpu())
+        self.model.train(was_training)
+        whole = {name: torch.cat(values) for name, values in parts.items()}
+        return whole, whole.pop("person_ids"), logit_scale
+
+
+def choose_texts(encoder: RowEncoder, rows: Any, borrow: bool = True) -> Tensor:
     """Chooses the texts of each training row by the losses of the model: an index of the row that they belong to.
 
-    The rows are divided over all processes; the result does not depend on the number of processes.
-
     Args:
-        model, batch_size, accelerator, num_workers: see `encode_split`.
-        rows: training rows of the common schema.
-        collator: rows to a training batch, without augmentation where a row has no seed.
-        borrow: see `texts_of_rows`.
-
-    Returns:
-        row indices, [N], on the CPU; -1 for a row that is left out.
+        encoder: of the model; the result does not depend on the number of its processes.
+        rows: training rows of the common schema, all with or all without descriptions.
+        borrow: see `texts_of_rows`, also for the result, which is on the CPU.
     """
     # Order: people shuffled, the images of a person adjacent, so that a chunk holds whole people
     people, numbers = np.unique(rows["person_id"], return_inverse=True)
     order = np.argsort(np.random.default_rng(0).permutation(len(people))[numbers], kind="stable")
-    fields = sorted({name for pair in _PAIRS for name in pair})
-    encoded = encode_rows(model, rows, order, collator, batch_size, accelerator, num_workers, fields)
+    encoded = encoder(rows, order, sorted({name for pair in _PAIRS for name in pair}))
 
     # Choice in the shuffled order, mapped back to the order of the rows
     chosen = texts_of_rows(*encoded, borrow)
@@ -75,44 +104,6 @@ def choose_texts(
     text_rows = torch.empty_like(own)
     text_rows[own] = torch.where(chosen >= 0, own[chosen], -1)
     return text_rows
-
-
-def encode_rows(
-    model: BDAMModel,
-    rows: Any,
-    order: np.ndarray,
-    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
-    batch_size: int,
-    accelerator: Accelerator,
-    num_workers: int,
-    fields: Sequence[str],
-) -> tuple[dict[str, Tensor], Tensor, float]:
-    """Computes output fields of all training rows, divided over all processes and gathered.
-
-    Args:
-        model, rows, collator, batch_size, accelerator, num_workers: see `choose_texts`.
-        order: of the rows, [N].
-        fields: of `BDAMOutput`; those that the model does not return are left out.
-
-    Returns:
-        the fields and the person ids in this order, [N, ...] each, on the CPU, and 1/τ.
-    """
-    shuffled = Subset(KeyedDataset(rows), order.tolist())
-    loader = accelerator.prepare(DataLoader(shuffled, batch_size, collate_fn=collator, num_workers=num_workers))
-    parts: dict[str, list[Tensor]] = {}
-    was_training = model.training
-    model.eval()
-    for batch in loader:
-        found = {"person_ids": batch.pop("person_ids")}
-        with torch.no_grad(), accelerator.autocast():
-            output = model(**batch)
-            logit_scale = float(output.logit_scale.squeeze())
-        found |= {name: output[name].float() for name in fields if output.get(name) is not None}
-        for name, value in accelerator.gather_for_metrics(found).items():
-            parts.setdefault(name, []).append(value.cpu())
-    model.train(was_training)
-    whole = {name: torch.cat(values) for name, values in parts.items()}
-    return whole, whole.pop("person_ids"), logit_scale
 
 
 def texts_of_rows(embeds: Mapping[str, Tensor], person_ids: Tensor, logit_scale: float, borrow: bool = True) -> Tensor:
@@ -289,16 +280,3 @@ class Mixture:
         """Returns whether losses belong to correct texts with more than that probability, bool."""
         # Far below both means the wider component has the larger density, although the loss is small
         return (self.log_odds(losses.double()) > math.log(certainty / (1 - certainty))) | (losses <= self.right.mean)
-
-
-@dataclass
-class TextChoice:
-    """State of the choice of texts in a run, which an exact resume needs.
-
-    Attributes:
-        epoch: the last epoch that has begun, -1 before the first.
-        text_rows: see `choose_texts`; None if each row has its own texts.
-    """
-
-    epoch: int = -1
-    text_rows: Tensor | None = None

@@ -15,9 +15,8 @@ RowKey = tuple[int, int, int]  # (row index, index of the row that supplies its 
 class IdentityBalancedSampler(Sampler[RowKey]):
     """Yields `(row index, text row index, augmentation seed)` in blocks of P people x K images per person.
 
-    A block is one global batch of `batch_size * num_processes` rows. With a `DataLoader(batch_size=batch_size,
-    drop_last=True)` that accelerate divides over `num_processes`, the processes together see in each step exactly the
-    rows that one process with the whole batch sees, in the same order.
+    A block is one global batch of `batch_size * num_processes` rows, which accelerate divides over the processes:
+    together they see in each step exactly the rows that one process with the whole batch sees, in the same order.
 
     In each epoch the images of a person are shuffled and split into groups of K. The last group is filled with other
     images of the person, repeated if there are fewer than K. So every image occurs in each epoch, except those in

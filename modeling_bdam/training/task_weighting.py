@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-# A loss at or below this cannot serve as the initial loss: every later loss would be a huge multiple of it.
+# With a smaller initial loss, such as of a batch without positive pairs, later losses would be huge multiples of it
 MIN_INITIAL_LOSS = 1e-8
 
 
@@ -116,15 +116,11 @@ class GradNorm(TaskWeighting):
 
     The objective of s is `sum_k |w_k n_k - target_k| + log_weight_penalty * sum_k s_k^2`, where n_k is the gradient
     norm of the unweighted loss, `target_k = r_k^alpha * w_1 n_1` is a constant, and `r_k = (L_k / L_k0) / mean` is the
-    relative inverse training rate: a task that lags behind gets a larger norm, the more so the larger alpha is (Chen et
-    al., "GradNorm", ICML 2018, eq. 2). With `alpha_on="deviation"`, as eq. 6 of the paper is printed, alpha is a factor
-    of the first sum instead and `target_k = r_k * w_1 n_1`; since Adam divides a gradient by its scale, this factor has
-    an effect only relative to the penalty. The weighted losses of eq. 6
-    are not part of the objective: they train the network, and minimizing them over s would shrink every weight.
-
-    After each step the weights are scaled to sum to K and THEN clipped, so a clipped set may miss the sum: the lower
-    bound adds at most `K * min_weight`, the upper one removes weight only if K exceeds `max_weight`. The next update
-    scales again.
+    relative inverse training rate: a task that lags behind gets a larger norm (Chen et al., eq. 2). With
+    `alpha_on="deviation"`, as eq. 6 of the paper is printed, alpha is a factor of the first sum instead and
+    `target_k = r_k * w_1 n_1`; since Adam divides a gradient by its scale, this factor has an effect only relative to
+    the penalty. The weighted losses of eq. 6 are not part of the objective: minimized over s, they would shrink every
+    weight. After each step the weights are scaled to sum to K and then clipped.
 
     Args:
         tasks, learning_rate, min_weight, max_weight, device: see `TaskWeighting`. The first task is the reference.
@@ -152,9 +148,7 @@ class GradNorm(TaskWeighting):
     def update(self, losses: Tensor, grad_norms: Tensor) -> None:
         """Moves the weights by one step.
 
-        The initial loss L_k0 of a task is its loss at the first call. If that is at most `MIN_INITIAL_LOSS` (for
-        example no positive pair in the first batch), the progress of the task is unknown: its ratio counts as 1, and
-        the first larger loss is recorded instead.
+        The initial loss L_k0 of a task is its first loss above `MIN_INITIAL_LOSS`; until then its ratio counts as 1.
         """
         losses = self._finite("loss", losses).clamp(min=0)  # unbiased HSIC can be negative
         grad_norms = self._finite("gradient norm", grad_norms)
@@ -178,8 +172,7 @@ class GradNorm(TaskWeighting):
 class UncertaintyWeighting(TaskWeighting):
     """Learned uncertainty: s_k, the negative log variance of a task, descends on `sum_k w_k L_k - s_k`.
 
-    At the optimum w_k = 1 / L_k: the larger the loss of a task stays, the smaller its weight. The weights are clipped
-    as those of GradNorm are, since a loss that reaches 0 would make its weight infinite.
+    At the optimum w_k = 1 / L_k. The weights are clipped, since a loss of 0 would make its weight infinite.
     """
 
     def update(self, losses: Tensor, grad_norms: Tensor | None = None) -> None:
@@ -188,10 +181,9 @@ class UncertaintyWeighting(TaskWeighting):
 
 
 def shared_gradient_norms(losses: Sequence[Tensor], shared: Sequence[Tensor], scale: float = 1.0) -> Tensor:
-    """Gradient norm of each task on the representation that the tasks share: n_k of `GradNorm.update`.
+    """Computes the gradient norm n_k of each task by the representation that the tasks share.
 
-    The gradient is taken with respect to activations instead of parameters, so that the towers are not traversed K
-    times. The graph is kept for the backward pass of the total loss.
+    The gradient is that of activations instead of parameters, so that the towers are not traversed K times.
 
     Args:
         losses: K scalars, unweighted.
@@ -203,10 +195,8 @@ def shared_gradient_norms(losses: Sequence[Tensor], shared: Sequence[Tensor], sc
         [K], float32, no gradient; 0 for a task that does not depend on `shared`, infinite or NaN if `scale` overflows.
 
     Raises:
-        ValueError: no loss, no shared tensor, or a shared tensor outside the graph.
+        ValueError: a shared tensor is outside the graph.
     """
-    if not losses or not shared:
-        raise ValueError(f"need at least one loss and one shared tensor, got {len(losses)} and {len(shared)}")
     if not all(tensor.requires_grad for tensor in shared):
         raise ValueError("every shared tensor must require a gradient; is this running under torch.no_grad()?")
     norms: list[Tensor] = []

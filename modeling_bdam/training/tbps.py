@@ -6,12 +6,14 @@ each, and a learned temperature that begins at 0.07. It is trained by AdamW (β2
 decay 0.02, 5 epochs over caption pairs in batches of 80, one of them warm-up, then a cosine.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..losses_bdam import full_precision, sdm_of_rows
-from ..objective_bdam import PairLabels
-from ..outputs_bdam import BDAMOutput
+from .dual_encoder import DualEncoderObjective
+from .objective import PairedOutputs
 
 SOFT_SHARE = 0.5  # reached after the first epoch
 REVERSED_EPSILON = 1e-2
@@ -36,17 +38,18 @@ def soft_label_contrast(
     return -(labels * log_p).sum(dim=1)
 
 
-def tbps_losses(local: BDAMOutput, gathered: BDAMOutput, labels: PairLabels, epoch: float = 0.0) -> dict[str, Tensor]:
-    """N-ITC and R-ITC between images and captions, each averaged over both directions; see `sdm_losses`.
+class TBPSObjective(DualEncoderObjective):
+    """N-ITC and R-ITC between images and captions, each averaged over both directions.
 
     R-ITC is the divergence `KL(p || y + ε)` of the predictions p from the hard labels: SDM with another ε.
     """
-    image, caption = "image_identity_embeds", "caption_identity_embeds"
-    directions = ((local[image], gathered[caption]), (local[caption], gathered[image]))
-    share, scale, positives = SOFT_SHARE * min(1.0, epoch), local.logit_scale, labels.same_person
-    normalized = [soft_label_contrast(*pair, scale, positives, share).mean() for pair in directions]
-    reverse = [sdm_of_rows(*pair, scale, positives, epsilon=REVERSED_EPSILON).mean() for pair in directions]
-    return {"nitc": torch.stack(normalized).mean(), "ritc": torch.stack(reverse).mean()}
+
+    def losses(self, model: Any, batch: PairedOutputs) -> dict[str, Tensor]:
+        pairs, scale, positives = batch.directions(), batch.local.logit_scale, batch.labels.same_person
+        share = SOFT_SHARE * min(1.0, batch.epoch)
+        normalized = [soft_label_contrast(*pair, scale, positives, share).mean() for pair in pairs]
+        reverse = [sdm_of_rows(*pair, scale, positives, epsilon=REVERSED_EPSILON).mean() for pair in pairs]
+        return {"nitc": torch.stack(normalized).mean(), "ritc": torch.stack(reverse).mean()}
 
 
-__all__ = ["soft_label_contrast", "tbps_losses"]
+__all__ = ["TBPSObjective", "soft_label_contrast"]

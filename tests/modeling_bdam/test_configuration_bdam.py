@@ -26,7 +26,7 @@ def test_defaults_are_the_settings_of_the_paper() -> None:
 
 def test_fields_equal_those_of_earlier_checkpoints() -> None:
     later = {"decouple_estimator", "decouple_gradient", "fusion_norm", "info_weights", "joint_embeds"}
-    later |= {"num_bdam_parts"}
+    later |= {"num_bdam_parts", "score_calibration"}
     later |= {name for name in BDAMConfig.__annotations__ if "matching" in name}
     fields = sorted(BDAMConfig.__annotations__.keys() - later)
     assert sha256(" ".join(fields).encode()).hexdigest()[:16] == "d880dd492891dcc3", (

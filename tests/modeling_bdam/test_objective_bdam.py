@@ -10,7 +10,9 @@ from modeling_bdam import BDAMConfig, BDAMModel
 from modeling_bdam.losses_bdam import hsic
 from modeling_bdam.objective_bdam import GATHERED_FIELDS, INFO_WEIGHTS, TASKS, PairLabels, Texts, task_losses
 from modeling_bdam.outputs_bdam import BDAMOutput
-from modeling_bdam.training.baselines import plain_losses
+from modeling_bdam.training.baselines import Plain
+from modeling_bdam.training.objective import PairedOutputs
+from modeling_bdam.training.training_args import BDAMTrainingArguments
 
 PEOPLE = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
 # Descriptions as token ids: those of people 0 and 2 are equal, as are the clothes of rows 0, 1 and 5.
@@ -146,7 +148,8 @@ def test_plain_losses_pair_images_with_own_captions() -> None:
     images, captions = (torch.nn.functional.normalize(torch.randn(8, 5), dim=-1) for _ in range(2))
     scale = torch.tensor(10.0)
     output = BDAMOutput(image_identity_embeds=images, caption_identity_embeds=captions, logit_scale=scale)
-    loss = plain_losses(output, output, PairLabels.of_rows(PEOPLE, PEOPLE))["info"]
+    batch = PairedOutputs(output, output, PairLabels.of_rows(PEOPLE, PEOPLE))
+    loss = Plain(BDAMTrainingArguments(use_cpu=True)).losses(None, batch)["info"]
 
     expected = 0.0
     for queries, targets in ((images, captions), (captions, images)):

@@ -28,7 +28,7 @@ def train_dual_encoder(
     """Trains `score(pixels, ids)`, cosines [texts, images], by InfoNCE."""
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
     target = torch.arange(len(COLORS) ** 2)
-    for step in range(400):
+    for step in range(200):
         logits = 20 * score(*draw_people(size, end, seed=step))
         loss = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
         optimizer.zero_grad()

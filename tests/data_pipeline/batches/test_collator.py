@@ -153,7 +153,7 @@ def test_train_collator_is_equal_in_worker_processes(processor: BDAMProcessor) -
     collate = TrainCollator(processor, AugmentationConfig())
     assert_same(pickle.loads(pickle.dumps(collate))(rows([1, 2, 3, 4])), collate(rows([1, 2, 3, 4])))
     data: Any = rows([1, 2, 3, 4])
-    loader = DataLoader(data, batch_size=2, collate_fn=collate, num_workers=1, multiprocessing_context="spawn")
+    loader = DataLoader(data, batch_size=2, collate_fn=collate, num_workers=1)
     for here, there in zip([collate(data[:2]), collate(data[2:])], loader, strict=True):
         assert_same(there, here)
 

@@ -179,8 +179,7 @@ def convert(layout: str, clip: Clip, grid: tuple[int, int], folder: Path) -> str
     return ran.output
 
 
-@pytest.mark.parametrize("grid", [(6, 2), (3, 3)], ids=["tall", "square"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "grid"), [*((layout, (6, 2)) for layout in LAYOUTS), ("openclip", (3, 3))])
 def test_convert_clip_scores_as_the_checkpoint(layout: str, grid: tuple[int, int], tmp_path: Path) -> None:
     torch.manual_seed(0)
     clip = Clip(grid, **LAYOUTS[layout][0]).eval()

@@ -22,6 +22,7 @@ def naive_metrics(
     query_ids: Tensor,
     gallery_ids: Tensor,
     outfits: tuple[Tensor, Tensor] | None = None,
+    same_outfit: bool = False,
 ) -> dict[str, float]:
     """Double loop in float64 with pessimistic ties."""
     figures: dict[str, list[float]] = {name: [] for name in FIGURES}
@@ -30,7 +31,7 @@ def naive_metrics(
         entries = []
         for g in range(len(gallery_ids)):
             same_person = bool(query_ids[q] == gallery_ids[g])
-            if same_person and outfits is not None and outfits[0][q] == outfits[1][g]:
+            if same_person and outfits and bool(outfits[0][q] == outfits[1][g]) != same_outfit:
                 continue
             entries.append((-float(query_embeds[q].double() @ gallery_embeds[g].double()), same_person))
         ranks = [rank for rank, (_, hit) in enumerate(sorted(entries), start=1) if hit]  # False sorts before True
@@ -69,11 +70,13 @@ def test_retrieval_metrics_equal_double_loop_under_ties(people: int, seed: int) 
     assert retrieval_metrics(*case) == pytest.approx(naive_metrics(*case), abs=1e-12)
 
 
+@pytest.mark.parametrize("same_outfit", [False, True])
 @pytest.mark.parametrize("people", [2, 12])
-def test_retrieval_metrics_exclude_same_clothes(people: int) -> None:
+def test_retrieval_metrics_leave_out_outfits(people: int, same_outfit: bool) -> None:
     case, outfits = random_case(0, people)
-    ours = retrieval_metrics(*case, query_outfits=outfits[0], gallery_outfits=outfits[1])
-    assert ours == pytest.approx(naive_metrics(*case, outfits), abs=1e-12)
+    worn = {"query_outfits": outfits[0], "gallery_outfits": outfits[1]}
+    ours = retrieval_metrics(*case, **worn, same_outfit=same_outfit)
+    assert ours == pytest.approx(naive_metrics(*case, outfits, same_outfit), abs=1e-12)
     assert ours != pytest.approx(retrieval_metrics(*case), abs=1e-3)
 
 

@@ -133,7 +133,7 @@ def test_rde_embeddings_do_not_depend_on_padding(make_trainer: MakeTrainer, make
 
 def test_rde_leaves_noisy_pairs_out_of_the_loss(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     clean = torch.arange(16) % 4 > 0
-    monkeypatch.setattr("modeling_bdam.training.trainer.divide_pairs", lambda *args, **kwargs: clean)
+    monkeypatch.setattr("modeling_bdam.training.rde.divide_pairs", lambda *args, **kwargs: clean)
     trainer = make_trainer("rde", max_steps=2)
     seen: list[Tensor] = []
     model = encoder_of(trainer)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modeling_bdam import BDAMConfig, BDAMModel
 from modeling_bdam.training import robust_pairs
-from modeling_bdam.training.robust_pairs import Chunk, Mixture, choose_texts, texts_of_rows
+from modeling_bdam.training.robust_pairs import Chunk, Mixture, RowEncoder, choose_texts, texts_of_rows
 
 from ..tensor_rows import TensorRows, collate
 
@@ -166,7 +166,7 @@ def test_choose_texts_returns_order_of_rows(
         return torch.where(same, (torch.arange(len(person_ids)) + 1) % len(person_ids), -1)
 
     monkeypatch.setattr(robust_pairs, "texts_of_rows", next_of_the_person)
-    chosen = choose_texts(model, TensorRows(batch), collate, 3, Accelerator(cpu=True))
+    chosen = choose_texts(RowEncoder(model, collate, 3, Accelerator(cpu=True)), TensorRows(batch))
     assert model.training
     assert chosen.tolist() == [3, 4, 5, 6, -1, -1, -1]
 

@@ -193,8 +193,8 @@ def test_uncertainty_weighting_updates_once_per_step(make_trainer: MakeTrainer) 
     for entry in logs:
         assert [entry[f"weight_{task}"] for task in TASKS] == pytest.approx(expected.weights.tolist())
         expected.update(torch.tensor([entry[f"loss_{task}"] for task in TASKS]))
-    assert trainer.task_weighting is not None
-    torch.testing.assert_close(trainer.task_weighting.weights, expected.weights)
+    assert trainer.balance.weighting is not None
+    torch.testing.assert_close(trainer.balance.weighting.weights, expected.weights)
 
     resumed, _ = make_trainer(**{**arguments, "max_steps": 4})
     resumed.train(resume_from_checkpoint=str(Path(trainer.args.output_dir) / "checkpoint-3"))
@@ -212,7 +212,7 @@ def test_robust_pairs_choose_texts_each_epoch_and_resume(
 ) -> None:
     calls: list[Any] = []
 
-    def without_one(model: torch.nn.Module, rows: Any, *arguments: Any, borrow: bool) -> Tensor:
+    def without_one(encoder: Any, rows: Any, borrow: bool) -> Tensor:
         calls.append((rows, borrow))
         own = torch.arange(len(rows))
         return own.where(own != len(calls), -1)  # first all but row 1, then all but row 2
@@ -223,7 +223,7 @@ def test_robust_pairs_choose_texts_each_epoch_and_resume(
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             drawn.append([row for row, *_ in trainer.train_sampler or ()])
 
-    monkeypatch.setattr("modeling_bdam.training.trainer.choose_texts", without_one)
+    monkeypatch.setattr("modeling_bdam.training.decoupled.choose_texts", without_one)
     arguments: dict[str, Any] = {"robust_pairs": True, "robust_pairs_warmup": 0.3, "robust_pairs_borrowing": 0.5}
     arguments |= {"save_strategy": "steps", "save_steps": 6}
     trainer, recorder = make_trainer(**arguments, max_steps=12)  # epochs of 4 steps
@@ -272,7 +272,7 @@ def test_train_freezes_parameters_no_loss_reaches(make_trainer: MakeTrainer) -> 
     trainer.train()
     unreached = {name for name in before if name.startswith(("adversarial_projection.", "fusion.gate."))}
     assert unreached
-    assert unreached == trainer._untrained == before.keys() - recorder.gradients[0].keys()
+    assert unreached == trainer.untrained == before.keys() - recorder.gradients[0].keys()
     assert all(torch.equal(dict(model_of(trainer).named_parameters())[name], before[name]) for name in unreached)
     assert all(parameter.requires_grad for parameter in model_of(trainer).parameters())  # as before the training
 
@@ -322,8 +322,8 @@ def test_overflow_of_loss_scaling_skips_gradnorm(make_trainer: MakeTrainer) -> N
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
     before = {name: value.clone() for name, value in model_of(trainer).state_dict().items()}
     trainer.train()
-    assert trainer.task_weighting is not None
-    assert trainer.task_weighting.weights.tolist() == [1.0] * len(TASKS)
+    assert trainer.balance.weighting is not None
+    assert trainer.balance.weighting.weights.tolist() == [1.0] * len(TASKS)
     assert all(value.equal(before[name]) for name, value in model_of(trainer).state_dict().items())
 
 
@@ -334,7 +334,7 @@ def test_unusable_gradient_norms_stop_the_training(
     factor: float, message: str, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norms = torch.full((len(TASKS),), factor)
-    monkeypatch.setattr("modeling_bdam.training.trainer.shared_gradient_norms", lambda *arguments: norms)
+    monkeypatch.setattr("modeling_bdam.training.task_balance.shared_gradient_norms", lambda *arguments: norms)
     with pytest.raises(TrainingStoppedError, match=message):
         make_trainer()[0].train()
 
