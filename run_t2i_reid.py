@@ -6,8 +6,8 @@
 
 `--config` names a preset (tiny, paper, clip) or a JSON file; flags override it. Without `--do_train` and `--do_eval`,
 both are done. The output folder gets the model and its processor, `eval_results.json`, `all_results.json`,
-`retrieval.png` and a model card, `README.md`; with `--push_to_hub` they go to the Hub as well. An interrupted run
-resumes from its last checkpoint.
+`retrieval.png`, `calibration.png` and a model card, `README.md`; with `--push_to_hub` they go to the Hub as well. An
+interrupted run resumes from its last checkpoint.
 """
 
 import sys
@@ -20,6 +20,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
 
 from data_pipeline import UnreadableImageError, describe_person, with_image_files
+from data_pipeline.sheets.calibration_plot import draw_calibration
 from data_pipeline.sheets.retrieval_sheet import draw_retrieval
 from data_pipeline.training import (
     card_data,
@@ -32,6 +33,7 @@ from data_pipeline.training import (
     train_plain,
     use_every_core,
 )
+from modeling_bdam.evaluation.calibration import reliability
 from modeling_bdam.evaluation.group_metrics import Groups, rank1_by_group
 from modeling_bdam.evaluation.protocols import EncodedSplit, chance_metrics
 from modeling_bdam.evaluation.table import results_table
@@ -132,6 +134,8 @@ def evaluate(
             picture = Path(args.output_dir) / f"{split_name.replace('test', 'retrieval', 1)}.png"
             draw_retrieval(split, rows, config.clothing_weight, picture)
             log_picture(trainer, picture.stem, picture)
+            if bins := reliability(split, config.score_calibration, config.clothing_weight):
+                draw_calibration(bins, picture.with_name(picture.name.replace("retrieval", "calibration", 1)))
     trainer.save_metrics("eval", {name: value for name, value in metrics.items() if not name.startswith("plain")})
     if trainer.is_world_process_zero():
         write_json(Path(args.output_dir, "group_results.json"), groups)

@@ -1,6 +1,7 @@
 """Configuration of the BDAM model for text-to-image person re-identification."""
 
 import difflib
+import math
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
@@ -30,6 +31,10 @@ _AT_LEAST_ONE = ("_dim", "_size", "_heads", "_expand")  # ends of the names of f
 # Upper bounds, so that a malicious config.json cannot exhaust memory.
 _MOST_LAYERS = 1000
 _LARGEST_SIZE = 2**24
+_QUERIES, _CURVES = (
+    {"text", "image", "composed"},
+    {"slopes", "intercepts", "thresholds", "growths"},
+)  # of `score_calibration`
 
 
 @strict
@@ -86,6 +91,9 @@ class BDAMConfig(PreTrainedConfig):
         decouple_estimator: of HSIC in eq. 2, `"unbiased"`, or `"biased"` as printed; see `hsic`.
         info_weights: weights of contrastive terms that differ from `objective_bdam.INFO_WEIGHTS`.
         clothing_weight: β of the score `s_id + β s_clo` in `logits_per_text`; a search may override it.
+        score_calibration: likelihoods and thresholds of scores, fitted on a validation split after the training: the
+            number of `images`, a list of `clothing_weights` and, for the kinds of query `text`, `image` and `composed`,
+            the lists `slopes`, `intercepts`, `thresholds`, `growths`. See `evaluation/calibration.py`.
         logit_scale_init_value: logarithm of the initial 1/τ.
         initializer_range: standard deviation of new weights.
 
@@ -144,6 +152,7 @@ class BDAMConfig(PreTrainedConfig):
     decouple_estimator: Literal["unbiased", "biased"] = "unbiased"
     info_weights: dict[str, float | int] | None = None
     clothing_weight: float | int = 1.0
+    score_calibration: dict[str, Any] | None = None
     logit_scale_init_value: float | int = 2.6592
     initializer_range: float | int = 0.02
 
@@ -204,12 +213,27 @@ class BDAMConfig(PreTrainedConfig):
             raise ValueError(f"joint_embeds needs the towers of a CLIP or SigLIP model, got {' and '.join(towers)}")
         if self.fusion_sequence == "token" and not self.use_fusion:
             raise ValueError("fusion_sequence='token' needs use_fusion=True")
+        if self.score_calibration is not None and not _is_calibration(self.score_calibration):
+            raise ValueError("score_calibration must have images, clothing_weights and lists of as many finite numbers")
 
 
 def have_joint_space(vision_type: str, text_type: str) -> bool:
     """Returns whether towers of these model types are those of one dual encoder, whose joint space is supported."""
     families = ("clip", "metaclip_2", "chinese_clip", "siglip")
     return (vision_type, text_type) in {(f"{name}_vision_model", f"{name}_text_model") for name in families}
+
+
+def _is_calibration(fields: dict[str, Any]) -> bool:
+    """Returns whether all lists of a calibration are finite numbers, as many as β, which increase."""
+    try:
+        curves = [fields["clothing_weights"]]
+        curves += [fields[kind][name] for kind in _QUERIES & fields.keys() for name in _CURVES]
+        numbers = [fields["images"], *(value for curve in curves for value in curve)]
+        is_finite = all(isinstance(value, int | float) and math.isfinite(value) for value in numbers)
+        lengths = {len(curve) for curve in curves}
+        return is_finite and numbers[0] >= 1 and len(lengths) == 1 and lengths != {0} and curves[0] == sorted(curves[0])
+    except (KeyError, TypeError):
+        return False
 
 
 def _upper_bounds(config: BDAMConfig) -> Iterator[tuple[str, float, int]]:

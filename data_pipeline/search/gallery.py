@@ -1,24 +1,23 @@
 """Searches an index of person images by a sentence, a picture or a vector."""
 
-import logging
 import math
-import os
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from modeling_bdam.evaluation.calibration import Calibration, Kind
 from modeling_bdam.files import default_device
 
-from .hits import PersonGroup, PersonHit, group_by_person
-from .index.manifest import MANIFEST, Manifest, read_manifest
+from .composition import Source, compose_vectors, content_of, query_kind
+from .hits import PersonGroup, PersonHit, group_by_person, rerank_hits
+from .index.manifest import read_manifest
 from .index.opened import OpenedIndex, check_model, open_index
+from .indexed_images import IndexedImages
 from .search_record import SearchRecord, conditions, record_search
-from .searched_state import SearchedState
 from .sentence_checks import check_sentence, sentence_remarks
 
 if TYPE_CHECKING:
@@ -28,11 +27,10 @@ if TYPE_CHECKING:
     from .index.report import IndexReport
     from .query_encoder import QueryEncoder
 
-logger = logging.getLogger(__name__)
 Filter = str | Sequence[str] | None
 
 
-class PersonGallery:
+class PersonGallery(IndexedImages):
     """An opened index; searches are thread-safe. Each search first opens a new generation if there is one (`reload`).
 
     All searches have these arguments:
@@ -63,13 +61,9 @@ class PersonGallery:
         device: str | None = None,
     ) -> None:
         """Not for direct use; see `open` and `build`. One of `embedder` and `encoder` is None."""
-        self.index = index
+        super().__init__(index, opened)
         self._embedder, self._encoder, self._device = embedder, encoder, device
         self._loading = threading.Lock()
-        self._state = SearchedState(opened)
-        is_current = self._manifest_stamp() is not None and read_manifest(index) == opened.manifest
-        self._stamp = self._manifest_stamp() if is_current else ()
-        self._reloading = threading.Lock()
 
     @classmethod
     def open(
@@ -156,31 +150,24 @@ class PersonGallery:
                 self._embedder = embedder
         return self._embedder
 
+    def __enter__(self) -> "PersonGallery":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def score_calibration(self) -> Calibration | None:
+        """The calibration of the model, from which the likelihood of a hit is computed; None for an earlier model."""
+        return (
+            self.embedder.model.config.score_calibration if self._encoder is None else self._encoder.score_calibration
+        )
+
     def embed_sentence(self, sentence: str) -> np.ndarray:
         """Embeds a sentence as a query vector, float32 [dimensions], without β; errors as `search_text`."""
         check_sentence(sentence)
         vector = None if self._encoder is None else self._encoder.embed_sentence(sentence)
         return self.embedder.embed_sentence(sentence) if vector is None else vector
-
-    def reload(self) -> bool:
-        """Opens the new generation of the index if its manifest has changed; returns whether it has.
-
-        Row numbers of earlier hits are then invalid, see `row_of`. Raises `ValueError` if the new generation was built
-        by another model.
-        """
-        stamp = self._manifest_stamp()
-        if stamp in (self._stamp, None):  # None: the index is being replaced, or is gone
-            return False
-        with self._reloading:
-            if stamp != self._stamp:
-                opened = open_index(self.index)
-                old, new = self.manifest, opened.manifest
-                if (old.weights, old.config) != (new.weights, new.config):
-                    raise ValueError(f"{self.index}: now built by the model {new.describe_model()}; open it again")
-                # One assignment, so that searches in other threads see either the old or the new generation
-                self._state, self._stamp = SearchedState(opened), stamp
-                logger.warning(f"{self.index}: the index was updated and has {len(self)} images now")
-        return True
 
     def search_text(
         self,
@@ -189,26 +176,25 @@ class PersonGallery:
         clothing_weight: float | None = None,
         where: Filter = None,
         rerank: int = 0,
+        without: str | None = None,
     ) -> list[PersonHit]:
         """Searches by a sentence; see `remarks` for what the model cannot read.
 
         Args:
             rerank: K, the first images that the model's matching head orders again; at β = 0 they keep their order.
+            without: see `search_composed`.
 
         Raises:
             ValueError: K without a matching head; see also `search_vector`.
         """
         if rerank < 0:
             raise ValueError(f"rerank must be 0 or more, got {rerank}")
-        hits = self.search_vector(self.embed_sentence(sentence), max(top_k, rerank), clothing_weight, where)
+        wanted = max(top_k, rerank)
+        hits = self.search_composed(None, sentence, wanted, clothing_weight, where, without=without)
         if rerank:
             beta = self.manifest.clothing_weight if clothing_weight is None else float(clothing_weight)
             scores = beta * self.embedder.match(sentence, (self.image(hit.row) for hit in hits[:rerank]))  # [K]
-            first = [
-                replace(hit, score=hit.score + score, match_score=score)
-                for hit, score in zip(hits[:rerank], scores.tolist(), strict=True)
-            ]
-            hits = sorted(first, key=lambda hit: -hit.score) + hits[rerank:]
+            hits = rerank_hits(hits, scores.tolist())
         return hits[:top_k]
 
     def search_image(
@@ -217,22 +203,63 @@ class PersonGallery:
         top_k: int = 20,
         clothing_weight: float | None = None,
         where: Filter = None,
+        without: str | None = None,
+        include_self: bool = False,
     ) -> list[PersonHit]:
-        """Searches by a picture of one person, a PIL image or a file; see `picture_remarks`."""
-        from ..images import open_image
+        """Searches by a picture of one person, a PIL image or a file; see `picture_remarks` and `search_composed`."""
+        options: dict[str, Any] = {"without": without, "include_self": include_self}
+        return self.search_composed(image, None, top_k, clothing_weight, where, **options)
 
-        return self.search_vector(self.embedder.embed_image(open_image(image)), top_k, clothing_weight, where)
+    def search_composed(
+        self,
+        image: Image.Image | str | Path | None = None,
+        sentence: str | None = None,
+        top_k: int = 20,
+        clothing_weight: float | None = None,
+        where: Filter = None,
+        *,
+        identity_from: Source = "image",
+        without: str | None = None,
+        include_self: bool = False,
+    ) -> list[PersonHit]:
+        """Searches by a picture and a sentence: the identity of one in the clothing of the other.
+
+        Args:
+            image: a picture of one person, a PIL image or a file.
+            sentence: a description; image or sentence may be None.
+            identity_from: the source of the identity, "image" or "text"; the other one is the source of the clothing.
+            without: words that hits should not match, such as "a backpack".
+            include_self: whether the file `image` may be a hit; by default images of its content are left out.
+
+        Raises:
+            ValueError: there is neither an image nor a sentence; see also `search_vector`.
+        """
+        vector = self.compose(image, sentence, identity_from, without)
+        excluded = None if include_self else content_of(image)
+        kind = query_kind(image is not None, sentence is not None, identity_from)
+        return self.search_vector(vector, top_k, clothing_weight, where, excluded, kind)
 
     def search_row(
         self, row: int, top_k: int = 20, clothing_weight: float | None = None, where: Filter = None
     ) -> list[PersonHit]:
         """Searches by image `row` of the index, which is among the hits."""
-        return self.search_vector(self.vector(row), top_k, clothing_weight, where)
+        return self.search_vector(self.vector(row), top_k, clothing_weight, where, kind="image")
 
     def search_vector(
-        self, vector: np.ndarray, top_k: int = 20, clothing_weight: float | None = None, where: Filter = None
+        self,
+        vector: np.ndarray,
+        top_k: int = 20,
+        clothing_weight: float | None = None,
+        where: Filter = None,
+        excluded: str | None = None,
+        kind: Kind | None = None,
     ) -> list[PersonHit]:
-        """Searches by a vector, a `pooler_output` [dimensions] without β."""
+        """Searches by a vector, a `pooler_output` [dimensions] without β.
+
+        Args:
+            excluded: SHA-256 of the files that are no hits, as the `content` of a hit.
+            kind: of the query, for the likelihood of the hits; None for hits without one.
+        """
         # Validation
         self.reload()
         state = self._state
@@ -245,7 +272,24 @@ class PersonGallery:
         beta = manifest.clothing_weight if clothing_weight is None else float(clothing_weight)
         if not (beta >= 0 and math.isfinite(beta)):
             raise ValueError(f"clothing_weight must be 0 or more, got {clothing_weight}")
-        return state.search(self.index, query, top_k, beta, conditions(where))
+        calibration = None if kind is None else self.score_calibration
+        wanted = top_k + (excluded is not None)
+        hits = state.search(self.index, query, wanted, beta, conditions(where), calibration, kind)
+        return [hit for hit in hits if excluded is None or hit.content != excluded][:top_k]
+
+    def compose(
+        self,
+        image: Image.Image | str | Path | None = None,
+        sentence: str | None = None,
+        identity_from: Source = "image",
+        without: str | None = None,
+    ) -> np.ndarray:
+        """Returns the query vector of `search_composed`, float32 [dimensions], without β; the same errors."""
+        from ..images import open_image
+
+        picture = None if image is None else self.embedder.embed_image(open_image(image))
+        words, removed = (None if text is None else self.embed_sentence(text) for text in (sentence, without))
+        return compose_vectors(picture, words, identity_from, removed)
 
     def record(
         self,
@@ -253,17 +297,19 @@ class PersonGallery:
         where: Filter = None,
         clothing_weight: float | None = None,
         top_k: int = 20,
+        title: str | None = None,
     ) -> SearchRecord:
         """Returns the facts of a search that has just been made, for `export_hits`.
 
-        The query is a sentence (`str`), a picture file (`Path`) or a picture.
+        The query is a sentence (`str`), a picture file (`Path`) or a picture; `title` describes one of several parts.
         """
-        return record_search(self.index, self.manifest, query, where, clothing_weight, top_k)
+        return record_search(self.index, self.manifest, query, where, clothing_weight, top_k, title)
 
     def remarks(self, sentence: str) -> list[str]:
         """Returns notes on what the model does not read in a sentence: negation, foreign words, too many words."""
-        tokenizer = self.embedder.processor.tokenizer if self._encoder is None else self._encoder.tokenizer
-        return sentence_remarks(sentence, tokenizer)
+        if self._encoder is not None:
+            return sentence_remarks(sentence, self._encoder.tokenizer)
+        return self.embedder.remarks(sentence)
 
     def picture_remarks(self, picture: Image.Image | str | Path) -> list[str]:
         """Returns notes on a query picture that is probably no crop of one person."""
@@ -272,77 +318,6 @@ class PersonGallery:
 
         image = open_image(picture)
         return picture_remarks(image, self.embedder.pixels.resize(image))
-
-    def row_of(self, name: str) -> int:
-        """Returns the row of an image by the `name` of a hit; raises `ValueError` if it is no longer in the index."""
-        return self._state.table.row_of(name)
-
-    def path(self, row: int) -> Path:
-        """Returns the file of image `row`; raises `ValueError` if there is no such row."""
-        self._check_row(row)
-        state = self._state
-        return state.manifest.image_root(self.index) / state.table.rows(np.array([row]))[0]["path"]
-
-    def image(self, row: int) -> Image.Image:
-        """Returns image `row`, upright, in RGB; raises `ValueError` as `path`, or `OSError` for an unreadable file."""
-        from ..images import open_image
-
-        return open_image(self.path(row))
-
-    def vector(self, row: int) -> np.ndarray:
-        """Returns the vector of image `row`, float32 [dimensions]; raises `ValueError` if there is no such row."""
-        self._check_row(row)
-        return self._state.store.vectors([row])[0]
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """Names and duckdb types of the columns that `where` can use."""
-        return self._state.table.columns
-
-    @property
-    def time_zone(self) -> str:
-        """The zone in which times with an offset are shown and compared with dates."""
-        return self.manifest.time_zone
-
-    @property
-    def has_zones(self) -> bool:
-        """Whether a column has times with an offset."""
-        return self._state.table.has_zones
-
-    def values(self, column: str, limit: int = 100) -> list[Any]:
-        """Returns the `limit` most frequent values of a column, sorted; raises `ValueError` for an unknown column."""
-        return self._state.table.values(column, limit)
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of the index: model, dimensions, index type, generation."""
-        return self._state.manifest
-
-    def __len__(self) -> int:
-        return self.manifest.count
-
-    def close(self) -> None:
-        """Closes files and connections."""
-        self._state.table.close()
-        self._state.store.close()
-
-    def __enter__(self) -> "PersonGallery":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def _manifest_stamp(self) -> tuple[int, ...] | None:
-        """Returns what changes when the manifest is replaced; None if there is none."""
-        try:
-            status = os.stat(self.index / MANIFEST)
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ino, status.st_size
-
-    def _check_row(self, row: int) -> None:
-        if not 0 <= row < len(self):
-            raise ValueError(f"there is no row {row}: the gallery has {len(self)} images")
 
 
 __all__ = ["PersonGallery", "PersonGroup", "PersonHit", "group_by_person"]

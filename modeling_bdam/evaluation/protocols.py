@@ -32,6 +32,7 @@ class EncodedSplit:
         queries: `pooler_output` of each caption, [Q, 2 * projection_dim].
         query_rows: gallery row of the image that each caption describes, [Q].
         candidates: the first images of each caption with match logits; None for a model without a matching head.
+        image_weight: mean weight of the image in `described_gallery`; None without a fusion gate.
     """
 
     gallery: Tensor
@@ -41,6 +42,7 @@ class EncodedSplit:
     queries: Tensor
     query_rows: Tensor
     candidates: Candidates | None = None
+    image_weight: float | None = None
 
     def weighted_queries(self, clothing_weight: float) -> Tensor:
         """Scales the clothing half of the queries by β: the dot product with a gallery vector is `s_id + β s_clo`."""
@@ -61,6 +63,51 @@ class EncodedSplit:
     def clothes_changing(self, clothing_weight: float) -> dict[str, float]:
         """As `standard`, without images of the same person in the same clothes."""
         return self._score(self.gallery, clothing_weight, self.gallery_outfits)
+
+    def composed(self, clothing_weight: float) -> dict[str, float]:
+        """Scores queries of a picture and words: the identity half of a picture, the clothing half of a caption.
+
+        Each caption is composed with one picture of the same person in another outfit. Images of this person in the
+        outfit of the caption are correct, among them the image that the caption describes, as in `standard`. Images of
+        this person in other outfits, among them the query picture, are neither positives nor negatives, as in
+        `clothes_changing`.
+
+        Returns:
+            `rank1`, ... of the composed queries; `picture_rank1`, ... of the pictures, with β = 0, since their clothes
+            are others; `words_rank1`, ... of the captions.
+        """
+        vectors, captions, pictures = self.composed_queries()
+        queries = {
+            "": weigh_clothing(vectors, clothing_weight),
+            "picture_": weigh_clothing(self.gallery[pictures], 0.0),
+            "words_": weigh_clothing(self.queries[captions], clothing_weight),
+        }
+        rows = self.query_rows[captions]
+        ids, outfits = (self.gallery_ids[rows], self.gallery_ids), (self.gallery_outfits[rows], self.gallery_outfits)
+        metrics: dict[str, float] = {}
+        for prefix, embeds in queries.items():
+            scored = retrieval_metrics(
+                embeds, self.gallery, *ids, query_outfits=outfits[0], gallery_outfits=outfits[1], same_outfit=True
+            )
+            metrics |= {f"{prefix}{name}": value for name, value in scored.items()}
+        return metrics
+
+    def composed_queries(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Composes each caption with one of the pictures of the same person in other outfits, all of them in turn.
+
+        Returns:
+            the composed vectors, [C, 2 * projection_dim], their captions and the gallery rows of their pictures, [C]
+            each. C is the number of captions of people with another outfit.
+        """
+        captions, pictures = [], []
+        for caption, row in enumerate(self.query_rows.tolist()):
+            is_other = (self.gallery_ids == self.gallery_ids[row]) & (self.gallery_outfits != self.gallery_outfits[row])
+            others = is_other.nonzero()[:, 0].tolist()
+            if others:
+                captions.append(caption)
+                pictures.append(others[caption % len(others)])
+        identity, clothing = self.gallery[pictures].chunk(2, dim=1)[0], self.queries[captions].chunk(2, dim=1)[1]
+        return torch.cat([identity, clothing], dim=1), torch.tensor(captions), torch.tensor(pictures)
 
     def reranked(self, clothing_weight: float, matching_weight: float, count: int) -> dict[str, float]:
         """As `standard`; the first K images of each caption are ordered by `s_id + β (s_clo + λ m)`.
@@ -84,6 +131,11 @@ class EncodedSplit:
             return False
         pairs = torch.stack([self.gallery_ids, self.gallery_outfits], dim=1).unique(dim=0)
         return len(pairs) > len(self.gallery_ids.unique())
+
+    @property
+    def has_compositions(self) -> bool:
+        """Whether `composed` has a query: a caption of a person with another outfit."""
+        return self.changes_clothes and len(self.composed_queries()[1]) > 0
 
     def _score(
         self,
@@ -110,21 +162,25 @@ def protocol_metrics(
 
     Args:
         split: the encoded split.
-        clothing_weight: β of the standard and described gallery protocols; the clothes-changing protocol uses 0, at
-            which re-ranking changes nothing.
+        clothing_weight: β of the standard, described gallery and composed protocols; the clothes-changing protocol uses
+            0, at which re-ranking changes nothing.
         matching: λ and K of the re-ranked protocol, for a model with a matching head.
 
     Returns:
         `rank1`, ... of the standard protocol; `reranked_rank1`, ...; `described_rank1`, ...;
-        `clothes_changing_rank1`, ....
+        `clothes_changing_rank1`, ...; `composed_rank1`, ....
     """
     by_prefix = {"": split.standard(clothing_weight)}
     if split.candidates is not None and matching is not None:
         by_prefix["reranked_"] = split.reranked(clothing_weight, *matching)
     if split.described_gallery is not None:
         by_prefix["described_"] = split.described(clothing_weight)
+        if split.image_weight is not None:
+            by_prefix["described_"]["image_weight"] = split.image_weight
     if split.changes_clothes:
         by_prefix["clothes_changing_"] = split.clothes_changing(0.0)
+    if split.has_compositions:
+        by_prefix["composed_"] = split.composed(clothing_weight)
     return {f"{prefix}{name}": value for prefix, metrics in by_prefix.items() for name, value in metrics.items()}
 
 
@@ -184,6 +240,7 @@ def encode_split(
         gallery["outfit_ids"],
         queries["vectors"],
         queries["index"],
+        image_weight=float(gallery["image_weight"].mean()) if "image_weight" in gallery else None,
     )
     if candidates:
         scores = split.weighted_queries(model.config.clothing_weight) @ split.gallery.T  # [Q, G]
@@ -204,11 +261,16 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 class GalleryRows(Dataset[Row]):
-    """Images of a split with person and outfit; `caption` is the identity description if all rows are described."""
+    """Images of a split with person and outfit; `caption` is the identity description if all rows are described.
+
+    Descriptions that are part of the captions are left out: a query would be matched with its own text.
+    """
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
-        self.described = all(rows["identity_description"]) and all(rows["clothing_description"])
+        described = all(rows["identity_description"]) and all(rows["clothing_description"])
+        texts = zip(rows["identity_description"], rows["captions"], strict=True)
+        self.described = described and not any(text in caption for text, captions in texts for caption in captions)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -248,6 +310,8 @@ def _embed_images(model: BDAMModel, batch: dict[str, Tensor], with_tokens: bool)
     if output.fused_identity_embeds is not None:
         described = torch.cat([output.fused_identity_embeds, output.image_clothing_embeds], dim=-1)
         vectors["described"] = described.float()  # [B, 2 * projection_dim]
+        if output.fusion_gate is not None:
+            vectors["image_weight"] = output.fusion_gate[:, 0].float()  # [B]
     if with_tokens:
         vectors["tokens"] = output.matching_tokens.half()  # [B, 2L, D]
     return vectors

@@ -20,6 +20,7 @@ def retrieval_metrics(
     *,
     query_outfits: Tensor | NDArray | None = None,
     gallery_outfits: Tensor | NDArray | None = None,
+    same_outfit: bool = False,
     reranked: tuple[Tensor, Tensor] | None = None,
     chunk_size: int = 512,
 ) -> dict[str, float]:
@@ -37,6 +38,7 @@ def retrieval_metrics(
         query_outfits: outfit of each query, integers [Q], for the clothes-changing protocol: gallery entries of the
             same person in the same outfit are then neither positives nor negatives of that query.
         gallery_outfits: outfit of each gallery entry, integers [G]; given with `query_outfits` or not at all.
+        same_outfit: the positives are in the outfit of the query, and entries of the person in another one are neither.
         reranked: gallery rows and scores of the candidates of each query, [Q, K] each: they are ranked by these scores,
             before all other entries.
         chunk_size: queries scored at a time; memory above the inputs is about `4 * chunk_size * G` bytes.
@@ -87,7 +89,7 @@ def retrieval_metrics(
         same_person = slice(starts[query], ends[query])
         positives = scores[same_person]
         if query_wears is not None and gallery_wears is not None:
-            positives = positives[gallery_wears[same_person] != query_wears[query]]
+            positives = positives[(gallery_wears[same_person] == query_wears[query]) == same_outfit]
         if len(positives) == 0:
             continue
         positives = np.sort(positives)[::-1]

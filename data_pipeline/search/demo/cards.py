@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from ..gallery import PersonHit, group_by_person
+from ..hits import PersonHit, group_by_person, likelihood_in_words
 from .pictures import Pictures
 
 _LONGEST_VALUE = 600  # characters of a value in the detail view
@@ -95,13 +95,26 @@ def grid(
         person = "unknown person" if group.person_id is None else f"person {text(group.person_id)}"
         parts.append(f"<h2>{person} · {images(len(group.hits))}</h2>")
         parts += map(card, group.hits)
-    return f"{_LEGEND}<div class='cards'>{''.join(parts or map(card, hits))}</div>"
+    legend = _LIKELIHOOD if any(hit.likelihood is not None for hit in hits) else _LEGEND
+    return f"{legend}<div class='cards'>{''.join(parts or map(card, hits))}</div>"
 
 
 _LEGEND = (
     "<p class='quiet legend'>Score = <span class='swatch body'></span> body + <span class='swatch clothes'></span> "
     "clothes: the similarity to the query. Higher is more similar; it is not a probability. Hatched: below 0.</p>"
 )
+
+
+_LIKELIHOOD = (
+    "<p class='quiet legend'>Per cent: how likely this is the person, if the person is in this gallery. Bars: "
+    "similarity of <span class='swatch body'></span> body and <span class='swatch clothes'></span> clothes; open an "
+    "image for the numbers. Hatched: below 0.</p>"
+)
+
+
+def _rating(hit: PersonHit) -> str:
+    """Returns the likelihood of a hit in words and per cent, or the score of one without a likelihood."""
+    return f"{hit.score:.3f}" if hit.likelihood is None else likelihood_in_words(hit.likelihood)
 
 
 def large(hit: PersonHit, rank: int, picture: str) -> str:
@@ -111,7 +124,7 @@ def large(hit: PersonHit, rank: int, picture: str) -> str:
         for step, word, sign in ((-1, "previous", "‹"), (1, "next", "›"))
     )
     return (
-        f"<div class='heading'><h2>Hit {rank} · {hit.score:.3f}</h2>{turns}</div>"
+        f"<div class='heading'><h2>Hit {rank} · {text(_rating(hit))}</h2>{turns}</div>"
         f"<img class='large' src='{picture}' alt='{text(hit.name)}'>"
         f"{_scores(hit, abs(hit.identity_score) + abs(hit.clothing_score) or 1)}"
     )
@@ -167,13 +180,13 @@ def _card(hit: PersonHit, rank: int, picture: str | None, widest: float, columns
     ][:_CARD_VALUES]
     copies = [f"{len(hit.copies) + 1} equal files"] if hit.copies else []
     caption = [*(facts + others or [hit.name]), *copies]
-    label = f"hit {rank}, score {hit.score:.3f}, {', '.join(caption)}"
+    label = f"hit {rank}, {'score ' if hit.likelihood is None else ''}{_rating(hit)}, {', '.join(caption)}"
     lines = [f"<span class='fact'>{text(fact)}</span>" for fact in caption]
     return (
         f"<div class='cell'><button type='button' class='card' data-row='{hit.row}' aria-label='{text(label)}' "
         "aria-haspopup='dialog' aria-expanded='false'>"
-        f"<span class='top'><span>{rank}</span><span>{hit.score:.3f}</span></span>"
-        f"<span class='picture'>{image}</span>{_scores(hit, widest)}"
+        f"<span class='top'><span>{rank}</span><span>{text(_rating(hit))}</span></span>"
+        f"<span class='picture'>{image}</span>{_scores(hit, widest, with_numbers=hit.likelihood is None)}"
         f"<span class='caption'>{''.join(lines)}</span></button>"
         f"<label class='keep'><input type='checkbox' data-row='{hit.row}' data-name='{text(hit.name)}'> Keep"
         f"<span class='sr'> hit {rank}</span></label></div>"
@@ -184,14 +197,15 @@ def _fact(name: str, value: Any) -> str:
     return f"{name.removesuffix('_id')} {value}"
 
 
-def _scores(hit: PersonHit, widest: float) -> str:
+def _scores(hit: PersonHit, widest: float, with_numbers: bool = True) -> str:
     """Two bars with their numbers; a negative score is hatched, and -0.00 is printed as 0.00."""
     bars, numbers = "", ""
     for name, score in (("body", hit.identity_score), ("clothes", hit.clothing_score)):
         minus = " minus" if score < 0 else ""
         bars += f"<span class='{name}{minus}' style='width:{100 * abs(score) / widest:.1f}%'></span>"
         numbers += f"<span class='{name}-number'>{name} {round(score, 2) + 0.0:.2f}</span>"
-    return f"<span class='bar' aria-hidden='true'>{bars}</span><span class='numbers'>{numbers}</span>"
+    bar = f"<span class='bar' aria-hidden='true'>{bars}</span>"
+    return f"{bar}<span class='numbers'>{numbers}</span>" if with_numbers else bar
 
 
 def _cut(line: str) -> str:

@@ -73,6 +73,9 @@ class Layout:
             self.picture = gr.UploadButton(
                 "Picture …", file_types=["image"], type="filepath", scale=1, min_width=96, elem_id="picture"
             )
+        self.composed = gr.Checkbox(
+            label="Person of the picture, in the clothes of the sentence", visible=False, elem_id="composed"
+        )
         # page.css labels its ends "same clothes" and "changed clothes"
         self.changed = gr.Slider(0, 100, step=5, label="Clothes may have changed, %", elem_id="clothes", buttons=[])
         with gr.Accordion("Filters", open=False, elem_id="filters") as self.filters:

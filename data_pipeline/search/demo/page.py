@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ..gallery import PersonGallery, PersonHit
+from ..hits import absence_note
 from ..hits_export import export_hits
 from ..search_record import SearchRecord
 from . import cards
@@ -45,7 +46,7 @@ class SearchPage:
         page = self.layout
         found = [
             page.problem, page.status, page.grid, page.previous, page.next, page.export, page.detail, page.filters,
-            page.header, page.sentence, *page.controls,
+            page.header, page.sentence, page.composed, *page.controls,
         ]  # fmt: skip
 
         def on(
@@ -69,7 +70,7 @@ class SearchPage:
             )
 
         controls = page.controls
-        on([page.search.click, page.sentence.submit], self.ask, [page.sentence, *controls], found)
+        on([page.search.click, page.sentence.submit], self.submit, [page.sentence, page.composed, *controls], found)
         on(page.picture.upload, self.ask_picture, [page.picture, *controls], found)
         changes = [page.typed.submit, page.typed.blur, page.first.change, page.last.change, page.changed.change]
         changes += [page.count.input, page.grouped.input, *(menu.input for menu in page.menus)]
@@ -88,6 +89,14 @@ class SearchPage:
         on(page.tray.drop, self.drop, [], kept, mode="multiple")
         for button, work in ((page.export, self.export), (page.export_tray, self.export_tray)):
             on(button.click, work, [], [page.problem, page.file]).success(None, None, None, js=_DOWNLOAD)
+
+    def submit(self, session: Session, sentence: str, composed: bool, *values: Any) -> dict[Any, Any]:
+        """Handles a search by sentence or, with `composed`, by the shown picture and the sentence."""
+        query = session.query
+        if query is None or query.kind == "q" or composed is not True:
+            return self.ask(session, sentence, *values)
+        compose = partial(self._queries.composed, session, query.kind, query.key, sentence or "")
+        return self._ask(session, values, cache(compose))
 
     def ask(self, session: Session, sentence: str, *values: Any) -> dict[Any, Any]:
         """Handles a search by sentence."""
@@ -126,14 +135,15 @@ class SearchPage:
             return {self.layout.problem: cards.error(str(error))}
         if asked is None:
             return self._start(session)
-        kind, key, settings = asked
+        kind, key, words, settings = asked
         sources: dict[str, Callable[[], Query]] = {
             "q": lambda: self._queries.sentence(key),
             "like": lambda: self._queries.like(key),
             "picture": lambda: self._queries.known_picture(session, key),
         }
-        updates = self._answer(session, settings.validated, cache(sources[kind]), is_restored=True)
-        return updates | self._set_controls(session, settings) | {self.layout.sentence: key if kind == "q" else ""}
+        source = partial(self._queries.composed, session, kind, key, words) if words else sources[kind]
+        updates = self._answer(session, settings.validated, cache(source), is_restored=True)
+        return updates | self._set_controls(session, settings) | {self.layout.sentence: key if kind == "q" else words}
 
     def show(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
         """Opens one of the hits in the detail view; ignores other rows."""
@@ -236,7 +246,8 @@ class SearchPage:
             where = conditions(time_column(self._gallery), *settings.filters)
             beta = (self._gallery.manifest.clothing_weight or 1.0) * (1 - settings.changed / 100)
             wanted = settings.first_rank + settings.count  # one more than shown: is there a next page?
-            hits = self._gallery.search_vector(query.vector, wanted, beta, where)
+            search = query.vector, wanted, beta, where, query.digest, query.calibrated_as
+            hits = self._gallery.search_vector(*search)
             if settings.page > 1 and len(hits) < settings.first_rank:
                 raise ValueError(f"there are only {cards.images(len(hits))}, and none on page {settings.page}")
             record = self._gallery.record(query.title, where, beta, settings.count)
@@ -250,7 +261,7 @@ class SearchPage:
         session.answered, session.query, session.settings, session.shown = source, query, settings, None
         session.hits = hits[settings.first_rank - 1 : wanted - 1]
         session.record = replace(record, picture_sha256=query.digest)
-        status = self._status(session, beta, [*query.remarks, *notes])
+        status = self._status(session, beta, [*filter(None, [absence_note(hits)]), *query.remarks, *notes])
         address = cards.place(to_address(query, settings), turn, push)
         return updates | self._found(session, address + status, len(hits) == wanted)
 
@@ -265,6 +276,7 @@ class SearchPage:
             page.next: gr.update(visible=has_more and settings.page < MOST_PAGES),
             page.export: gr.update(visible=found),
             page.detail: gr.update(visible=False),
+            page.composed: gr.update(visible=session.query is not None and session.query.kind != "q"),
             page.filters: gr.update(label=f"Filters ({active} active)" if active else "Filters"),
         }
 
@@ -340,4 +352,4 @@ def _hit_of(session: Session, event: gr.EventData) -> PersonHit | None:
 
 def _step(query: Query, settings: Settings) -> tuple[Any, ...]:
     """What makes a search a step in the history: everything but the slider."""
-    return query.kind, query.key, replace(settings, changed=0)
+    return query.kind, query.key, query.words, replace(settings, changed=0)

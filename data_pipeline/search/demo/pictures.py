@@ -1,7 +1,6 @@
 """Images of a gallery as `data:` URLs within the page, so that the server needs no route to an image file."""
 
 import base64
-import io
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from PIL import Image, ImageOps
 from ...images import open_image
 from ...sheets.occlusion_map import occlusion_maps
 from ..gallery import PersonGallery
+from ..serve.pictures import LARGEST, shrunk_jpeg
 
-_THUMBNAIL, _LARGEST, _MAP_HEIGHT = (240, 320), (1600, 1600), 384  # pixels
+_THUMBNAIL, _MAP_HEIGHT = (240, 320), 384  # pixels
 _CACHED = 4096  # thumbnails of about 8 kB
 _COLORS, _OPACITY = "inferno", 0.6
 
@@ -32,7 +32,7 @@ class Pictures:
 
     def large(self, path: Path) -> str:
         """Returns an image, shrunk to at most 1600 x 1600 pixels; errors as `open_image`."""
-        return small_picture(open_image(path), _LARGEST)
+        return small_picture(open_image(path), LARGEST)
 
     def maps(self, path: Path, query: NDArray) -> tuple[str, str]:
         """Returns the occlusion maps of identity and clothing of an image for a query [dimensions]."""
@@ -52,11 +52,7 @@ def _thumbnail(path: Path) -> str | None:
 
 def small_picture(image: Image.Image, size: tuple[int, int] = _THUMBNAIL) -> str:
     """Shrinks an RGB image to fit `size` and returns it as a `data:` URL."""
-    image = image.copy()
-    image.thumbnail(size, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(shrunk_jpeg(image, size)).decode()
 
 
 def _colored(image: Image.Image, values: NDArray) -> str:

@@ -2,12 +2,14 @@
 
 import hashlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ...images import open_image
+from ..composition import compose_vectors
 from ..gallery import PersonGallery
 from .pictures import Pictures, small_picture
-from .session import Query, Session
+from .session import Kind, Query, Session
 
 _LONGEST_SENTENCE = 20_000  # characters; models read a few hundred
 _SHOWN_SENTENCE = 200  # characters in the status line
@@ -26,13 +28,14 @@ class Queries:
             raise ValueError(f"the sentence has {len(sentence)} characters; the limit is {_LONGEST_SENTENCE}")
         vector = self._gallery.embedder.embed_sentence(sentence)
         shown = sentence if len(sentence) <= _SHOWN_SENTENCE else sentence[:_SHOWN_SENTENCE] + "…"
-        return Query("q", sentence, shown, vector, tuple(self._gallery.remarks(sentence)))
+        return Query("q", sentence, shown, vector, tuple(self._gallery.remarks(sentence)), calibrated_as="text")
 
     def like(self, name: str) -> Query:
         """Returns the query of an image of the index, by its name."""
         row = self._gallery.row_of(name)
         picture = self._pictures.thumbnail(self._gallery.path(row))
-        return Query("like", name, f"like the image {name}", self._gallery.vector(row), picture=picture)
+        title, vector, digest = f"like the image {name}", self._gallery.vector(row), self._gallery.content(row)
+        return Query("like", name, title, vector, picture=picture, digest=digest, calibrated_as="image")
 
     def picture(self, session: Session, file: str) -> Query:
         """Embeds an uploaded picture, keeps it for the way back, and deletes its file."""
@@ -45,7 +48,16 @@ class Queries:
             with suppress(OSError):
                 path.unlink()
         vector, remarks = self._gallery.embedder.embed_image(image), self._gallery.picture_remarks(image)
-        query = Query("picture", digest[:16], "like this picture", vector, tuple(remarks), small_picture(image), digest)
+        query = Query(
+            "picture",
+            digest[:16],
+            "like this picture",
+            vector,
+            tuple(remarks),
+            small_picture(image),
+            digest,
+            calibrated_as="image",
+        )
         session.pictures[query.key] = query
         while len(session.pictures) > _PICTURES:
             session.pictures.pop(next(iter(session.pictures)))
@@ -56,3 +68,15 @@ class Queries:
         if key not in session.pictures:
             raise ValueError("the picture of this address is not kept: upload it again")
         return session.pictures[key]
+
+    def composed(self, session: Session, kind: Kind, key: str, sentence: str) -> Query:
+        """Returns the query of the person of a picture in the clothes of a sentence."""
+        picture, words = self.like(key) if kind == "like" else self.known_picture(session, key), self.sentence(sentence)
+        return replace(
+            picture,
+            title=f"{picture.title}, {words.title}",
+            vector=compose_vectors(picture.vector, words.vector),
+            remarks=picture.remarks + words.remarks,
+            words=sentence,
+            calibrated_as="composed",
+        )

@@ -1,8 +1,6 @@
 """Serves the demo: on loopback by default, with limits on request sizes, and without access to other files."""
 
-import errno
 import os
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +10,10 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ..gallery import PersonGallery
-from .guard import LARGEST_UPLOAD, Guard
+from ..serve.addresses import EVERYWHERE, LOOPBACK, accepted_hosts, bound_socket
+from ..serve.guard import LARGEST_UPLOAD, Guard
 from .page import SearchPage
 
-LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 _QUEUE_SIZE = 200  # requests
 _HERE = Path(__file__).parent
 _SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # no font is downloaded
@@ -38,18 +36,19 @@ def serve_demo(
     """
     if allow_remote and auth is None:
         raise ValueError("remote access to personal images requires a password: give --auth USER:PASSWORD as well")
-    port = _free_port(EVERYWHERE if allow_remote else LOOPBACK, port)
+    host = EVERYWHERE if allow_remote else LOOPBACK
+    with bound_socket(host, port) as free:
+        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="bdam-demo-") as folder:
         # gradio serves files only from this folder: uploads and exports
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = SearchPage(gallery).blocks
         page.queue(max_size=_QUEUE_SIZE)
-        hosts = None if allow_remote else ("127.0.0.1", "localhost", "[::1]")
-        guard = Middleware(Guard, hosts=hosts)
+        guard = Middleware(Guard, hosts=accepted_hosts(host))
         # No share link, analytics, API documentation or server-side rendering
         try:
             _, address, _ = page.launch(
-                server_name=EVERYWHERE if allow_remote else LOOPBACK,
+                server_name=host,
                 server_port=port,
                 auth=auth,
                 theme=_theme(),
@@ -87,15 +86,3 @@ def _theme() -> gr.themes.Base:
         **quiet,
         **quiet_dark,
     )
-
-
-def _free_port(host: str, port: int) -> int:
-    """Returns the port, or a free one for 0; raises `OSError` if it cannot be used."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-            raise OSError(f"port {port} {reason}: choose another with --port, or 0 for a free one") from None
-        return int(probe.getsockname()[1])

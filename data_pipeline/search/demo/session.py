@@ -7,6 +7,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from numpy.typing import NDArray
 
+from modeling_bdam.evaluation.calibration import Kind as CalibratedKind
+
 from ..gallery import PersonHit
 from ..index.manifest import Manifest
 from ..search_record import SearchRecord
@@ -28,7 +30,9 @@ class Query:
     vector: NDArray  # float32 [dimensions]
     remarks: tuple[str, ...] = ()  # notes, such as words that the model cannot read
     picture: str | None = None  # `data:` URL
-    digest: str | None = None  # SHA-256 of an uploaded picture
+    digest: str | None = None  # SHA-256 of the picture, whose copies are no hits
+    words: str = ""  # sentence that describes the clothes of the person of a picture
+    calibrated_as: CalibratedKind | None = None
 
 
 @dataclass(frozen=True)
@@ -116,14 +120,15 @@ def to_address(query: Query, settings: Settings) -> str:
         "from": settings.first or None,
         "to": settings.last or None,
         "page": settings.page if settings.page > 1 else None,
+        "words": query.words or None,
     }
     pairs = [(query.kind, query.key), *((name, value) for name, value in named.items() if value is not None)]
     pairs += [(_COLUMN + column, value) for column, values in settings.chosen.items() for value in values]
     return "?" + urlencode(pairs)
 
 
-def from_address(address: str) -> tuple[Kind, str, Settings] | None:
-    """Reads an address: kind and key of the query, and the settings; None without a query.
+def from_address(address: str) -> tuple[Kind, str, str, Settings] | None:
+    """Reads an address: kind, key and words of the query, and the settings; None without a query.
 
     Raises `ValueError` for an address that `to_address` does not write.
     """
@@ -149,4 +154,5 @@ def from_address(address: str) -> tuple[Kind, str, Settings] | None:
     except ValueError as error:
         raise ValueError(f"the address of this page: {error}") from None
     kinds: tuple[Kind, ...] = ("q", "like", "picture")
-    return next(((kind, named[kind], settings) for kind in kinds if kind in named), None)
+    words = named.get("words", "")
+    return next(((kind, named[kind], words, settings) for kind in kinds if kind in named), None)

@@ -24,6 +24,7 @@ gr = pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e
 from data_pipeline.search.demo.filters import conditions, example, menus, time_column  # noqa: E402
 from data_pipeline.search.demo.page import SearchPage  # noqa: E402
 from data_pipeline.search.demo.session import Session  # noqa: E402
+from data_pipeline.search.hits import likelihood_in_words  # noqa: E402
 
 SENTENCE = "a young woman in a red coat and blue jeans"
 TAGS = {"p", "b", "div", "button", "span", "img", "h2", "dl", "dt", "dd", "br", "code", "label", "input"}
@@ -204,13 +205,46 @@ def test_ask_picture_and_more_like_search_by_image(page: SearchPage, exact: Pers
     session = new_session(page)
     upload = Path(shutil.copy(exact.path(5), tmp_path / "query.jpg"))
     page.ask_picture(session, str(upload), *controls(page))
-    assert rows(session)[0] == 5
+    assert rows(session) == [hit.row for hit in exact.search_image(exact.path(5), 24)]  # without itself
     assert not upload.exists()  # deleted after embedding
     page.show(session, event(row=rows(session)[3]))
     shown = session.hits[3]
     status = texts(page, page.more_like(session, *controls(page))).status
-    assert rows(session)[0] == shown.row
+    assert len(rows(session)) == 23 and shown.row not in rows(session)
     assert "<img src='data:image/jpeg;base64," in status and shown.name in status
+
+
+def test_submit_composes_the_shown_picture_and_words(page: SearchPage, exact: PersonGallery, tmp_path: Path) -> None:
+    session = new_session(page)
+    page.submit(session, "a man", True, *controls(page))  # there is no picture yet
+    assert rows(session) == [hit.row for hit in exact.search_text("a man", 24)]
+    answer = page.ask_picture(session, str(shutil.copy(exact.path(5), tmp_path / "query.jpg")), *controls(page))
+    assert answer[page.layout.composed]["visible"]
+    page.submit(session, SENTENCE, True, *controls(page))
+    answer = page.submit(session, "a green coat", True, *controls(page))  # replaces the words, and keeps the picture
+    assert rows(session) == [hit.row for hit in exact.search_composed(exact.path(5), "a green coat", 24)]
+    assert "like this picture, a green coat" in texts(page, answer).status
+    found, address = rows(session), address_of(page, answer)
+    page.submit(session, SENTENCE, False, *controls(page))
+    assert rows(session) == [hit.row for hit in exact.search_text(SENTENCE, 24)]
+    assert page.restore(session, event(address=address))[page.layout.sentence] == "a green coat"
+    assert rows(session) == found
+
+
+def test_cards_show_the_likelihood_and_absence(
+    page: SearchPage, exact: PersonGallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = {"slopes": [2.0], "intercepts": [0.0], "thresholds": [0.9], "growths": [0.0]}
+    calibration = {"images": 24, "clothing_weights": [1.0], "text": curve}
+    monkeypatch.setattr(exact.embedder.model.config, "score_calibration", calibration)
+    session = new_session(page)
+    shown = texts(page, page.ask(session, SENTENCE, *controls(page)))
+    best = likelihood_in_words(session.hits[0].likelihood or 0)
+    assert f"<p class='note'>Probably not in this gallery (the best hit is {best})</p>" in shown.status
+    assert f"<span>1</span><span>{best}</span>" in shown.grid
+    assert "body 0." not in shown.grid and "it is not a probability" not in shown.grid
+    opened = texts(page, page.show(session, event(row=rows(session)[0]))).large
+    assert best in opened and f"body {session.hits[0].identity_score:.2f}" in opened
 
 
 def test_restore_brings_back_a_search_from_its_address(
