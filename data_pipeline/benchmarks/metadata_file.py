@@ -87,6 +87,20 @@ def read_metadata(file: Path, images: Collection[str]) -> Metadata:
     A repeated row is merged with the first one. Raises `ValueError` with file and line, or `OSError`.
     """
     notes: list[str] = []
+    table, places = read_table(file, notes)
+    column = _name_column(file, table.column_names, notes)
+    names = [check_string(name, where, column) for name, where in zip(table[column].to_pylist(), places, strict=True)]
+    relative = _without_roots(file, names, images, notes)
+    paths = [safe_path(name, f"{where} ({name})") for name, where in zip(relative, places, strict=True)]
+    paths = _as_spelled(file, paths, images, notes)
+    return _one_row_per_image(Metadata(file, table.drop_columns([column]), names, paths, places, notes))
+
+
+def read_table(file: Path, notes: list[str]) -> tuple[pa.Table, list[str]]:
+    """Reads a CSV, TSV, JSON Lines or Parquet file; returns its columns and the place of each row (`FILE, line 3`).
+
+    Appends to `notes`. Raises `ValueError` with file and line, also for a file without rows, or `OSError`.
+    """
     if file.suffix in _DELIMITERS:
         table, places = _read_csv(file, notes)
     elif file.suffix == ".jsonl":
@@ -95,12 +109,7 @@ def read_metadata(file: Path, images: Collection[str]) -> Metadata:
         table, places = _read_parquet(file)
     if not places:
         raise ValueError(f"{file}: the file has no rows")
-    column = _name_column(file, table.column_names, notes)
-    names = [check_string(name, where, column) for name, where in zip(table[column].to_pylist(), places, strict=True)]
-    relative = _without_roots(file, names, images, notes)
-    paths = [safe_path(name, f"{where} ({name})") for name, where in zip(relative, places, strict=True)]
-    paths = _as_spelled(file, paths, images, notes)
-    return _one_row_per_image(Metadata(file, table.drop_columns([column]), names, paths, places, notes))
+    return table, places
 
 
 def _name_column(file: Path, columns: list[str], notes: list[str]) -> str:

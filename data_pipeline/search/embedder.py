@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,20 @@ from modeling_bdam import BDAMModel, BDAMProcessor
 from modeling_bdam.files import default_device
 
 from ..batches.collator import PixelBatcher
-from .sentence_checks import check_sentence, shorten
+from ..offline import go_offline_if_unreachable
+from .sentence_checks import check_sentence, sentence_remarks, shorten
 
 _DIGITS = 16  # hexadecimal digits of a fingerprint
 # Config fields that do not affect the vectors
-_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map")
+_VOLATILE = (
+    "_name_or_path",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "architectures",
+    "auto_map",
+    "score_calibration",
+)
 
 
 class Embedder:
@@ -44,6 +54,7 @@ class Embedder:
         self.model = model.eval()
         self.model.to(device=self.device)
         self.processor = processor
+        self._tokenizing = threading.Lock()  # a fast tokenizer keeps padding and truncation, which threads would mix
         self.pixels = PixelBatcher(processor.image_processor)
         self.name = name
         self.weights = _weights_fingerprint(model)
@@ -62,6 +73,7 @@ class Embedder:
             raise PermissionError(
                 f"{locked[0]}: no permission to read the weights; its owner can allow it by chmod a+r"
             )
+        go_offline_if_unreachable(str(name))
         kind = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
         if kind != "bdam":
             raise ValueError(f"model {name}: a gallery needs the model type bdam, but this is {kind or 'no model'}")
@@ -93,23 +105,33 @@ class Embedder:
         """Embeds one image as a gallery vector, [dimensions]."""
         return self.embed_images([self.pixels.resize(image)], [None])[0]
 
-    @torch.inference_mode()
-    def embed_sentence(self, sentence: str) -> np.ndarray:
-        """Embeds a sentence as a query vector, float32 [dimensions], without β.
-
-        Raises:
-            ValueError: the sentence is empty or no valid Unicode, or all its tokens are unknown to the tokenizer.
-        """
+    def check_sentence(self, sentence: str) -> None:
+        """Raises `ValueError` for a sentence that is empty, no valid Unicode, or has only unknown tokens."""
         check_sentence(sentence)
         tokenizer = self.processor.tokenizer
-        pieces = tokenizer(sentence, add_special_tokens=False, truncation=True)["input_ids"]
+        with self._tokenizing:
+            pieces = tokenizer(sentence, add_special_tokens=False, truncation=True)["input_ids"]
         if all(piece == tokenizer.unk_token_id for piece in pieces):
             raise ValueError(
                 f"the model's vocabulary has no word of {shorten(sentence)!r}: use the language of its training data"
             )
-        tokens = self.processor(text=[sentence], return_tensors="pt").to(self.device)
+
+    def remarks(self, sentence: str) -> list[str]:
+        """Returns notes on what the model does not read in a sentence, see `sentence_remarks`."""
+        with self._tokenizing:
+            return sentence_remarks(sentence, self.processor.tokenizer)
+
+    def embed_sentence(self, sentence: str) -> np.ndarray:
+        """Embeds a sentence as a query vector, float32 [dimensions], without β; errors as `check_sentence`."""
+        self.check_sentence(sentence)
+        return self.embed_sentences([sentence])[0]
+
+    @torch.inference_mode()
+    def embed_sentences(self, sentences: Sequence[str]) -> np.ndarray:
+        """Embeds sentences that `check_sentence` accepts, float32 [B, dimensions], in one forward pass."""
+        tokens = self._tokens(sentences)
         features = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
-        return features.pooler_output[0].float().cpu().numpy()
+        return features.pooler_output.float().cpu().numpy()
 
     @torch.inference_mode()
     def match(self, sentence: str, images: Iterable[Image.Image]) -> np.ndarray:
@@ -123,7 +145,7 @@ class Embedder:
                 f"model {self.name} has no matching head, so it cannot re-rank: train one with "
                 "--config_overrides use_matching=true"
             )
-        tokens = self.processor(text=[sentence], return_tensors="pt").to(self.device)
+        tokens = self._tokens([sentence])
         words = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state
         pixels = [self.pixels.resize(image) for image in images]
         values = self.pixels.normalize(pixels, len(pixels)).to(self.device)
@@ -131,11 +153,15 @@ class Embedder:
         logits = self.model.match(seen[None], words, tokens["attention_mask"])[0]  # [K]
         return (self.model.config.matching_weight * logits).float().cpu().numpy()
 
+    def _tokens(self, texts: Sequence[str]) -> Any:
+        with self._tokenizing:
+            return self.processor(text=list(texts), return_tensors="pt").to(self.device)
+
     @torch.inference_mode()
     def _embed(self, pixel_values: Tensor, texts: list[str] | None) -> np.ndarray:
         ids = mask = None
         if texts is not None:
-            tokens = self.processor(text=texts, return_tensors="pt").to(self.device)
+            tokens = self._tokens(texts)
             ids, mask = tokens["input_ids"], tokens["attention_mask"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             features = self.model.get_image_features(

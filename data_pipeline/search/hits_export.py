@@ -39,7 +39,8 @@ def export_hits(hits: Sequence[PersonHit], record: SearchRecord, path: Path) -> 
     columns = list(dict.fromkeys(name for hit in hits for name in hit.metadata))
     table = io.StringIO()
     writer = csv.writer(table)
-    own = ["rank", "score", "identity_score", "clothing_score", "file", "image", "file_status", "sha256", "copies"]
+    shown = ["score", "identity_score", "clothing_score", "likelihood"]
+    own = ["rank", *shown, "file", "image", "file_status", "sha256", "copies"]
     writer.writerow([*own, *public_names(columns, own).values()])
     entries = []
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -52,11 +53,12 @@ def export_hits(hits: Sequence[PersonHit], record: SearchRecord, path: Path) -> 
                 status = "unknown" if hit.content is None else "unchanged" if is_same else "changed"
             if status == "missing":
                 image = ""
-            scores = {"score": hit.score, "identity_score": hit.identity_score, "clothing_score": hit.clothing_score}
+            scores = {name: getattr(hit, name) for name in shown}
             file = {"file": hit.name, "image": image, "file_status": status, "sha256": hit.content}
             file_and_copies = {**file, "copies": list(hit.copies)}
             cells = [_cell(value) for value in (*file_and_copies.values(), *map(hit.metadata.get, columns))]
-            writer.writerow([rank, *(f"{value:.6f}" for value in scores.values()), *cells])
+            numbers = ("" if value is None else f"{value:.6f}" for value in scores.values())
+            writer.writerow([rank, *numbers, *cells])
             entries.append({"rank": rank, **scores, **file_and_copies, "metadata": hit.metadata})
         archive.writestr("hits.csv", table.getvalue().encode("utf-8-sig"))
         search = {"search": asdict(record), "hits": entries}

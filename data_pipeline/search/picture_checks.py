@@ -6,6 +6,7 @@ from PIL import Image
 
 from .index.report import count_shapes
 
+CROP_HINT = "`bdam crop FRAMES --detector MODEL` crops the people from whole frames"
 _SMALLEST = 16, 32  # pixels: width and height
 _FLAT = 2.0  # standard deviation of a color channel in gray levels, below which a picture has one color
 
@@ -32,4 +33,4 @@ def picture_remarks(image: Image.Image, pixels: NDArray[np.uint8]) -> list[str]:
     if reason is not None:
         return [f"the picture shows no person: it is {reason}"]
     shapes = count_shapes(np.array([image.width / image.height], dtype=np.float32))
-    return [f"the picture is one of the {shape}: give a crop of one person" for shape in shapes]
+    return [f"the picture is one of the {shape}: give a crop of one person; {CROP_HINT}" for shape in shapes]

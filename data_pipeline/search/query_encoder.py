@@ -63,6 +63,7 @@ class QueryEncoder:
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         self.tokenizer = QueryTokenizer(folder / _TOKENIZER, facts)
         self._length, self._pad = facts["length"], facts["pad_token_id"]
+        self.score_calibration: dict[str, Any] | None = facts.get("score_calibration")  # not in earlier indexes
         with warnings.catch_warnings(action="ignore"):
             self._graph = torch.jit.load(str(folder / _GRAPH))
         tensors: dict[tuple[str, str], Tensor] = {}
@@ -131,6 +132,7 @@ def write_query_encoder(index: Path, embedder: "Embedder") -> bool:
         "pad_token_id": tokenizer.pad_token_id,
         "unk_token_id": tokenizer.unk_token_id,
         "model_max_length": tokenizer.model_max_length,
+        "score_calibration": embedder.model.config.score_calibration,
     }
     _remove(index / FOLDER)
     with atomic_folder(index / FOLDER) as folder:

@@ -18,7 +18,7 @@ class SearchRecord:
     """The facts of one search, for exports.
 
     Attributes:
-        query: the sentence, or a description of the picture, such as its path.
+        query: the sentence, a description of the picture, such as its path, or both (`describe_query`).
         picture_sha256: digest of the query picture: of its file, or of size and RGB pixels; None for a sentence.
         where: the filters, all of which hold.
         clothing_weight: β.
@@ -55,8 +55,12 @@ def record_search(
     where: str | Sequence[str] | None,
     clothing_weight: float | None,
     top_k: int,
+    title: str | None = None,
 ) -> SearchRecord:
-    """Returns the facts of a search that has just been made; the query is a sentence (`str`), a file or a picture."""
+    """Returns the facts of a search that has just been made.
+
+    The query is a sentence (`str`), a file or a picture. `title` is the whole query of a picture and words.
+    """
     digest = None
     if isinstance(query, Path):
         digest = hashlib.sha256(query.read_bytes()).hexdigest()
@@ -64,7 +68,7 @@ def record_search(
         pixels = query.convert("RGB")
         digest = hashlib.sha256(f"{pixels.width} {pixels.height} ".encode() + pixels.tobytes()).hexdigest()
     return SearchRecord(
-        query="a picture" if isinstance(query, Image.Image) else str(query),
+        query=title or ("a picture" if isinstance(query, Image.Image) else str(query)),
         picture_sha256=digest,
         where=conditions(where),
         clothing_weight=manifest.clothing_weight if clothing_weight is None else float(clothing_weight),

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from modeling_bdam.evaluation.calibration import Calibration, Kind, absence_threshold, likelihoods
+
 from .hits import PersonHit
 from .index.opened import OpenedIndex
 from .index.shards import contents_of
@@ -34,7 +36,16 @@ class SearchedState:
             rows = np.intersect1d(rows, within).tolist()
         return tuple(found["path"] for found in self.table.rows(np.array(rows, dtype=np.int64))) if rows else ()
 
-    def search(self, index: Path, query: np.ndarray, top_k: int, beta: float, filters: list[str]) -> list[PersonHit]:
+    def search(
+        self,
+        index: Path,
+        query: np.ndarray,
+        top_k: int,
+        beta: float,
+        filters: list[str],
+        calibration: Calibration | None = None,
+        kind: Kind | None = None,
+    ) -> list[PersonHit]:
         """Returns the hits of a query, best first.
 
         Args:
@@ -43,6 +54,8 @@ class SearchedState:
             top_k: number of hits.
             beta: clothing weight.
             filters: expressions that must all hold.
+            calibration: of the model; None for hits without a likelihood.
+            kind: of the query, for the calibration.
         """
         # Candidates: the store may use approximate vectors, and some images may be copies of others
         rows = self.table.select(filters) if filters else None
@@ -67,6 +80,8 @@ class SearchedState:
             best.setdefault(self._group(found[place]), int(place))
         order = list(best.values())[:top_k]
         root = self.manifest.image_root(index)
+        likely = likelihoods(calibration, kind, scores[order], beta, available)
+        threshold = absence_threshold(calibration, kind, beta, available)
         return [
             PersonHit(
                 row=int(found[place]),
@@ -78,6 +93,8 @@ class SearchedState:
                 metadata={name: value for name, value in metadata.items() if name != "path"},
                 content=self.contents[found[place]],
                 copies=self._copies(int(found[place]), rows),
+                likelihood=None if likely is None else float(likely[number]),
+                is_weak=None if threshold is None else bool(scores[place] < threshold),
             )
-            for place, metadata in zip(order, self.table.rows(found[order]), strict=True)
+            for number, (place, metadata) in enumerate(zip(order, self.table.rows(found[order]), strict=True))
         ]

@@ -5,7 +5,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
+import shutil
 import zipfile
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,10 +17,16 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from data_pipeline.commands.main import app
+from data_pipeline.search import PersonGallery
+from data_pipeline.search.hits import likelihood_in_words
 
 from ..benchmarks.layouts import write_market_1501
 
 SENTENCE = "a young woman in a red coat and blue jeans"
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
 
 
 def bdam(*arguments: object) -> Result:
@@ -62,7 +70,41 @@ def test_search_prints_a_table_and_groups_by_person(index: Path) -> None:
 
 def test_search_by_picture_finds_its_file(index: Path, drawn_photos: Path) -> None:
     query = sorted(drawn_photos.rglob("*.jpg"))[4]
-    assert found(index, "--image", query, "--top-k", 1)[0]["path"] == str(query)
+    assert found(index, "--image", query, "--top-k", 1, "--include-self")[0]["path"] == str(query)
+    hits = found(index, "--image", query)
+    assert len(hits) == 20
+    assert str(query) not in [hit["path"] for hit in hits]
+
+
+def test_search_composes_a_picture_and_words(index: Path, drawn_photos: Path, tmp_path: Path) -> None:
+    query = sorted(drawn_photos.rglob("*.jpg"))[4]
+    words = ("--image", query, SENTENCE, "--without", "a backpack")
+    with PersonGallery.open(index) as gallery:
+        for identity_from in ("image", "text"):
+            expected = gallery.search_composed(query, SENTENCE, identity_from=identity_from, without="a backpack")
+            hits = found(index, *words, "--identity-from", identity_from, "--export", tmp_path / "hits.zip")
+            assert [hit["row"] for hit in hits] == [hit.row for hit in expected]
+    search = json.loads(zipfile.ZipFile(tmp_path / "hits.zip").read("hits.json"))["search"]
+    assert search["query"] == f"{query}, {SENTENCE}, identity of the words, without a backpack"
+    assert search["picture_sha256"] == hashlib.sha256(query.read_bytes()).hexdigest()
+
+
+def test_search_shows_likelihood_and_absence(drawn_photos: Path, model_folder: Path, tmp_path: Path) -> None:
+    model, index = Path(shutil.copytree(model_folder, tmp_path / "model")), tmp_path / "index"
+    config = json.loads((model / "config.json").read_text())
+    curve = {"slopes": [9.0], "intercepts": [0.0], "thresholds": [0.9], "growths": [0.0]}
+    calibration = {"images": 24, "clothing_weights": [1.0], "text": curve}
+    (model / "config.json").write_text(json.dumps(config | {"score_calibration": calibration}))
+    assert bdam("index", "--model", model, "--images", drawn_photos, "--index", index, "--device", "cpu").exit_code == 0
+    hits = found(index, SENTENCE)
+    assert all(hit["is_weak"] and hit["likelihood"] == pytest.approx(sigmoid(4.5 * hit["score"])) for hit in hits)
+    result = bdam("search", "--index", index, SENTENCE, "--top-k", 3)
+    best = likelihood_in_words(hits[0]["likelihood"])
+    assert result.stderr.splitlines()[-1] == f"Probably not in this gallery (the best hit is {best})"
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [line[1] for line in lines] == ["likelihood", *(likelihood_in_words(hit["likelihood"]) for hit in hits[:3])]
+    shown = found(index, SENTENCE, "--min-likelihood", hits[5]["likelihood"])
+    assert [hit["row"] for hit in shown] == [hit["row"] for hit in hits[:6]]
 
 
 def test_index_reports_unreadable_images_and_whole_frames(photos: Path, model_folder: Path, tmp_path: Path) -> None:
@@ -125,7 +167,7 @@ def test_search_notes_few_images_and_foreign_words(index: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search", "--index", "{index}"], "give a sentence, or a picture with --image"),
+        (["search", "--index", "{index}"], "give a sentence, a picture with --image, or both"),
         (["search", "--index", "{index}", "", "--json"], "the sentence is empty"),
         (["search", "--index", "{index}", "穿红色外套的女人"], "the model's vocabulary has no word of"),
         (["search", "--index", "{index}", SENTENCE, "--top-k", "0"], "top_k must be at least 1"),

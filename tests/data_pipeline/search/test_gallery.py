@@ -109,7 +109,7 @@ def test_search_text_ranks_the_filtered_images(
 
 def test_search_image_and_row_find_the_image_itself(gallery: PersonGallery) -> None:
     for row in (0, 7):
-        assert gallery.search_image(gallery.path(row), top_k=1)[0].row == row
+        assert gallery.search_image(gallery.path(row), top_k=1, include_self=True)[0].row == row
         assert gallery.search_image(gallery.image(row), top_k=1)[0].row == row
         itself = gallery.search_row(row, top_k=3)[0]
         assert itself.row == row
@@ -138,7 +138,7 @@ def test_add_keeps_the_other_images(drawn_photos: Path, embedder: Embedder, stor
         report = gallery.add([extra], [{"person_id": 9, "lens": "wide"}])
         assert (report.images, report.embedded, report.removed) == (len(before) + 1, 1, 0)
         after = {hit.name: hit for hit in gallery.search_text(SENTENCE, top_k=100)}
-        new = gallery.search_image(extra, top_k=1, where="lens == 'wide'")[0]
+        new = gallery.search_image(extra, top_k=1, where="lens == 'wide'", include_self=True)[0]
     assert after.keys() - before.keys() == {str(extra)}
     assert all(after[name].score == pytest.approx(before[name].score, abs=1e-6) for name in before)
     assert new.path == extra

@@ -1,0 +1,1 @@
+"""An HTTP service for one index; its guard, addresses and pictures are also those of the demo."""
