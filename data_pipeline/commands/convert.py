@@ -40,10 +40,14 @@ def convert_clip(
         from modeling_bdam.conversion.clip_checkpoints import convert_clip
         from modeling_bdam.files import atomic_folder
 
+        from ..offline import go_offline_if_unreachable
+
         if output.exists():
             raise ValueError(f"{output} exists already; name a new folder")
         if activation not in (None, "quick_gelu", "gelu"):
             raise ValueError(f"--activation {activation}: give quick_gelu or gelu")
+        go_offline_if_unreachable(tokenizer)
+        text_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         weights = read_checkpoint(checkpoint, allow_pickle)
         converted = convert_clip(weights, (image_height, image_width), heads, text_heads, activation)
         height, width = converted.assumed.image_size
@@ -53,7 +57,6 @@ def convert_clip(
             image_std=OPENAI_CLIP_STD,
             resample=PILImageResampling.BICUBIC if height == width else PILImageResampling.BILINEAR,  # CLIP, IRRA
         )
-        text_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         longest = converted.model.longest_text or text_tokenizer.model_max_length
         text_tokenizer.model_max_length = min(text_tokenizer.model_max_length, longest)
         with atomic_folder(output) as draft:

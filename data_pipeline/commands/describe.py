@@ -121,7 +121,8 @@ def run(
         from ..benchmarks.loading import load_person_dataset
         from ..descriptions.backend import Sampling
         from ..descriptions.images import ImageItems
-        from ..descriptions.pipeline import DescribeOptions, describe_images, estimate_run
+        from ..descriptions.options import DescribeOptions
+        from ..descriptions.pipeline import describe_images, estimate_run
         from ..descriptions.report import contact_sheet_of, describe_report, failed_images
 
         extra = _json_object(extra_body) if extra_body else None

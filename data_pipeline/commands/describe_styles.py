@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
     from ..styles.neutralize_model import TextTask
 
-Neutralization = Literal["rules", "mllm"]
+Neutralization = Literal["auto", "rules", "mllm"]
 Method = Literal["dbscan", "hdbscan", "kmeans", "gmm", "agglomerative", "random", "none"]
 Name = Annotated[str | None, typer.Argument(help="A data set, or `synthetic`; its training captions are used.")]
 DataDir = Annotated[Path | None, typer.Option(help="The folder of the data set.")]
 Captions = Annotated[
     Path | None, typer.Option(help="A file instead of a data set: one caption per line, or .jsonl with `caption`.")
 ]
-Neutralize = Annotated[Neutralization, typer.Option(help="Neutralize by English rules, or by a model at a server.")]
+Neutralize = Annotated[
+    Neutralization,
+    typer.Option(help="Neutralize by English rules, with spaCy's tagger where it is installed (auto); or by a server."),
+]
 Model = Annotated[str | None, typer.Option(help="For --neutralize mllm: the model's name at the server.")]
 BaseUrl = Annotated[
     str | None, typer.Option(help="Address, like http://localhost:8000/v1. The key is read from $OPENAI_API_KEY.")
@@ -56,7 +59,7 @@ def styles(
     name: Name = None,
     data_dir: DataDir = None,
     captions: Captions = None,
-    neutralize: Neutralize = "rules",
+    neutralize: Neutralize = "auto",
     model: Model = None,
     base_url: BaseUrl = None,
     prompts: Prompts = None,
@@ -85,7 +88,7 @@ def styles(
 
         texts = _read(name, data_dir, captions)
         ask = _tasks(neutralize, model, base_url, prompts, in_flight, answers or output.with_suffix(".answers.jsonl"))
-        neutral, by_rules = _neutral(texts, ask)
+        neutral, by_rules, neutralized_by = _neutral(texts, neutralize, ask)
         embeddings = _embed(neutral, style_encoder, batch_size, device)
         found = cluster(
             embeddings,
@@ -107,7 +110,7 @@ def styles(
             made_by={
                 "captions": len(texts),
                 "from": str(captions or name),
-                "neutralized_by": model or neutralize,
+                "neutralized_by": model or neutralized_by,
                 "neutralized_by_rules": by_rules,
                 "style_encoder": style_encoder,
                 "method": method,
@@ -141,7 +144,7 @@ def compare_clusterings(
     name: Name = None,
     data_dir: DataDir = None,
     captions: Captions = None,
-    neutralize: Neutralize = "rules",
+    neutralize: Neutralize = "auto",
     model: Model = None,
     base_url: BaseUrl = None,
     prompts: Prompts = None,
@@ -166,7 +169,8 @@ def compare_clusterings(
         from ..styles.comparison import compare_clusterings as compare
 
         texts = _read(name, data_dir, captions)
-        neutral, by_rules = _neutral(texts, _tasks(neutralize, model, base_url, prompts, in_flight, answers))
+        ask = _tasks(neutralize, model, base_url, prompts, in_flight, answers)
+        neutral, by_rules, neutralized_by = _neutral(texts, neutralize, ask)
         embeddings = _embed(neutral, style_encoder, batch_size, device)
         truth = true_styles_of_synthetic() if name == "synthetic" else None
         rows = compare(embeddings, truth, num_clusters=clusters, min_cluster=min_cluster, seed=seed)
@@ -174,6 +178,7 @@ def compare_clusterings(
             report = {
                 "captions": len(texts),
                 "wordings": len(set(neutral)),
+                "neutralized_by": model or neutralized_by,
                 "neutralized_by_rules": by_rules,
                 "true_styles": None if truth is None else len(set(truth)),
                 "methods": [asdict(row) for row in rows],
@@ -184,8 +189,9 @@ def compare_clusterings(
         cells = []
         for row in rows:
             measures = [f"{value:.3f}" if value is not None else "–" for value in (row.rand_index, row.silhouette)]
-            cells.append((row.method, *measures, str(row.clusters), f"{row.noise:.1%}", f"{row.seconds:.1f}"))
-        headings = ("method", "Rand index", "silhouette", "clusters", "noise", "seconds")
+            counts = (str(row.clusters), f"{row.noise:.1%}", f"{row.seconds:.1f}")
+            cells.append((row.method, *measures, *counts, row.same_as or ""))
+        headings = ("method", "Rand index", "silhouette", "clusters", "noise", "seconds", "same partition as")
         _print_table(title + (f", {len(set(truth))} true styles" if truth else ""), headings, cells)
 
 
@@ -205,8 +211,8 @@ def _tasks(
     in_flight: int,
     answers: Path,
 ) -> "Callable[[str], TextTask] | None":
-    """Returns a function that makes the `TextTask` of a prompt file; None for neutralization by rules."""
-    if neutralize == "rules":
+    """Returns a function that makes the `TextTask` of a prompt file; None for neutralization without a model."""
+    if neutralize != "mllm":
         if model is not None:
             raise ValueError("--model requires --neutralize mllm")
         return None
@@ -239,18 +245,25 @@ def _tasks(
     return task
 
 
-def _neutral(captions: list[str], ask: "Callable[[str], TextTask] | None") -> tuple[list[str], int]:
-    """Neutralizes the captions; returns them and the number that the rules wrote."""
+def _neutral(
+    captions: list[str], by: Neutralization, ask: "Callable[[str], TextTask] | None"
+) -> tuple[list[str], int, str]:
+    """Neutralizes the captions; returns them, the number that the rules wrote, and the method."""
     if ask is None:
         from ..styles.neutralize import neutralize
+        from ..styles.tagger import INSTALL, MODEL, load_tagger
 
-        return [neutralize(caption) for caption in captions], len(captions)
+        tagger = load_tagger() if by == "auto" else None
+        if by == "auto" and tagger is None:
+            typer.echo(f"neutralized by rules; spaCy's tagger finds more words: {INSTALL}", err=True)
+        wordings = {caption: neutralize(caption, tagger) for caption in set(captions)}
+        return [wordings[caption] for caption in captions], len(captions), MODEL if tagger else "rules"
     from ..styles.neutralize_model import neutralize_by_model
 
     neutral, by_rules = neutralize_by_model(captions, ask(_NEUTRALIZE))
     if by_rules:
         typer.echo(f"{by_rules} captions were neutralized by rules: the model's answers were unusable", err=True)
-    return neutral, by_rules
+    return neutral, by_rules, "mllm"
 
 
 def _embed(neutral: list[str], encoder: str, batch_size: int, device: str | None) -> "np.ndarray":

@@ -49,8 +49,8 @@ def run(
     budget: Annotated[
         Literal["small", "medium", "full"],
         typer.Option(
-            help="small: one seed of a short training, within an hour on two CPU cores. medium: three seeds of a "
-            "longer one, some hours there. full: three seeds of the training of the preset."
+            help="small: the tables and figures of the paper but table 4, by a short training, within 45 minutes on "
+            "two CPU cores. medium: a longer training, some hours there. full: the training of the preset."
         ),
     ] = "small",
     config: Annotated[str, typer.Option(help="A preset (tiny, paper, clip) or a JSON file.")] = "tiny",
@@ -70,23 +70,23 @@ def run(
 ) -> None:
     """Train the runs of some experiments and write the report."""
     _quiet()
-    from data_pipeline.experiments.definitions import NAMES, load_budget, load_experiment
+    from data_pipeline.experiments.definitions import load_budget, load_experiment
     from data_pipeline.experiments.plan import Plan, Study
     from data_pipeline.experiments.report import write_report
-    from data_pipeline.experiments.runner import FailedRunsError, train_all
+    from data_pipeline.experiments.runner import FailedRunsError, default_jobs, train_all
 
     files = {"data_dir": data_dir, "descriptions": descriptions, "outfits": outfits}
     data: dict[str, Any] = {name: [] if path is None else [path] for name, path in files.items()}
     data |= {"dataset_name": [dataset_name], "cache_dir": cache_dir}
     try:
         chosen = load_budget(budget)
-        wanted = NAMES if names == ["all"] else tuple(names)
+        wanted = chosen.experiments if names == ["all"] else tuple(names)
         experiments = [load_experiment(name) for name in wanted]
         study = Study.of(config, chosen, data, styled_descriptions)
         plan = Plan.of(study, experiments, _numbers(seeds) if seeds else chosen.seeds)
         plan.check()
         if dry_run:
-            print(plan.summary(output_dir))
+            print(plan.summary(output_dir, jobs or default_jobs()))
             return
         plan.save(output_dir)
     except (ValueError, OSError) as error:

@@ -1,6 +1,7 @@
 """Finds the JSON object of a model's answer, in fences, prose, lists or reasoning."""
 
 import ast
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -14,13 +15,7 @@ _MAX_CHARACTERS = 20_000
 
 @dataclass(frozen=True)
 class Problem:
-    """A reason for rejecting an answer.
-
-    Attributes:
-        kind: one of refusal, filtered, unparsable, cut off, schema, empty, language, meta, loop, instruction, people,
-            name, length, coverage, mismatch, leak, unasked, duplicate, server.
-        detail: the explanation that a retry sends to the model.
-    """
+    """A reason for rejecting an answer: its kind for the report, and the explanation for the model's next attempt."""
 
     kind: str
     detail: str
@@ -45,29 +40,25 @@ def find_answer(content: str, keys: tuple[str, ...]) -> tuple[dict[str, Any], li
     """
     if not content.strip():
         raise UnusableAnswer("empty", "the answer was empty")
-    objects = _json_objects(content)
-    if not any(set(keys) <= {_spelled(key) for key in inner} for found in objects for inner in _nested(found)):
+    is_plain = content.lstrip().startswith("{") and without_reasoning(content) == content
+    plain = _loaded(content) if is_plain else None
+    objects = [plain] if isinstance(plain, dict) else _json_objects(content)
+    found = _matching(objects, keys)
+    if found is None:
         objects += _json_objects(_mended(content))
-    if not objects:
-        if refusal_words(content):
-            raise UnusableAnswer("refusal", "the answer was a refusal")
-        raise UnusableAnswer("unparsable", "the answer contained no complete JSON object")
-    # The last match: a model that prints its reasoning puts the final answer last.
-    for candidate in reversed(objects):
-        for found in _nested(candidate):
-            named = {_spelled(key): value for key, value in found.items()}
-            if set(keys) <= set(named):
-                repairs = [] if found is candidate and _is_plain(content) else ["format"]
-                return named, repairs + (["keys"] if not set(keys) <= set(found) else [])
-    raise UnusableAnswer("schema", f"the JSON object must have the keys {', '.join(keys)}")
+        found = _matching(objects, keys)
+    if found is not None:
+        repairs = ["format"] * (found is not plain) + ["keys"] * (not set(keys) <= set(found))
+        return {_spelled(key): value for key, value in found.items()}, repairs
+    if objects:
+        raise UnusableAnswer("schema", f"the JSON object must have the keys {', '.join(keys)}")
+    if refusal_words(content):
+        raise UnusableAnswer("refusal", "the answer was a refusal")
+    raise UnusableAnswer("unparsable", "the answer contained no complete JSON object")
 
 
 def parse_answer(content: str, keys: tuple[str, ...]) -> dict[str, str]:
-    """Extracts the texts of an answer, by key.
-
-    Raises:
-        UnusableAnswer: as in `find_answer`, or a value is no string.
-    """
+    """Extracts the texts of an answer, by key; errors as in `find_answer` and `texts_of`."""
     return texts_of(find_answer(content, keys)[0], keys)[0]
 
 
@@ -87,6 +78,12 @@ def texts_of(found: dict[str, Any], keys: tuple[str, ...]) -> tuple[dict[str, st
         texts[key], cleaned = clean_text(found[key])
         changed |= cleaned
     return texts, changed
+
+
+def _matching(objects: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """Returns the last object with the keys: a model that prints its reasoning puts the final answer last."""
+    nested = (found for candidate in reversed(objects) for found in _nested(candidate))
+    return next((found for found in nested if set(keys) <= {_spelled(key) for key in found}), None)
 
 
 def _json_objects(content: str) -> list[dict[str, Any]]:
@@ -118,7 +115,7 @@ def _mended(content: str) -> str:
     body = re.sub(r"^\s*//.*$", "", body, flags=re.MULTILINE)
     if re.search(r"[“”]\s*:", body):
         body = re.sub(r"[“”]", '"', body)
-    if _is_json(body):
+    if _loaded(body) is not None:
         return body
     try:
         value = ast.literal_eval(body)
@@ -139,6 +136,7 @@ def _nested(value: Any, depth: int = 3) -> list[dict[str, Any]]:
     return [value, *(found for entry in value.values() for found in _nested(entry, depth - 1))]
 
 
+@functools.lru_cache(maxsize=1000)
 def _spelled(key: str) -> str:
     """Returns a key in the spelling of the schema: "Identity Description" and "identityDescription" included."""
     return re.sub(r"\W+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key.strip())).lower()
@@ -149,11 +147,3 @@ def _loaded(content: str) -> Any:
         return json.loads(content, strict=False)
     except (ValueError, RecursionError):
         return None
-
-
-def _is_plain(content: str) -> bool:
-    return content.lstrip().startswith("{") and _is_json(content) and without_reasoning(content) == content
-
-
-def _is_json(content: str) -> bool:
-    return _loaded(content) is not None

@@ -1,7 +1,4 @@
-"""Attribute fields of an answer: their JSON schema, a tolerant reader, and the comparison of phrases with texts.
-
-Each field has a short phrase or "not visible", which is an honest answer and counts as named.
-"""
+"""Attribute fields of an answer: their JSON schema, a tolerant reader, and the comparison of phrases with texts."""
 
 import functools
 import re
@@ -9,56 +6,56 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .cleaning import clean_text
-from .lexicon import IDENTITY_ATTRIBUTES
+from .lexicon import IDENTITY_ATTRIBUTES, named_attributes, word_set
 
-NOT_VISIBLE = "not visible"
+STRING = {"type": "string"}
 GARMENT_KEYS = ("type", "color", "pattern", "material")
 FIELD_KEYS = ("identity_attributes", "clothing_attributes")
 _MAX_WORDS = 16  # of one phrase; a longer one is a text, not a phrase
-_ALIASES = {
-    "sex": "gender",
-    "age_group": "age",
-    "body_type": "build",
-    "body_build": "build",
-    "hair_style": "hair",
-    "hairstyle": "hair",
-    "skin_tone": "skin",
-    "skin_color": "skin",
-    "race": "skin",
-    "ethnicity": "skin",
-    "colour": "color",
-    "footwear": "shoes",
-    "clothes": "garments",
-    "fabric": "material",
-    "garment": "type",
+_ALIASES_OF = {
+    "gender": "sex",
+    "age": "age_group",
+    "build": "body_type body_build",
+    "hair": "hair_style hairstyle",
+    "skin": "skin_tone skin_color race ethnicity",
+    "color": "colour",
+    "shoes": "footwear",
+    "garments": "clothes",
+    "material": "fabric",
+    "type": "garment",
 }
+_ALIASES = {alias: name for name, aliases in _ALIASES_OF.items() for alias in aliases.split()}
 _HIDDEN = re.compile(
-    r"(?:not|hard(?:ly)?|cannot|can't|im?possible|un(?:known|clear|certain|determined|specified|identifiable)"
-    r"|n/?a\b|no\b"
-    r"|none|nothing|null|nil|hidden|covered|concealed|obscured|indistinct|indeterminate|-+$|plain|solid|unpatterned)",
+    r"(?:not|hard(?:ly)?|cannot|can't|im?possible|un(?:known|clear|certain|determined|specified|identifiable)|n/?a\b"
+    r"|no\b|none|nothing|null|nil|hidden|covered|concealed|obscured|indistinct|indeterminate|-+$|plain|solid"
+    "|unpatterned)",
     re.IGNORECASE,
 )
 _CONTENT = re.compile(r"[a-z0-9]+(?:['’-][a-z0-9]+)*", re.IGNORECASE)
-_FUNCTION_WORDS_TEXT = (
+_FUNCTION_WORDS = word_set(
     "a an the of with in on at and or to by for from not very quite some his her their its is are has have no "
     "as it visible likely probably appears apparent approximately about around roughly pair piece tone age "
     "aged group type"
 )
-_FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
-_MALE = re.compile(r"\b(?:m[ae]n|males?|boys?|gentlem[ae]n|guys?|lads?|he|him|his|himself)\b", re.IGNORECASE)
-_FEMALE = re.compile(r"\b(?:wom[ae]n|females?|girls?|lad(?:y|ies)|gals?|she|her|hers|herself)\b", re.IGNORECASE)
+_MALE = re.compile(r"\b(?:m[ae]n|males?|boys?|gentlem[ae]n|guys?|lads?|he|him|his|himself)\b")
+_FEMALE = re.compile(r"\b(?:wom[ae]n|females?|girls?|lad(?:y|ies)|gals?|she|her|hers|herself)\b")
+
+
+def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    """Returns the JSON schema of an object with exactly these properties."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def fields_schema(identity_attributes: Iterable[str]) -> dict[str, Any]:
     """Returns the JSON schemas of `identity_attributes` and `clothing_attributes`, by key."""
-    garment = _object({key: {"type": "string"} for key in GARMENT_KEYS})
+    garment = object_schema(dict.fromkeys(GARMENT_KEYS, STRING))
     clothing = {
         "garments": {"type": "array", "items": garment},
-        "shoes": {"type": "string"},
-        "accessories": {"type": "array", "items": {"type": "string"}},
+        "shoes": STRING,
+        "accessories": {"type": "array", "items": STRING},
     }
-    identity = {name: {"type": "string"} for name in identity_attributes}
-    return dict(zip(FIELD_KEYS, (_object(identity), _object(clothing)), strict=True))
+    identity = dict.fromkeys(identity_attributes, STRING)
+    return dict(zip(FIELD_KEYS, (object_schema(identity), object_schema(clothing)), strict=True))
 
 
 def read_identity(value: Any, asked: Iterable[str]) -> dict[str, str]:
@@ -84,6 +81,7 @@ def read_clothing(value: Any) -> dict[str, Any]:
     return clothing
 
 
+@functools.lru_cache(maxsize=10_000)  # most phrases repeat between images
 def is_visible(phrase: str) -> bool:
     """Whether a phrase has content that the text must name; "not visible", "none" and "plain" have none."""
     return not _HIDDEN.match(phrase)
@@ -99,35 +97,40 @@ def clothing_phrases(clothing: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from (("accessories", phrase) for phrase in clothing["accessories"] or ["none"])
 
 
-def worn_things(clothing: dict[str, Any]) -> set[str]:
+def worn_things(clothing: dict[str, Any]) -> frozenset[str]:
     """Returns the head nouns of all garments, shoes and accessories, in lower case: "white sneakers" is "sneakers"."""
     phrases = (phrase for name, phrase in clothing_phrases(clothing) if name in ("type", "shoes", "accessories"))
-    return {head for phrase in phrases if is_visible(phrase) and (head := _head_noun(phrase))}
+    return frozenset(head for phrase in phrases if is_visible(phrase) and (head := _head_noun(phrase)))
 
 
-def is_named_in(attribute: str, phrase: str, text: str, stems: list[str]) -> bool:
+def is_named_in(attribute: str, phrase: str, text: str, stems: tuple[str, ...]) -> bool:
     """Whether a text names the phrase of a field, compared by the stems of the text's words.
 
     An identity text may name an attribute in other words ("woman", "in her thirties"), which its pattern finds.
     """
     if not is_visible(phrase):
         return True
-    known = IDENTITY_ATTRIBUTES.get(attribute)
-    if known is not None and known.pattern.search(text):
+    if attribute in IDENTITY_ATTRIBUTES and named_attributes(text, (attribute,)):
         return True
     wanted = stems_of(phrase)
-    return not wanted or any(_same_stem(word, other) for word in wanted for other in stems)
+    # Stems of at least four letters match if one begins with the other.
+    return not wanted or any(
+        word == other or (min(len(word), len(other)) >= 4 and (word.startswith(other) or other.startswith(word)))
+        for word in wanted
+        for other in stems
+    )
 
 
 def genders(text: str) -> set[str]:
     """Returns the genders that the words of a text name: a subset of {"male", "female"}."""
-    return {name for name, words in (("male", _MALE), ("female", _FEMALE)) if words.search(text)}
+    return {name for name, words in (("male", _MALE), ("female", _FEMALE)) if words.search(text.lower())}
 
 
-def stems_of(text: str) -> list[str]:
+@functools.lru_cache(maxsize=10_000)
+def stems_of(text: str) -> tuple[str, ...]:
     """Returns the stems of a text's words, without function words."""
     words = (word for token in _CONTENT.findall(text.lower()) for word in token.split("-"))
-    return [_stem(word) for word in words if word not in _FUNCTION_WORDS]
+    return tuple(_stem(word) for word in words if word not in _FUNCTION_WORDS)
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -139,25 +142,12 @@ def _stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
 
 
-def _same_stem(first: str, second: str) -> bool:
-    shorter = min(len(first), len(second))
-    return first == second or (shorter >= 4 and first[:shorter] == second[:shorter])
-
-
+@functools.lru_cache(maxsize=10_000)
 def _head_noun(phrase: str) -> str:
     """Returns the noun of a phrase: the last word before a preposition or a comma."""
     before = re.split(r"\s(?:with|in|on|of|over|around|at|and|or|worn|slung|carried|tied|to|under|for)\b|,|\(", phrase)
     words = _CONTENT.findall(before[0].lower())
     return words[-1] if words else ""
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
 
 
 def _named(value: Any) -> dict[str, Any]:

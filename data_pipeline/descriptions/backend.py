@@ -27,13 +27,7 @@ class Answer:
 
 
 class RequestFailed(Exception):
-    """One request failed in all its retries; other requests may still succeed.
-
-    Args:
-        reason: the message.
-        tries: how often the request was sent.
-        blames_image: whether the image can be the cause, unlike a setting of the run.
-    """
+    """One request failed in all its `tries`; `blames_image` if the image can be the cause, unlike a setting."""
 
     def __init__(self, reason: str, tries: int = 1, blames_image: bool = True) -> None:
         super().__init__(reason)
@@ -52,12 +46,7 @@ class Backend(Protocol):
     in_flight: int
 
     async def ask(self, messages: list[Message], response_format: dict[str, Any] | None) -> Answer:
-        """Requests one answer.
-
-        Raises:
-            RequestFailed: this request failed in all its retries.
-            ServerRefuses: all requests will fail.
-        """
+        """Requests one answer; raises `RequestFailed` or `ServerRefuses`."""
         ...
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ name in the metadata of each batch makes its submission idempotent.
 import asyncio
 import json
 from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import openai
@@ -17,69 +17,47 @@ from tqdm.auto import tqdm
 from .answers import Problem
 from .backend import Sampling, ServerRefuses
 from .batch_files import BatchFiles, Chunk, download_lines
-from .client import ChatClient, raise_if_final
+from .client import ChatClient, is_final
+from .costs import Budget
 from .describer import Describer, Job
 from .images import ImageItem
-from .run import Budget, Outcome, progress_text
+from .run import Outcome, progress_text
 from .systematic import LEAST, PROBE, WINDOW
 
+_MOST_BYTES = 100_000_000  # of a file of requests; OpenAI accepts 200 MB
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _QUEUE_IS_FULL = "token_limit_exceeded"
 _ENDPOINT: Final = "/v1/chat/completions"
 
 
-@dataclass
 class BatchRun:
     """Describes images through the Batch API: writes, submits, polls, collects, and retries rejected answers.
 
-    The first batch of a new output has 20 images: a systematic failure costs no more than these.
-
-    Args:
-        describer: prepares requests and records answers.
-        client: the server.
-        limit: maximum number of images; all by default.
-        budget: no request is submitted that could exceed it.
-        max_requests, max_bytes: maximum size of a file of requests; OpenAI accepts 50,000 requests and 200 MB. Batches
-            that do not fit into the server's queue wait until others have ended.
-        poll_seconds: delay between two status requests.
-        progress: whether to show a progress bar.
+    The first batch of a new output has 20 images: a systematic failure costs no more than these. Batches that do not
+    fit into the server's queue wait until others have ended.
 
     Raises:
-        ValueError: this output has unfinished batches under other settings, or `max_requests` is not positive.
+        ValueError: this output has unfinished batches under other settings.
     """
 
-    describer: Describer
-    client: ChatClient
-    _: KW_ONLY
-    limit: int | None = None
-    budget: Budget | None = None
-    max_requests: int = 50_000
-    max_bytes: int = 100_000_000
-    poll_seconds: float = 30.0
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        if self.max_requests < 1:
-            raise ValueError(f"requests of a batch must be at least 1, got {self.max_requests}")
-        self._store = self.describer.store
-        self._api = self.client.api.with_options(max_retries=5)  # few requests: the SDK's own retries are sufficient
+    def __init__(self, describer: Describer, client: ChatClient, budget: Budget | None = None) -> None:
+        self.describer = describer
+        self.client = client
+        self.budget = budget
+        self._options = describer.options
+        self._store = describer.store
+        self._api = client.api.with_options(max_retries=5)  # few requests: the SDK's own retries are sufficient
         self._sent = 0
-        self._sampling = self.client.sampling  # of the requests that were written last
+        self._sampling = client.sampling  # of the requests that were written last
         self._not_at_fault: dict[str, str] = {}  # file_path -> reason of a failure that the image did not cause
-        settings = {"model": self.describer.model, "prompt": self.describer.prompt.version}
-        self._files = BatchFiles(self._store.output.with_suffix(".batch"), settings)
+        self._files = BatchFiles(self._store.output.with_suffix(".batch"), describer.settings)
         self._chunks = self._files.chunks
 
     async def run(self, items: Iterable[ImageItem]) -> Outcome:
-        """Describes the images, in one round of batches per attempt.
-
-        Raises:
-            OSError: a file could not be written.
-        """
+        """Describes the images, in one round of batches per attempt; raises `OSError` if a file cannot be written."""
         described, failed = len(self._store), len(self._store.failures)
         stopped, refused, idle_rounds = None, False, 0
-        settings = {"model": self.describer.model, "prompt": self.describer.prompt.version}
-        probe = not any(settings.items() <= record.items() for record in self._store.descriptions())
+        probe = not any(self.describer.settings.items() <= record.items() for record in self._store.descriptions())
         try:
             while True:
                 stopped = self._write_chunks(items, PROBE if probe and not self._chunks else None)
@@ -109,21 +87,18 @@ class BatchRun:
         return Outcome(len(self._store) - described, len(self._store.failures) - failed, stopped, refused)
 
     def _progress(self) -> tuple[int, int, Sampling]:
-        """Returns the values of which a round of batches changes at least one, unless nothing was answered."""
+        """Returns values of which a round of batches changes at least one, unless nothing was answered."""
         return self._store.answers, len(self._store.failures), self.client.sampling
 
     def _write_chunks(self, items: Iterable[ImageItem], most: int | None = None) -> str | None:
-        """Writes requests for all images that are neither settled nor submitted, for at most `most` of them.
-
-        Returns the reason for a stop.
-        """
+        """Writes requests for at most `most` images that need one; returns the reason for a stop."""
         self._sampling = self.client.sampling
         submitted = {job.key for chunk in self._chunks for job, _ in self._files.jobs(chunk)}
         lines: list[bytes] = []
         jobs: list[tuple[Job, int]] = []
         size = 0
         stopped = None
-        for item in tqdm(items, unit=" images", desc="reading", disable=not self.progress, leave=False):
+        for item in tqdm(items, unit=" images", desc="reading", disable=not self._options.progress, leave=False):
             # Skip images that need no request.
             if self.describer.is_settled(item.file_path) or item.file_path in self._not_at_fault:
                 continue
@@ -141,8 +116,8 @@ class BatchRun:
                 continue
             # Check limit and budget.
             attempt = self._store.rejected(job.key)[0] + 1
-            if self.limit is not None and attempt == 1 and self._sent >= self.limit:
-                stopped = f"the limit of {self.limit} images is reached"
+            if self._options.limit is not None and attempt == 1 and self._sent >= self._options.limit:
+                stopped = f"the limit of {self._options.limit} images is reached"
             elif self.budget is not None:
                 stopped = self.budget.reason_to_stop(len(submitted) + 1)
             if stopped:
@@ -152,7 +127,7 @@ class BatchRun:
             body = self.client.sampling.body(self.client.model, messages, self.describer.prompt.response_format)
             request = {"custom_id": job.key, "method": "POST", "url": _ENDPOINT, "body": body}
             line = json.dumps(request, ensure_ascii=False).encode() + b"\n"
-            if lines and (size + len(line) > self.max_bytes or len(lines) == self.max_requests):
+            if lines and (size + len(line) > _MOST_BYTES or len(lines) == self._options.batch_requests):
                 self._files.add(lines, jobs)
                 lines, jobs, size = [], [], 0
             lines.append(line)
@@ -207,15 +182,11 @@ class BatchRun:
         return True
 
     async def _submit_and_collect(self) -> None:
-        """Submits all chunks, polls until they end, and records their answers.
-
-        Raises:
-            ServerRefuses: a batch failed, or the server's queue accepts no batch at all.
-        """
+        """Submits all chunks, polls until they end, and records their answers; raises `ServerRefuses`."""
         await self._find_submitted()
         collected, total = 0, sum(chunk.requests for chunk in self._chunks)
         has_room = True
-        with tqdm(total=total, unit=" answers", disable=not self.progress) as bar:
+        with tqdm(total=total, unit=" answers", disable=not self._options.progress) as bar:
             while self._chunks:
                 answered, ended, waiting = 0, False, 0
                 for chunk in list(self._chunks):
@@ -246,28 +217,24 @@ class BatchRun:
                         "batches (--batch-requests)"
                     )
                 if self._chunks:
-                    await asyncio.sleep(self.poll_seconds)
+                    await asyncio.sleep(self._options.poll_seconds)
 
     async def _collect(self, chunk: Chunk, batch: Any) -> None:
-        """Records the answers of an ended batch and removes its chunk; unanswered requests are sent again.
-
-        Raises:
-            ServerRefuses: the batch failed, or the server refused its requests.
-        """
+        """Records the answers of an ended batch and removes its chunk; raises `ServerRefuses` if it failed."""
         jobs = {job.key: (job, attempt) for job, attempt in self._files.jobs(chunk)}
         lines, unreadable = await download_lines(self._api, batch)
         answers = {line["custom_id"]: line for line in lines if line.get("custom_id") in jobs}
         refusals: list[str] = []
-        errors: list[tuple[Job, int, str]] = []
+        errors: list[tuple[Job, str]] = []
         kept = self._store.answers
         for key, line in answers.items():
             error = self._record(*jobs[key], line, refusals)
-            errors += [(*jobs[key], error)] if error else []
+            errors += [(jobs[key][0], error)] if error else []
         for job, attempt in [jobs[key] for key in jobs if key not in answers][:unreadable]:
             self._reject(job, attempt, "the server's line for this image was unreadable")
-        for job, attempt, reason in errors:
+        for job, reason in errors:
             if self._store.answers > kept and not reason.startswith(("status 413", "status 422")):
-                self.describer.fail(job, reason, attempt - 1, ["server"])
+                self.describer.fail(job, reason, ["server"])
             else:
                 self._not_at_fault[job.file_path] = reason
         self._store.sync()
@@ -290,27 +257,23 @@ class BatchRun:
         status = response.get("status_code")
         if status == 200:
             try:
-                answer = self.client.read(response.get("body"))
+                self.describer.record(job, self.client.read(response.get("body")))
             except ValueError as error:
                 self._reject(job, attempt, str(error))
-            else:
-                self.describer.record(job, answer)
         elif isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429):
             detail = self.client.redact(json.dumps(response.get("body"), ensure_ascii=False))[:300]
             if self.client.adapt(status, detail, self._sampling):
                 return None
-            try:
-                raise_if_final(status, f"status {status}: {detail}")
-            except ServerRefuses as error:
-                refusals.append(str(error))
-            else:
-                return f"status {status}: {detail}"
+            reason = f"status {status}: {detail}"
+            if not is_final(status, reason):
+                return reason
+            refusals.append(f"the server refuses all requests: {reason}")
         return None
 
     def _reject(self, job: Job, attempt: int, reason: str) -> None:
         """Counts an attempt with an unreadable answer; its tokens are unknown."""
         if not self._is_known(job, attempt):
-            common = {"key": job.key, "model": self.describer.model, "prompt": self.describer.prompt.version}
+            common = {"key": job.key, **self.describer.settings}
             self.describer.reject(job, [Problem("server", reason)], "", common)
 
     def _is_known(self, job: Job, attempt: int) -> bool:

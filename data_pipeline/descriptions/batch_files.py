@@ -34,16 +34,12 @@ class Chunk:
 class BatchFiles:
     """A folder with `state.json` and, for each chunk, its requests and its jobs.
 
-    Args:
-        folder: created if it does not exist.
-        settings: model and prompt of all requests.
-
     Raises:
-        ValueError: the folder has unfinished batches under other settings.
+        ValueError: the folder has unfinished batches under other settings (model and prompt).
         OSError: the folder cannot be read or created.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
         self.chunks: list[Chunk] = []
         self._settings = settings
@@ -62,12 +58,7 @@ class BatchFiles:
         with atomic_path(self.path(chunk, "requests")) as temporary:
             temporary.write_bytes(b"".join(requests))
         lines = [
-            {
-                "file_path": job.file_path,
-                "key": job.key,
-                "style": job.style.name if job.style else None,
-                "attempt": attempt,
-            }
+            {"file_path": job.file_path, "key": job.key, "style": job.style_name, "attempt": attempt}
             for job, attempt in jobs
         ]
         write_json_lines(self.path(chunk, "jobs"), lines)

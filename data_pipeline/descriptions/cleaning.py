@@ -34,6 +34,8 @@ _SHARE_OF_DIFFERENT_WORDS = 0.35
 
 def without_reasoning(content: str) -> str:
     """Removes the reasoning that some models print in tags such as `<think>` before their answer."""
+    if "</" not in content:
+        return content
     rest = _UNOPENED.sub(" ", _THOUGHTS.sub(" ", content))
     return rest if rest.strip() else content
 
@@ -47,18 +49,13 @@ def clean_text(text: str) -> tuple[str, bool]:
     cleaned = _SPECIAL_TOKENS.sub(" ", _THOUGHTS.sub(" ", html.unescape(text)))
     for pattern, replacement in _MARKUP:
         cleaned = pattern.sub(replacement, cleaned)
-    cleaned = "".join(
-        " " if character.isspace() else character
-        for character in cleaned
-        if character.isspace() or (character.isascii() and character >= " ") or not _is_invisible(character)
-    )
+    if not (cleaned.isascii() and cleaned.isprintable()):
+        characters = (" " if character.isspace() else character for character in cleaned)
+        cleaned = "".join(each for each in characters if unicodedata.category(each) not in _INVISIBLE)
+        cleaned = re.sub("[\ufffd\ufe0f]", "", cleaned)
     cleaned = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(cleaned.split()))
     cleaned = _LABEL.sub("", cleaned).strip()
     return cleaned, cleaned != " ".join(text.split())
-
-
-def _is_invisible(character: str) -> bool:
-    return unicodedata.category(character) in _INVISIBLE or character in "\ufffd\ufe0f\x7f"
 
 
 def repeated(text: str) -> str | None:
@@ -69,13 +66,13 @@ def repeated(text: str) -> str | None:
     """
     words = re.findall(r"[\w'’-]+", text.lower())
     counts = Counter(words)
+    starts = [number for number, word in enumerate(words) if counts[word] >= 3]
     for size in range(1, 9):
         times = 4 if size == 1 else 3
-        for start in range(len(words) - size * times + 1):
-            if counts[words[start]] >= times and all(
-                words[start + size * n : start + size * (n + 1)] == words[start : start + size] for n in range(1, times)
-            ):
-                return " ".join(words[start : start + size])
+        for start in starts:
+            phrase = words[start : start + size]
+            if words[start : start + size * times] == phrase * times:
+                return " ".join(phrase)
     sentences = [sentence for sentence in re.split(r"[.!?;]+\s*", text.lower()) if len(sentence.split()) > 3]
     if twice := next((sentence for number, sentence in enumerate(sentences) if sentence in sentences[:number]), None):
         return twice

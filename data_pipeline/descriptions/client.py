@@ -120,9 +120,7 @@ class ChatClient:
     def adapt(self, status: int | None, message: str, sampling: Sampling) -> bool:
         """Drops a parameter that the server does not support, once; returns whether to send the request again.
 
-        Args:
-            status, message: the server's error response.
-            sampling: the parameters of the failed request.
+        `status` and `message` are the server's error response to a request with `sampling`.
         """
         if status not in (400, 422):
             return False
@@ -132,27 +130,18 @@ class ChatClient:
         if fallback is None:
             return False
         self.sampling = fallback
-        changed = next(
-            name
-            for name in ("limit_key", "structured", "temperature")
-            if getattr(fallback, name) != getattr(sampling, name)
-        )
-        _LOG.warning(
-            "the server does not support a parameter, so %s is %s now: %s", changed, getattr(fallback, changed), message
-        )
+        name, value = next(pair for pair in vars(fallback).items() if pair[1] != getattr(sampling, pair[0]))
+        _LOG.warning("the server does not support a parameter, so %s is %s now: %s", name, value, message)
         return True
 
     def read(self, completion: Any) -> Answer:
-        """Parses a chat completion from the server's JSON. Secrets are redacted from all texts.
-
-        Raises:
-            ValueError: the JSON is not a chat completion.
-        """
+        """Parses a chat completion and redacts its secrets; raises `ValueError` for any other JSON."""
         try:
             choice = completion["choices"][0]
             message = choice["message"]
             usage = completion.get("usage") or {}
             details = usage.get("prompt_tokens_details") or {}
+            finish = choice.get("finish_reason")
             # Some servers return all of an answer as reasoning.
             text = _text_of(message.get("content"))
             if not text and not message.get("refusal"):
@@ -163,8 +152,8 @@ class ChatClient:
                 completion_tokens=int(usage.get("completion_tokens") or 0),
                 response_id=self.redact(str(completion.get("id") or "")) or None,
                 refusal=self.redact(message.get("refusal") or "") or None,
-                cut_off=choice.get("finish_reason") == "length",
-                filtered=choice.get("finish_reason") == "content_filter",
+                cut_off=finish == "length",
+                filtered=finish == "content_filter",
                 cached_tokens=int(details.get("cached_tokens") or 0),
                 image_tokens=int(details.get("image_tokens") or 0),
             )
@@ -178,16 +167,15 @@ class ChatClient:
         await self.api.close()
 
     def _judge(self, error: Exception) -> tuple[str, float, float]:
-        """Classifies an error; returns the reason, the minimum delay in seconds and the share of a try it counts.
+        """Returns the reason of an error, the minimum delay in seconds and the share of a try that it counts.
 
-        Raises:
-            RequestFailed: a retry of this request is useless.
-            ServerRefuses: all requests will fail.
+        Raises `RequestFailed` if a retry is useless, and `ServerRefuses` if all requests will fail.
         """
         if isinstance(error, openai.APIStatusError):
             status = error.status_code
             reason = f"status {status}: {self._message(error)}"
-            raise_if_final(status, reason)
+            if is_final(status, reason):
+                raise ServerRefuses(f"the server refuses all requests: {reason}") from None
             wait = _retry_after(error)
             if status == 429 or (status == 503 and wait is not None):
                 self._throttle.overloaded(wait)
@@ -206,9 +194,8 @@ class ChatClient:
     def _message(self, error: openai.APIStatusError) -> str:
         """Extracts the server's message and error code, on one line."""
         body: Any = error.body
-        code = None
+        code = body.get("code") if isinstance(body, dict) else None
         if isinstance(body, dict):
-            code = body.get("code")
             body = body.get("message") or body.get("detail") or body
         # Redacted before it is cut, since a part of a key may remain otherwise
         text = " ".join(self.redact(str(body or error.message)).split())
@@ -227,17 +214,13 @@ class ChatClient:
         return True
 
 
-def raise_if_final(status: int, reason: str) -> None:
-    """Raises `ServerRefuses` for an error response that the key, the address, the model or a parameter caused.
+def is_final(status: int, reason: str) -> bool:
+    """Whether the key, the address, the model or a parameter caused an error response, so that all requests will fail.
 
     A 403 is not among them: content filters answer so for one image.
     """
-    if (
-        status in (401, 402, 404, 405)
-        or "insufficient_quota" in reason
-        or (status in (400, 422) and _BAD_PARAMETER.search(reason))
-    ):
-        raise ServerRefuses(f"the server refuses all requests: {reason}") from None
+    bad_parameter = status in (400, 422) and _BAD_PARAMETER.search(reason)
+    return status in (401, 402, 404, 405) or "insufficient_quota" in reason or bool(bad_parameter)
 
 
 def _text_of(content: Any) -> str:
@@ -250,14 +233,11 @@ def _text_of(content: Any) -> str:
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
     """Returns the delay of the Retry-After header in seconds, at most five minutes."""
-    headers = error.response.headers
-    value = headers.get("retry-after")
+    value = error.response.headers.get("retry-after")
     try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif value is None:
+        if value is None:
             return None
-        elif value.replace(".", "", 1).strip().isdigit():
+        if value.replace(".", "", 1).strip().isdigit():
             seconds = float(value)
         else:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from .attributes import FIELD_KEYS, GARMENT_KEYS, genders
-from .lexicon import CLOTHING_ATTRIBUTES, COLORS, GARMENTS, IDENTITY_ATTRIBUTES, PERSON, SHOES
+from .lexicon import CLOTHING_ATTRIBUTES, COLORS, GARMENTS, IDENTITY_ATTRIBUTES, PERSON, SHOES, words_pattern
 from .validation import TEXTS, Record
 
 _NOUNS = {
@@ -14,22 +14,19 @@ _NOUNS = {
     "skin": r"skin(?:\stone)?|complexion",
 }
 _BEFORE = r"((?:(?!(?:an?|the|of|with|has|have|and|is|his|her|their|in|he|she|who|about)\b)[\w-]+\s){1,4})"
-_PHRASES = {name: re.compile(rf"\b{_BEFORE}(?:{nouns})\b", re.IGNORECASE) for name, nouns in _NOUNS.items()}
-_GENDER = re.compile(rf"\b(?:{PERSON})\b", re.IGNORECASE)
+_PHRASES = {name: re.compile(rf"\b{_BEFORE}(?:{nouns})\b") for name, nouns in _NOUNS.items()}
+_GENDER = words_pattern(PERSON)
 _OF_GARMENT = {
-    "color": re.compile(rf"\b(?:(?:dark|light|bright|pale|navy)\s)?(?:{COLORS})\b", re.IGNORECASE),
+    "color": re.compile(rf"\b(?:(?:dark|light|bright|pale|navy)\s)?(?:{COLORS})\b"),
     **{name: CLOTHING_ATTRIBUTES[name].pattern for name in ("pattern", "material")},
 }
 _ACCESSORY = CLOTHING_ATTRIBUTES["accessories"].pattern
 _WORN = re.compile(
-    rf"\b((?:[\w'’-]+\s){{0,4}}?)({SHOES}|{GARMENTS}|{_ACCESSORY.pattern})\b"
-    r"(?!-|\s(?:green|bags?|shoes|boots|dress|jacket|tops?)\b)",
-    re.IGNORECASE,
+    rf"\b((?:[\w'’-]+\s){{0,4}}?)({SHOES}|{GARMENTS}|{_ACCESSORY.pattern})\b(?!-|\s(?:green|bags?|shoes|boots|dress"
+    r"|jacket|tops?)\b)",
 )
-_BOUNDARY = re.compile(
-    r".*\b(?:an?|the|of|with|has|and|is|are|in|over|under|on|at|plus|wears|wearing)\s", re.IGNORECASE
-)
-_SHOE = re.compile(rf"(?:{SHOES})", re.IGNORECASE)
+_BOUNDARY = re.compile(r".*\b(?:an?|the|of|with|has|and|is|are|in|over|under|on|at|plus|wears|wearing)\s")
+_SHOE = re.compile(SHOES)
 
 
 def fill_fields(record: Record) -> Record:
@@ -38,7 +35,9 @@ def fill_fields(record: Record) -> Record:
     Such a record has the key `fields_from`, "texts". A phrase is certain if a text has exactly one for the attribute;
     uncertain attributes are left out.
     """
-    found = dict(zip(FIELD_KEYS, (_identity(record[TEXTS[0]]), _clothing(record[TEXTS[1]])), strict=True))
+    found = dict(
+        zip(FIELD_KEYS, (_identity(record[TEXTS[0]].lower()), _clothing(record[TEXTS[1]].lower())), strict=True)
+    )
     new = {key: fields for key, fields in found.items() if fields and not record.get(key)}
     return record | new | ({"fields_from": "texts"} if new else {})
 
@@ -59,7 +58,7 @@ def _clothing(text: str) -> dict[str, Any]:
     shoes: list[str] = []
     accessories: list[str] = []
     for match in _WORN.finditer(text):
-        before, noun = _BOUNDARY.sub("", match[1].lower()), match[2].lower()
+        before, noun = _BOUNDARY.sub("", match[1]), match[2]
         phrase = f"{before}{noun}"
         if _SHOE.fullmatch(noun):
             shoes.append(phrase)
@@ -75,6 +74,6 @@ def _clothing(text: str) -> dict[str, Any]:
 
 
 def _only(pattern: re.Pattern[str], text: str) -> str | None:
-    """Returns the only different match of a pattern, in lower case; None if there are several or none."""
-    found = {match[0].lower().strip(" ,") for match in pattern.finditer(text)}
+    """Returns the only different match of a pattern; None if there are several or none."""
+    found = {match[0].strip(" ,") for match in pattern.finditer(text)}
     return found.pop() if len(found) == 1 else None

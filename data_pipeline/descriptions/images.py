@@ -1,7 +1,6 @@
 """Images to describe, and their encoding as data URIs for requests."""
 
 import base64
-import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +21,7 @@ class ImageItem:
     source: Path | bytes
 
     def read(self) -> bytes:
-        """Returns the encoded image without decoding it.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
+        """Returns the encoded image without decoding it; raises `OSError` if the file cannot be read."""
         return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
 
 
@@ -35,10 +30,7 @@ class ImageItems:
 
     Args:
         splits: with a column `image`; the name of an image is its `file_path`, or else `{split}/{row number}`.
-        names: the splits to use; all by default.
-
-    Raises:
-        ValueError: an unknown split name.
+        names: the splits to use; all by default. An unknown name raises `ValueError`.
     """
 
     def __init__(self, splits: DatasetDict, names: list[str] | None = None) -> None:
@@ -54,27 +46,16 @@ class ImageItems:
         return sum(len(split) for split in self._splits.values())
 
     def __iter__(self) -> Iterator[ImageItem]:
-        for name, split in self._splits.items():
-            for number, row in enumerate(split):
-                image = row["image"]
-                source = image["bytes"] if image["bytes"] is not None else Path(image["path"])
-                yield ImageItem(row.get("file_path") or _row_name(name, number), source)
+        images = (row["image"] for split in self._splits.values() for row in split)
+        for file_path, image in zip(self.file_paths(), images, strict=True):
+            yield ImageItem(file_path, Path(image["path"]) if image["bytes"] is None else image["bytes"])
 
     def file_paths(self) -> Iterator[str]:
         """Yields the names of the images in the same order, without reading any image."""
         for name, split in self._splits.items():
             paths = split["file_path"] if "file_path" in split.column_names else [None] * len(split)
             for number, path in enumerate(paths):
-                yield path or _row_name(name, number)
-
-
-def _row_name(split: str, row: int) -> str:
-    return f"{split}/{row:06d}"
-
-
-def image_digest(data: bytes) -> str:
-    """Returns the SHA-256 of an encoded image, which identifies it in store keys."""
-    return hashlib.sha256(data).hexdigest()
+                yield path or f"{name}/{number:06d}"
 
 
 def data_uri(data: bytes, max_side: int = 768, max_bytes: int = 200_000) -> str:

@@ -4,14 +4,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from modeling_bdam.files import write_json_lines
-
-_BLOCK = 65536
 
 
 class JsonLinesFile:
@@ -34,8 +33,7 @@ class JsonLinesFile:
     def append(self, line: dict[str, Any]) -> int:
         """Appends an object as one line and returns the byte offset of the line, for `read_at`.
 
-        Raises:
-            OSError: the line was not written completely (disk full); a partial line is truncated again.
+        Raises `OSError` on a full disk; a partial line is truncated again.
         """
         data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
         start = self._size
@@ -64,7 +62,7 @@ class JsonLinesFile:
         self._size = os.fstat(self._descriptor).st_size
 
     def sync(self) -> None:
-        """Flushes appended lines to disk (fsync)."""
+        """Flushes appended lines to disk."""
         os.fsync(self._descriptor)
 
     def close(self) -> None:
@@ -81,11 +79,7 @@ class JsonLinesFile:
 
 @contextmanager
 def single_writer(path: Path) -> Iterator[None]:
-    """Holds the file lock `{path}.lock`, so that a file has one writer at a time.
-
-    Raises:
-        BlockingIOError: another process holds the lock.
-    """
+    """Holds the file lock `{path}.lock`; raises `BlockingIOError` if another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     try:
@@ -101,8 +95,7 @@ def single_writer(path: Path) -> Iterator[None]:
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Streams (byte offset, object) pairs from a file to which another process may be appending.
 
-    Skips a last line without a line end: its append is not finished. `benchmarks.text_files.read_json_lines` is for
-    finished files: it reads such a line as well, and yields line numbers for messages.
+    Skips a last line without a line end: its append is not finished (`benchmarks.text_files.read_json_lines` reads it).
 
     Raises:
         ValueError: a line is not a JSON object; the message has the line number.
@@ -130,15 +123,11 @@ def _repair_last_line(path: Path, descriptor: int) -> int:
     Complete JSON gets its line end; a partial object is truncated.
     """
     size = os.fstat(descriptor).st_size
-    start = size
-    while start > 0:  # search backwards, block by block, for the last line end
-        begin = max(0, start - _BLOCK)
-        at = os.pread(descriptor, start - begin, begin).rfind(b"\n")
-        if at >= 0:
-            start = begin + at + 1
-            break
-        start = begin
-    rest = os.pread(descriptor, size - start, start)
+    if not size:
+        return 0
+    with mmap(descriptor, 0, access=ACCESS_READ) as data:
+        start = data.rfind(b"\n") + 1
+        rest = data[start:]
     if not rest:
         return size
     if not rest.startswith(b"{"):

@@ -67,28 +67,16 @@ class DescriptionPrompt:
         parts = [self._system, self._user, self._style, self._retry, json.dumps(requirements.schema)]
         self.version = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
         """Hash of all files and of the requirements."""
-
-    @property
-    def letters(self) -> int:
-        """Characters of a request without image and style, for token estimates."""
-        return len(self._system) + len(self._user) + len(json.dumps(self.response_format))
-
-    @property
-    def response_format(self) -> dict[str, Any]:
+        schema = {"name": "person_description", "strict": True, "schema": requirements.schema}
+        self.response_format: dict[str, Any] = {"type": "json_schema", "json_schema": schema}
         """The `response_format` of a request, with the JSON schema of an answer. Servers may ignore it."""
-        schema = {"name": "person_description", "strict": True, "schema": self.requirements.schema}
-        return {"type": "json_schema", "json_schema": schema}
+        self.letters = len(self._system) + len(self._user) + len(json.dumps(self.response_format))
+        """Characters of a request without image and style, for token estimates."""
 
     def messages(
         self, image_url: str, style: Style | None = None, rejected: tuple[str, Sequence[str]] | None = None
     ) -> list[Message]:
-        """Builds the messages for one image.
-
-        Args:
-            image_url: the image as a data URI.
-            style: style of the caption; required if the requirements include a caption.
-            rejected: the previous answer and its problems, for a retry.
-        """
+        """Builds the messages for one image (a data URI); `rejected` is the previous answer with its problems."""
         text = self._user
         if style is not None:
             text += "\n\n" + _fill(self._style, {"exemplars": _as_data(style.exemplars)})

@@ -14,6 +14,7 @@ from .costs import read_prices, record_cost
 from .images import ImageItems
 from .jsonl import read_json_lines
 from .lexicon import CLOTHING_ATTRIBUTES
+from .store import side_file
 from .validation import TEXTS, Problem, Requirements, check_description, coverage, doubts
 
 
@@ -32,11 +33,7 @@ def read_descriptions(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def check_file(file: Path, requirements: Requirements) -> Iterator[tuple[str, list[Problem]]]:
-    """Yields (`file_path`, problems) for each image that a run would have rejected.
-
-    Raises:
-        ValueError, OSError: see `read_descriptions`.
-    """
+    """Yields (`file_path`, problems) for each image that a run would have rejected; errors as `read_descriptions`."""
     seen: set[str] = set()
     for file_path, record in read_descriptions(file):
         problems = [Problem("duplicate", "the file has another line for this image")] if file_path in seen else []
@@ -51,71 +48,61 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
 
     Shares are in [0, 1]. `leak_rate` is over all answers, rejected ones included; `leak_rate_kept` is over the kept
     ones. `doubts` counts the findings of the word lists, which reject nothing. `cost` is included if a price table is
-    given.
-
-    Raises:
-        ValueError, OSError: see `read_descriptions`.
+    given. Errors as `read_descriptions`.
     """
+    table = read_prices(prices) if prices is not None else {}
+    total: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    cost = 0.0
+
+    def add_answer(record: dict[str, Any]) -> None:
+        nonlocal cost
+        usage = dict(record.get("usage") or {})
+        total.update(answers=1, paid=bool(usage), estimated=bool(usage.pop("estimated", False)))
+        tokens.update(usage)
+        cost += record_cost(record, table)
+
+    # Kept descriptions.
     lengths: dict[str, list[int]] = {key: [] for key in TEXTS}
-    named: Counter[str] = Counter()
     texts: dict[str, Counter[int]] = {key: Counter() for key in (*TEXTS, "both")}
     counted: dict[str, Counter[str]] = {key: Counter() for key in ("style", "model", "prompt", "attempts")}
-    kept_problems: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    repaired: Counter[str] = Counter()
-    doubted: Counter[str] = Counter()
-    images = captions = copies = paid = estimated = num_repaired = 0
-    table = read_prices(prices) if prices is not None else {}
-    cost = 0.0
-    # Kept descriptions.
+    named, kept_problems, repaired, doubted = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for _, record in read_descriptions(file):
-        images += 1
-        identity, clothing = (record[key] for key in TEXTS)
+        total.update(images=1, captions=bool(record.get("caption")), repaired=bool(record.get("repaired")))
         for key in TEXTS:
             lengths[key].append(len(record[key].split()))
             texts[key][hash(record[key].lower())] += 1
-        texts["both"][hash((identity.lower(), clothing.lower()))] += 1
+        texts["both"][hash(tuple(record[key].lower() for key in TEXTS))] += 1
         for attributes in coverage(record, requirements).values():
             named.update(name for name, is_named in attributes.items() if is_named)
-        problems = check_description(record, requirements)
-        kept_problems.update({problem.kind for problem in problems})
-        captions += bool(record.get("caption"))
-        copies += "copied_from" in record
+        kept_problems.update({problem.kind for problem in check_description(record, requirements)})
         repaired.update(record.get("repaired") or ())
-        num_repaired += bool(record.get("repaired"))
         doubted.update(doubts(record, requirements))
-        paid += bool(record.get("usage"))
-        estimated += bool((record.get("usage") or {}).pop("estimated", False))
         for key, counter in counted.items():
             counter[str(record.get(key) or "none")] += 1
-        tokens.update(record.get("usage") or {})
-        cost += record_cost(record, table)
+        if "copied_from" not in record:
+            add_answer(record)
     # Rejected answers and failures.
-    answers = images - copies
-    num_rejected = 0
     rejected: Counter[str] = Counter()
     for record in _beside(file, "rejected"):
         if "problems" in record:
-            answers += 1
-            num_rejected += 1
-            paid += bool(record.get("usage"))
-            estimated += bool((record.get("usage") or {}).pop("estimated", False))
+            add_answer(record)
+            total["rejected"] += 1
             rejected.update({problem["kind"] for problem in record["problems"]})
-            tokens.update(record.get("usage") or {})
-            cost += record_cost(record, table)
     failed = list(_beside(file, "failed"))
+    images, answers = total["images"], total["answers"]
     return {
         "file": str(file),
         "images": images,
-        "captions": captions,
+        "captions": total["captions"],
         "failed": len(failed),
         "failed_by_kind": dict(Counter(kind for record in failed for kind in record.get("kinds") or ["image"])),
         "answers": answers,
-        "paid": paid,
-        "repaired": num_repaired,
+        "paid": total["paid"],
+        "repaired": total["repaired"],
         "repaired_by_kind": dict(repaired),
         "doubts": dict(doubted),
-        "rejected": num_rejected,
+        "rejected": total["rejected"],
         "rejected_by_kind": dict(rejected),
         "refusal_rate": _share(rejected["refusal"], answers),
         "leak_rate": _share(rejected["leak"] + kept_problems["leak"], answers),
@@ -125,14 +112,17 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
             "identity": {name: _share(named[name], images) for name in requirements.identity_attributes},
             "clothing": {name: _share(named[name], images) for name in CLOTHING_ATTRIBUTES},
         },
-        "words": {key: _spread(values) for key, values in lengths.items()},
+        "words": {
+            key: {"min": min(values), "median": statistics.median(values), "max": max(values)} if values else None
+            for key, values in lengths.items()
+        },
         "repeated": {key: sum(count for count in counter.values() if count > 1) for key, counter in texts.items()},
         "styles": dict(counted["style"].most_common()),
         "attempts": dict(sorted(counted["attempts"].items())),
         "models": dict(counted["model"]),
         "prompts": dict(counted["prompt"]),
         "tokens": dict(tokens),
-        "estimated_answers": estimated,
+        "estimated_answers": total["estimated"],
         **({"cost": cost} if prices is not None else {}),
     }
 
@@ -163,43 +153,38 @@ def contact_sheet_of(file: Path, items: ImageItems, path: Path, count: int = 24)
 def report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Formats a report of `describe_report` as (name, value) rows of a table."""
 
-    def shares(values: dict[str, float | None]) -> str:
-        return ", ".join(f"{name} {_percent(value)}" for name, value in values.items()) if report["images"] else "none"
-
     def counts(values: dict[str, int]) -> str:
         return ", ".join(f"{name} {count}" for name, count in values.items()) or "none"
 
-    def spread(values: dict[str, float] | None) -> str:
+    def by_kind(name: str) -> str:
+        return f"{report[name]} ({counts(report[f'{name}_by_kind'])})" if report[name] else "0"
+
+    def shares(kind: str) -> str:
+        values = report["coverage"][kind].items() if report["images"] else ()
+        return ", ".join(f"{name} {_percent(value)}" for name, value in values) or "none"
+
+    def spread(key: str) -> str:
+        values = report["words"][key]
         return "none" if values is None else "{min:g} to {max:g}, median {median:g}".format(**values)
 
-    def by_kind(name: str) -> str:
-        return f" ({counts(report[f'{name}_by_kind'])})" if report[name] else ""
-
-    estimates = f" ({report['estimated_answers']} answers estimated)" if report["estimated_answers"] else ""
-    rows = [
+    estimated, kept = report["estimated_answers"], report["kept_with_problems"]
+    return [
         ("images described", f"{report['images']}, {report['captions']} with a caption"),
-        ("images failed", f"{report['failed']}{by_kind('failed')}"),
+        ("images failed", by_kind("failed")),
         ("answers", f"{report['answers']}, {report['paid']} paid"),
-        ("answers repaired", f"{report['repaired']}{by_kind('repaired')}"),
-        ("answers rejected", f"{report['rejected']}{by_kind('rejected')}"),
+        *([("kept with problems", counts(kept))] if kept else []),
+        ("answers repaired", by_kind("repaired")),
+        ("answers rejected", by_kind("rejected")),
         ("doubts of the word lists", counts(report["doubts"])),
         ("refusals", _percent(report["refusal_rate"])),
         ("leaks", f"{_percent(report['leak_rate'])} of answers, {_percent(report['leak_rate_kept'])} of those kept"),
-        ("identity coverage", shares(report["coverage"]["identity"])),
-        ("clothing coverage", shares(report["coverage"]["clothing"])),
-        ("words in identity texts", spread(report["words"]["identity_description"])),
-        ("words in clothing texts", spread(report["words"]["clothing_description"])),
+        *((f"{kind} coverage", shares(kind)) for kind in report["coverage"]),
+        *((f"words in {key.partition('_')[0]} texts", spread(key)) for key in report["words"]),
         ("images with repeated texts", counts(report["repeated"])),
-        ("styles", counts(report["styles"])),
-        ("attempts", counts(report["attempts"])),
-        ("models", counts(report["models"])),
-        ("tokens", counts(report["tokens"]) + estimates),
+        *((name, counts(report[name])) for name in ("styles", "attempts", "models")),
+        ("tokens", counts(report["tokens"]) + (f" ({estimated} answers estimated)" if estimated else "")),
+        *([("cost", f"{report['cost']:.4f}")] if "cost" in report else []),
     ]
-    if report["kept_with_problems"]:
-        rows.insert(3, ("kept with problems", counts(report["kept_with_problems"])))
-    if "cost" in report:
-        rows.append(("cost", f"{report['cost']:.4f}"))
-    return rows
 
 
 def _every(values: Iterable[Any], count: int) -> list[Any]:
@@ -215,12 +200,8 @@ def _every(values: Iterable[Any], count: int) -> list[Any]:
 
 
 def _beside(file: Path, part: str) -> Iterable[dict[str, Any]]:
-    path = file.with_suffix(f".{part}{file.suffix}")
+    path = side_file(file, part)
     return (record for _, record in read_json_lines(path)) if path.is_file() else ()
-
-
-def _spread(values: list[int]) -> dict[str, float] | None:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)} if values else None
 
 
 def _share(count: int, total: int) -> float | None:

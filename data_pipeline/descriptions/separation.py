@@ -5,11 +5,10 @@ The patterns here need evidence ("wearing a ... jacket", "long black hair") or a
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
-from .lexicon import AMBIGUOUS_WORN, COLORS, GARMENTS, PERSON, words_pattern
+from .lexicon import AMBIGUOUS_WORN, COLORS, GARMENTS, PERSON, found_words, word_set, words_pattern
 
 _A = r"(?:an?|the|his|her|their|some)"
 _ADJECTIVES = r"(?:(?!of\b|and\b|hair)[\w'’-]+[\s,]+){0,5}?"
@@ -18,88 +17,74 @@ _HEAD = (
     r"hair|head|bald|scalp|braids?|ponytail|bun|dreadlocks|locs|curls|fringe|bangs|twists|afro|cornrows|beard|strands"
 )
 _HEADWEAR = (
-    rf"(?:{_WORN}|scrunchie|ribbon|elastic|clips?|hair\s?(?:tie|band)|collar|headwear|head\s?covering|headwrap|durag|veil"
-    r"|beret)"
+    rf"(?:{_WORN}|scrunchie|ribbon|elastic|clips?|hair\s?(?:tie|band)|collar|headwear|head\s?covering|headwrap|durag"
+    "|veil|beret)"
 )
 # Hair may be described by what hides or holds it: "hair under a red cap", "tied back with a scarf".
 _HIDES = re.compile(
-    r"\b(?:under(?:neath)?|beneath|below|from|out\sof|through|behind|because\sof|due\sto|in(?:to|side)|within"
-    r"|over|past|above|by|against"
-    r"|(?:tied|held|fastened|secured|pinned|gathered|pulled|swept|wrapped|covered|tucked|hidden|concealed|kept"
-    r"|put)\s(?:\w+\s){0,3}"
-    rf"(?:with|in|by|using))\s(?:{_A}\s)?(?:[\w'’-]+\s){{0,5}}?{_HEADWEAR}\b(?:\sof\s(?:\w+\s)?\w+)?"
-    rf"|\b(?:{_A}\s)?(?:[\w'’-]+\s)?{_HEADWEAR}\s(?:(?:that|which|almost|completely|fully|partly|partially|mostly)\s)*"
-    r"(?:hid(?:es|ing)|cover(?:s|ing)|conceal(?:s|ing)|obscur(?:es|ing))\b",
-    re.IGNORECASE,
+    r"\b(?:under(?:neath)?|beneath|below|from|out\sof|through|behind|because\sof|due\sto|in(?:to|side)|within|over"
+    "|past|above|by|against|(?:tied|held|fastened|secured|pinned|gathered|pulled|swept|wrapped|covered|tucked|hidden"
+    r"|concealed|kept|put)\s(?:\w+\s){0,3}(?:with|in|by"
+    rf"|using))\s(?:{_A}\s)?(?:[\w'’-]+\s){{0,5}}?{_HEADWEAR}\b(?:\sof\s(?:\w+\s)?\w+)?"
+    rf"|\b(?:{_A}\s)?(?:[\w'’-]+\s)?{_HEADWEAR}\s(?:(?:that|which|almost|completely|fully|partly|partially"
+    r"|mostly)\s)*(?:hid(?:es|ing)|cover(?:s|ing)|conceal(?:s|ing)|obscur(?:es|ing))\b"
 )
-_OF_HEAD = re.compile(rf"\b(?:{_HEAD})\b", re.IGNORECASE)
+_OF_HEAD = words_pattern(_HEAD)
 _WEARS = (
-    r"(?:wear(?:s|ing)?|dressed\sin|clad\sin|sporting|don(?:s|ning)|carr(?:y|ies|ying)|hold(?:s|ing)|with|in|plus"
-    r"|has|put\son|equipped\swith)"
+    r"(?:wear(?:s|ing)?|dressed\sin|clad\sin|sporting|don(?:s|ning)|carr(?:y|ies|ying)|hold(?:s|ing)|with|in|plus|has"
+    r"|put\son|equipped\swith)"
 )
 _STRICT_WORN = re.compile(
     rf"\b(?:{GARMENTS})\b|\b(?:(?:{COLORS})[\s-]+(?:\w+\s)?|{_WEARS}\s(?:{_A}\s)?{_ADJECTIVES})(?:{AMBIGUOUS_WORN})\b"
-    r"|\bdressed\sin\b|\bwears(?=\s(?:an?|the)\s(?!(?:[\w-]+\s)*(?:beard|mo?ustache|bun|ponytail|bob|braid|hair|afro)))"
-    r"|\b(?:his|her|their|the)\s(?:clothes|clothing|outfit|attire|shoes)\b",
-    re.IGNORECASE,
+    r"|\bdressed\sin\b|\bwears(?=\s(?:an?|the)\s(?!(?:[\w-]+\s)*(?:beard|mo?ustache|bun|ponytail|bob|braid|hair"
+    r"|afro)))|\b(?:his|her|their|the)\s(?:clothes|clothing|outfit|attire|shoes)\b"
 )
 _HAIR_ADJECTIVES = (
-    rf"(?:{COLORS}|long|short|curly|wavy|straight|medium|shoulder|waist|chin|length|cropped|shaved|thick|thin"
-    rf"|thinning|dyed"
-    r"|blonde?|brunette|auburn|ginger|afro|frizzy|coiled|braided|spiky|fine|loose|natural|receding|facial|sandy"
-    r"|salt|pepper)"
+    f"(?:{COLORS}|long|short|curly|wavy|straight|medium|shoulder|waist|chin|length|cropped|shaved|thick|thin|thinning"
+    "|dyed|blonde?|brunette|auburn|ginger|afro|frizzy|coiled|braided|spiky|fine|loose|natural|receding|facial|sandy"
+    "|salt|pepper)"
 )
 _ENHANCED = r"(?![\s-]?(?:ties?|clips?|bands?|pins?|accessor\w*|bows?|ribbons?|nets?|holders?|scrunchies?|claws?)\b)"
 _HAIR = (
     rf"{_HAIR_ADJECTIVES}[\s,-]+(?:and\s)?(?:[\w-]+\s)?(?:hair|curls|braids|dreadlocks|locs|afro|ponytail|bun"
-    rf"|bob){_ENHANCED}"
-    rf"|(?:the|his|her|their)\shair{_ENHANCED}\s(?:is|was|falls|reaches|looks|appears|cut|tied)|\w+-haired"
-    rf"|hair(?:style|cut|line)"
-    rf"|(?:has|have|with)\s(?:[\w-]+\s){{0,3}}hair{_ENHANCED}|hair\sis|head\sof\shair|blonde\b|brunette"
-    rf"|bald(?:ing)?|beard(?:ed)?"
-    r"|mo?ustache|goatee|stubble|pigtails|cornrows|buzz[\s-]?cut|clean[\s-]shaven"
+    rf"|bob){_ENHANCED}|(?:the|his|her|their)\shair{_ENHANCED}\s(?:is|was|falls|reaches|looks|appears|cut|tied)"
+    rf"|\w+-haired|hair(?:style|cut|line)|(?:has|have|with)\s(?:[\w-]+\s){{0,3}}hair{_ENHANCED}|hair\sis"
+    r"|head\sof\shair|blonde\b|brunette|bald(?:ing)?|beard(?:ed)?|mo?ustache|goatee|stubble|pigtails|cornrows"
+    r"|buzz[\s-]?cut|clean[\s-]shaven"
 )
 _SKIN = (
-    r"(?:fair|pale|light|medium|tan(?:ned)?|olive|brown|dark|black|white|deep|ebony|warm|rosy|freckled"
-    r"|wrinkled)(?:[\s-]\w+)?[\s-]"
-    r"skin(?:ned)?(?![-\s]?(?:tight|colou?red|boots|bag|belt|jacket|coat|shoes))|skin\s?(?:tone|colou?r)?\s(?:is"
-    r"|looks|appears)"
-    r"|(?<!same\s)skin\stone(?!d?\s\w*(?:tights|leggings|stockings|top))|complexion|freckles|tattoo(?:s|ed)?"
+    "(?:fair|pale|light|medium|tan(?:ned)?|olive|brown|dark|black|white|deep|ebony|warm|rosy|freckled"
+    r"|wrinkled)(?:[\s-]\w+)?[\s-]skin(?:ned)?(?![-\s]?(?:tight|colou?red|boots|bag|belt|jacket|coat|shoes))"
+    r"|skin\s?(?:tone|colou?r)?\s(?:is|looks|appears)|(?<!same\s)skin\stone(?!d?\s\w*(?:tights|leggings|stockings"
+    "|top))|complexion|freckles|tattoo(?:s|ed)?"
 )
 _RACES = (
     r"caucasian|(?:(?:east|south|southeast|central)[\s-])?asian|african(?:[\s-]american)?|hispanic|latin[oax]"
-    r"|arab(?:ic)?"
-    r"|middle[\s-]eastern|mediterranean|european|indian|biracial|mixed[\s-]race"
+    r"|arab(?:ic)?|middle[\s-]eastern|mediterranean|european|indian|biracial|mixed[\s-]race"
 )
 _ETHNICITY = (
-    rf"(?:{_RACES})(?=\s(?:[\w-]+\s)?(?:{PERSON}|person|individual|adult|descent|origin|appearance|ethnicity|heritage))"
-    rf"|(?:of|appears|looks|is)\s(?:{_RACES})|(?:black|white)(?=\s(?:{PERSON})\b(?!['’]))|(?:is"
-    rf"|appears)\s(?:black|white)(?=[.,])"
-    r"|ethnicity|racial"
+    rf"(?:{_RACES})(?=\s(?:[\w-]+\s)?(?:{PERSON}|person|individual|adult|descent|origin|appearance|ethnicity"
+    rf"|heritage))|(?:of|appears|looks|is)\s(?:{_RACES})|(?:black|white)(?=\s(?:{PERSON})\b(?!['’]))|(?:is"
+    r"|appears)\s(?:black|white)(?=[.,])|ethnicity|racial"
 )
 _BUILD = (
-    r"(?:slim|slender|thin|lean|average|medium|athletic|stocky|heavy(?:[\s-]?set)?|sturdy|solid|large|small"
-    r"|muscular|strong|slight"
-    r"|robust|broad|wiry|normal|full|trim|plump|compact)(?:er)?[\s-](?:build|built|body|figure|physique"
-    r"|frame(?!s?\sglasses))"
-    r"|(?:is|looks|appears|and|quite|very|rather|fairly|a)\s(?:slim|slender|thin|skinny|petite|stocky|overweight"
-    r"|obese|chubby|plump"
-    r"|muscular|heavy-?set|lanky|burly|athletic)(?=[.,]|$|\sand\b|\s(?:person|individual|adult|body))"
-    r"|(?:stocky|overweight|obese|chubby|plump|muscular|heavyset|lanky|burly)\b|broad[\s-]shouldered|physique"
-    r"|body\stype|build\sis"
+    r"(?:slim|slender|thin|lean|average|medium|athletic|stocky|heavy(?:[\s-]?set)?|sturdy|solid|large|small|muscular"
+    r"|strong|slight|robust|broad|wiry|normal|full|trim|plump|compact)(?:er)?[\s-](?:build|built|body|figure|physique"
+    r"|frame(?!s?\sglasses))|(?:is|looks|appears|and|quite|very|rather|fairly|a)\s(?:slim|slender|thin|skinny|petite"
+    r"|stocky|overweight|obese|chubby|plump|muscular|heavy-?set|lanky|burly|athletic)(?=[.,]|$|\sand\b|\s(?:person"
+    r"|individual|adult|body))|(?:stocky|overweight|obese|chubby|plump|muscular|heavyset|lanky|burly)\b"
+    r"|broad[\s-]shouldered|physique|body\stype|build\sis"
 )
 _HEIGHT = (
     r"(?:average|medium|short|tall|moderate|normal|above|below|great|middling)(?:[\s-]\w+)?\s(?:height|stature)"
-    r"|(?<!-)height\sis"
-    r"|(?:is|looks|appears|and|quite|very|rather|fairly)\s(?:tall|short)(?=[.,;]|$|\sand\b|\sfor\b)"
-    rf"|(?:tall|short)(?:er)?,?\s(?:and\s)?(?:[\w-]+\s){{0,2}}(?:person|individual|adult|{PERSON})\b(?!['’])"
-    rf"|stature|(?<!\d)\d['’]\d+"
+    r"|(?<!-)height\sis|(?:is|looks|appears|and|quite|very|rather|fairly)\s(?:tall|short)(?=[.,;]|$|\sand\b|\sfor\b)"
+    rf"|(?:tall|short)(?:er)?,?\s(?:and\s)?(?:[\w-]+\s){{0,2}}(?:person|individual|adult|{PERSON})\b(?!['’])|stature"
+    r"|(?<!\d)\d['’]\d+"
 )
 _AGE = (
-    r"(?:in|of)\s(?:his|her|their|the|late|early|mid\w*)\s?(?:\w+[\s-])?(?:teens|twenties|thirties|forties"
-    r"|fifties|sixties|seventies|\d0s)"
-    r"|years\sold|year-old|elderly|middle[\s-]aged?|teenage[rd]?|toddler|adolescent|youthful\sface"
-    rf"|(?:young|old)(?:er)?\s(?:adult|person|individual|{PERSON})\b(?!['’])"
+    r"(?:in|of)\s(?:his|her|their|the|late|early|mid\w*)\s?(?:\w+[\s-])?(?:teens|twenties|thirties|forties|fifties"
+    r"|sixties|seventies|\d0s)|years\sold|year-old|elderly|middle[\s-]aged?|teenage[rd]?|toddler|adolescent"
+    rf"|youthful\sface|(?:young|old)(?:er)?\s(?:adult|person|individual|{PERSON})\b(?!['’])"
 )
 _GENDERED = rf"(?<!-)(?:{PERSON})\b(?!['’]s|s['’]|\s?(?:print|jeans|style|fit|cut))"
 EVIDENCE = {
@@ -114,20 +99,11 @@ EVIDENCE = {
 
 _TRAITS = (
     rf"(?:{_RACES}|young(?:er)?|old(?:er)?|elderly|middle[\s-]aged|adult|teenage|tall|short|slim|slender|thin"
-    rf"|heavy-?set|stocky|petite"
-    r"|athletic|muscular|overweight|black|white|dark-skinned|fair-skinned|bearded|bald|blonde?|mature|small|little)"
+    "|heavy-?set|stocky|petite|athletic|muscular|overweight|black|white|dark-skinned|fair-skinned|bearded|bald"
+    "|blonde?|mature|small|little)"
 )
-_PRONOUNS = {
-    "he": "the person",
-    "she": "the person",
-    "his": "the",
-    "her": "the",
-    "hers": "the person's",
-    "him": "the person",
-    "himself": "the person",
-    "herself": "the person",
-}
-_PRONOUN = re.compile(rf"\b(?:{'|'.join(_PRONOUNS)})\b", re.IGNORECASE)
+_PRONOUNS = {"his": "the", "her": "the", "hers": "the person's"}  # all others become "the person"
+_PRONOUN = re.compile(r"\b(?:he|she|his|hers?|him|himself|herself)\b", re.IGNORECASE)
 _PERSON_PHRASE = re.compile(rf"(?:\b(an)\s)?\b(?:{_TRAITS}[\s,]+(?:and\s)?)*{_GENDERED}", re.IGNORECASE)
 _ADJECTIVES_OF = {
     "skin": rf"(?:{_RACES}|black|white|[\w-]+-skinned)",
@@ -138,25 +114,24 @@ _ADJECTIVES_OF = {
 }
 _CLAUSE = re.compile(
     r"(,\s*(?:and\s)?|;\s*|\s[–—]\s|\s(?:and\s)?(?=(?:wear(?:s|ing)|dressed|clad|carrying|holding"
-    r"|who\s(?:is\s)?(?:wear|carr|hold)"
-    r"|in\san?\s|with\s|paired\s|whose\s|and\s))|\s(?=of\s[\w-]+(?:\s[\w-]+)?\s(?:build|height|stature)))",
+    r"|who\s(?:is\s)?(?:wear|carr|hold)|in\san?\s|with\s|paired\s|whose\s|and\s))"
+    r"|\s(?=of\s[\w-]+(?:\s[\w-]+)?\s(?:build|height|stature)))",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
-
-
-class Separated(NamedTuple):
-    """The repaired texts, and the kinds of repairs: "pronoun", "moved", "dropped"."""
-
-    identity: str
-    clothing: str
-    repairs: list[str]
+# Nouns of fields that also describe a body or its hair.
+_OF_BODIES = word_set(
+    "hair top tie bun bob clip band build frame figure body head cut length style twist braid piece suit item shoulder "
+    "arm hand neck back side face ear wrist light dark average none not visible person outfit"
+)
 
 
 def separate(
-    identity: str, clothing: str, worn: Collection[str], unasked: Collection[str], min_words: int
-) -> Separated:
-    """Moves or drops what certainly belongs to the other text, or to attributes that were not requested.
+    identity: str, clothing: str, worn: frozenset[str], unasked: tuple[str, ...], min_words: int
+) -> tuple[str, str, list[str]]:
+    """Moves or drops phrases that certainly belong to the other text, or to attributes that were not requested.
+
+    Returns the repaired texts and the kinds of repairs: "pronoun", "moved", "dropped".
 
     Args:
         identity, clothing: the two texts.
@@ -164,11 +139,9 @@ def separate(
         unasked: identity attributes that the identity text must not name.
         min_words: a repair that leaves fewer words is not made.
     """
-    repairs: list[str] = []
     neutral = _without_gender(clothing)
-    if neutral != clothing:
-        clothing = neutral
-        repairs.append("pronoun")
+    repairs = ["pronoun"] * (neutral != clothing)
+    clothing = neutral
     shorter = _without_attributes(identity, unasked)
     if shorter != identity and len(shorter.split()) >= min_words:
         identity = shorter
@@ -182,48 +155,41 @@ def separate(
     repairs += ["dropped"] * bool(moved + dropped)
     for sentence in moved:
         garment, words = _without_gender(sentence), worn_words(sentence, worn)
-        known = any(re.search(rf"\b{re.escape(word.split()[-1])}", clothing, re.IGNORECASE) for word in words)
+        known = any(re.search(rf"\b{re.escape(word.split()[-1])}", clothing.lower()) for word in words)
         if words and not known and not body_evidence(garment) and not unasked_words(sentence, unasked):
             clothing, repairs = f"{clothing} {garment}", [*repairs, "moved"]
-    return Separated(identity, clothing, list(dict.fromkeys(repairs)))
-
-
-def worn_words(text: str, worn: Collection[str] = ()) -> list[str]:
-    """Returns the phrases of an identity text that certainly describe clothing, in lower case."""
-    if not _STRICT_WORN.search(text) and not any(noun in text.lower() for noun in worn):
-        return []
-    parts = re.split(r"(?<=[.;])", text)
-    text = "".join(_HIDES.sub(" ", part) if _OF_HEAD.search(part) else part for part in parts)
-    nouns = [noun for noun in worn if re.search(rf"\b{re.escape(noun)}(?:e?s)?\b", text, re.IGNORECASE)]
-    nouns = [noun for noun in nouns if noun not in _OF_BODIES]
-    return _found(_STRICT_WORN, text) or nouns
-
-
-_OF_BODIES_TEXT = (
-    "hair top tie bun bob clip band build frame figure body head cut length style twist braid piece suit item "
-    "shoulder arm hand neck back side face ear wrist light dark average none not visible person outfit"
-)
-_OF_BODIES = frozenset(_OF_BODIES_TEXT.split())
+    return identity, clothing, list(dict.fromkeys(repairs))
 
 
 @lru_cache(maxsize=64)  # the texts of an answer are checked again after its repair
+def worn_words(text: str, worn: frozenset[str]) -> list[str]:
+    """Returns the phrases of an identity text that certainly describe clothing, such as the nouns of the fields."""
+    text = text.lower()
+    nouns = [noun for noun in sorted(worn - _OF_BODIES) if noun in text]
+    if not nouns and not _STRICT_WORN.search(text):
+        return []
+    parts = re.split(r"(?<=[.;])", text)
+    text = "".join(_HIDES.sub(" ", part) if _OF_HEAD.search(part) else part for part in parts)
+    nouns = [noun for noun in nouns if re.search(rf"\b{re.escape(noun)}(?:e?s)?\b", text)]
+    return found_words(_STRICT_WORN, text) or nouns
+
+
+@lru_cache(maxsize=64)
 def body_evidence(text: str) -> list[str]:
     """Returns the phrases of a clothing text that certainly describe the body, in lower case."""
-    return [word for pattern in EVIDENCE.values() for word in _found(pattern, text)]
+    return [word for pattern in EVIDENCE.values() for word in found_words(pattern, text)]
 
 
-def unasked_words(text: str, unasked: Collection[str]) -> list[str]:
+def unasked_words(text: str, unasked: tuple[str, ...]) -> list[str]:
     """Returns the phrases of an identity text about attributes that were not requested, in lower case."""
-    return [word for name in unasked for word in _found(EVIDENCE[name], text)]
-
-
-def _found(pattern: re.Pattern[str], text: str) -> list[str]:
-    return list(dict.fromkeys(match[0].lower() for match in pattern.finditer(text)))
+    return [word for name in unasked for word in found_words(EVIDENCE[name], text)]
 
 
 def _without_gender(text: str) -> str:
     """Replaces pronouns and "a young man" by "the person" and "a person"; "men's watch" is kept."""
-    text = _PRONOUN.sub(lambda match: _cased(_PRONOUNS[match[0].lower()], match[0]), text)
+    if not EVIDENCE["gender"].search(text.lower()):
+        return text
+    text = _PRONOUN.sub(_vague_pronoun, text)
 
     def person(match: re.Match[str]) -> str:
         plural = re.search(r"\b(?:wo)?men$|(?:boys|girls|guys|ladies|males|females)$", match[0], re.IGNORECASE)
@@ -232,11 +198,11 @@ def _without_gender(text: str) -> str:
     return _PERSON_PHRASE.sub(person, text)
 
 
-def _without_attributes(text: str, unasked: Collection[str]) -> str:
+def _without_attributes(text: str, unasked: tuple[str, ...]) -> str:
     """Removes adjectives and short phrases about attributes that were not requested from an identity text."""
     original = text
     if "gender" in unasked:
-        text = _PRONOUN.sub(lambda match: _cased(_PRONOUNS[match[0].lower()], match[0]), text)
+        text = _PRONOUN.sub(_vague_pronoun, text)
         text = re.sub(rf"\b{_GENDERED}", lambda match: _cased("person", match[0]), text, flags=re.IGNORECASE)
     for name in unasked:
         if name in _ADJECTIVES_OF:
@@ -281,6 +247,10 @@ def _without(text: str, misplaced: Callable[[str], list[str]], min_words: int) -
             dropped.append(" ".join(clause for mark, clause in clauses if misplaced(clause)))
     shorter = re.sub(r"(?<=[.!?]\s)[a-z]", lambda match: match[0].upper(), " ".join(kept))
     return (shorter, dropped) if len(shorter.split()) >= min_words else (text, [])
+
+
+def _vague_pronoun(match: re.Match[str]) -> str:
+    return _cased(_PRONOUNS.get(match[0].lower(), "the person"), match[0])
 
 
 def _cased(new: str, old: str) -> str:

@@ -10,10 +10,9 @@ All files are append-only JSON Lines, so a process can be killed and the files c
 identifies an image (by its bytes) under a prompt, a model and a style.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,12 @@ from .jsonl import JsonLinesFile, single_writer
 Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Spent:
-    """Key of the token counters: a model, used online or through the (cheaper) Batch API."""
-
-    model: str
-    batch: bool
-
-
 class DescriptionStore:
     """The files of one output, opened for a single writer.
 
     Attributes:
         failures: the recorded failures by `file_path`.
-        prompt_tokens, completion_tokens: tokens of all answers, rejected and superseded ones included.
-        cached_tokens, image_tokens: the parts of the prompt tokens that have a price of their own, if the server counts
-            them.
+        usage: tokens of all answers, rejected and superseded ones included, by their kind, for each (model, batch).
         answers: number of these answers.
 
     Raises:
@@ -49,10 +38,7 @@ class DescriptionStore:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.failures: dict[str, Record] = {}
-        self.prompt_tokens: Counter[Spent] = Counter()
-        self.completion_tokens: Counter[Spent] = Counter()
-        self.cached_tokens: Counter[Spent] = Counter()
-        self.image_tokens: Counter[Spent] = Counter()
+        self.usage: defaultdict[tuple[str, bool], Counter[str]] = defaultdict(Counter)
         self.answers = 0
         self._key_of: dict[str, str] = {}  # file_path -> key
         self._location: dict[str, tuple[JsonLinesFile, int]] = {}  # key -> file and byte offset of the description
@@ -90,6 +76,11 @@ class DescriptionStore:
     def __len__(self) -> int:
         """Number of images with a description."""
         return len(self._key_of)
+
+    @property
+    def tokens(self) -> Counter[str]:
+        """Tokens of all answers by their kind, such as `prompt_tokens`."""
+        return sum(self.usage.values(), Counter())
 
     def key_of(self, file_path: str) -> str | None:
         """Returns the key that an image was described under; None if it has no description."""
@@ -160,17 +151,14 @@ class DescriptionStore:
         self._files = []
 
     def _open(self, part: str) -> JsonLinesFile:
-        suffix = f".{part}{self.output.suffix}" if part else self.output.suffix
-        file = JsonLinesFile(self.output.with_suffix(suffix))
+        file = JsonLinesFile(side_file(self.output, part))
         self._files.append(file)
         return file
 
     def _read(self) -> None:
         """Rebuilds all indexes from the files."""
-        for index in (self._key_of, self._location, self._attempts, self.failures, self._texts):
+        for index in (self._key_of, self._location, self._attempts, self.failures, self._texts, self.usage):
             index.clear()
-        for tokens in (self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.image_tokens):
-            tokens.clear()
         self.answers = 0
         for file in (self._superseded, self._kept):
             for start, record in file.lines():
@@ -199,14 +187,14 @@ class DescriptionStore:
             self._count(record)
 
     def _count(self, record: Record) -> None:
-        usage = record.get("usage")
-        if usage:
-            spent = Spent(record.get("model", ""), bool(record.get("batch")))
-            self.prompt_tokens[spent] += usage["prompt_tokens"]
-            self.completion_tokens[spent] += usage["completion_tokens"]
-            self.cached_tokens[spent] += usage.get("cached_tokens", 0)
-            self.image_tokens[spent] += usage.get("image_tokens", 0)
+        if usage := record.get("usage"):
+            self.usage[record.get("model", ""), bool(record.get("batch"))].update(usage)
             self.answers += 1
+
+
+def side_file(output: Path, part: str) -> Path:
+    """Returns the file of a part, such as "rejected", beside an output; the output itself for ""."""
+    return output.with_suffix(f".{part}{output.suffix}") if part else output
 
 
 def _fingerprint(record: Record) -> int:

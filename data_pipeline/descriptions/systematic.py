@@ -24,11 +24,7 @@ _OTHERS = "use another model, or other prompts (--prompts)"
 
 
 class StopRule:
-    """Counts the reasons of the recent answers.
-
-    Attributes:
-        kept: number of answers that were kept.
-    """
+    """Counts the reasons of the recent answers, and all `kept` ones."""
 
     def __init__(self) -> None:
         self.kept = 0

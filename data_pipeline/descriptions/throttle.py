@@ -44,8 +44,8 @@ class Throttle:
             await self._changed.wait_for(lambda: self._running < max(1, int(self.limit)))
             self._running += 1
         try:
-            while (wait := self._start_time() - time.monotonic()) > 0:
-                await asyncio.sleep(wait)
+            while (start := max(self._not_before, self._next_by_requests, self._next_by_tokens)) > time.monotonic():
+                await asyncio.sleep(start - time.monotonic())
             now = time.monotonic()
             self._next_by_requests = max(self._next_by_requests, now) + self._seconds_per_request
             self._next_by_tokens = max(self._next_by_tokens, now) + self._seconds_per_token * self._tokens_per_request
@@ -69,6 +69,3 @@ class Throttle:
             self.limit = max(1.0, self.limit / 2)
         if retry_after is not None:
             self._not_before = max(self._not_before, now + retry_after)
-
-    def _start_time(self) -> float:
-        return max(self._not_before, self._next_by_requests, self._next_by_tokens)

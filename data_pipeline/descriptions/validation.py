@@ -7,11 +7,13 @@ from typing import Any
 from .answers import Problem, UnusableAnswer, find_answer, texts_of
 from .attributes import (
     FIELD_KEYS,
+    STRING,
     clothing_phrases,
     fields_schema,
     genders,
     is_named_in,
     is_visible,
+    object_schema,
     read_clothing,
     read_identity,
     stems_of,
@@ -80,13 +82,7 @@ class Requirements:
     @property
     def schema(self) -> dict[str, Any]:
         """The JSON schema of an answer: the attribute fields, then the texts."""
-        properties = fields_schema(self.identity_attributes) | {key: {"type": "string"} for key in self.keys}
-        return {
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-            "additionalProperties": False,
-        }
+        return object_schema(fields_schema(self.identity_attributes) | dict.fromkeys(self.keys, STRING))
 
 
 def check_answer(content: str, requirements: Requirements) -> tuple[Record, list[Problem]]:
@@ -100,14 +96,11 @@ def check_answer(content: str, requirements: Requirements) -> tuple[Record, list
         texts, changed = texts_of(found, requirements.keys)
     except UnusableAnswer as error:
         return {}, [error.problem]
+    identity = read_identity(found.get(FIELD_KEYS[0]), requirements.identity_attributes)
+    fields = dict(zip(FIELD_KEYS, (identity, read_clothing(found.get(FIELD_KEYS[1]))), strict=True))
+    record: Record = {key: value for key, value in fields.items() if value} | texts
+    problems = list(_unusable_texts(record, requirements))
     repairs += ["markup"] * changed
-    record: Record = {
-        "identity_attributes": read_identity(found.get("identity_attributes"), requirements.identity_attributes),
-        "clothing_attributes": read_clothing(found.get("clothing_attributes")),
-        **texts,
-    }
-    record = {key: value for key, value in record.items() if value or key not in FIELD_KEYS}
-    problems = _unusable_texts(record, requirements)
     if not problems:
         repairs += _repair(record, requirements)
         problems = _check(record, requirements)
@@ -119,7 +112,7 @@ def check_description(record: Record, requirements: Requirements) -> list[Proble
 
     A caption imitates a human annotator: it is checked only for emptiness, refusals, language and length.
     """
-    return _unusable_texts(record, requirements) or _check(record, requirements)
+    return list(_unusable_texts(record, requirements)) or _check(record, requirements)
 
 
 def coverage(record: Record, requirements: Requirements) -> dict[str, dict[str, bool]]:
@@ -128,17 +121,14 @@ def coverage(record: Record, requirements: Requirements) -> dict[str, dict[str, 
     They are read from the fields; a text without fields is searched for words.
     """
     identity, clothing = (record.get(key) or {} for key in FIELD_KEYS)
-    is_partial = record.get("fields_from") == "texts"  # see `fill_fields`
-    named = set(identity)
-    if is_partial or not identity:
-        named |= set(named_attributes(record[TEXTS[0]], requirements.identity_attributes))
-    worn = {name for name, _ in clothing_phrases(clothing)}
-    if is_partial or not clothing:
-        worn |= set(named_attributes(record[TEXTS[1]], CLOTHING_ATTRIBUTES))
-    return {
-        "identity": {name: name in named for name in requirements.identity_attributes},
-        "clothing": {name: name in worn for name in CLOTHING_ATTRIBUTES},
-    }
+    named = (set(identity), {name for name, _ in clothing_phrases(clothing)})
+    asked = {"identity": requirements.identity_attributes, "clothing": tuple(CLOTHING_ATTRIBUTES)}
+    covered = {}
+    for (kind, names), fields, text_key in zip(asked.items(), named, TEXTS, strict=True):
+        if not fields or record.get("fields_from") == "texts":  # see `fill_fields`
+            fields = fields.union(named_attributes(record[text_key], names))
+        covered[kind] = {name: name in fields for name in names}
+    return covered
 
 
 def doubts(record: Record, requirements: Requirements) -> list[str]:
@@ -147,27 +137,23 @@ def doubts(record: Record, requirements: Requirements) -> list[str]:
     found = {
         "identity_description names clothing": clothing_words(identity),
         "clothing_description names the body": body_words(clothing),
-        "identity_description names attributes that were not requested": named_attributes(
-            identity, requirements.unasked
-        ),
+        "identity_description names unrequested attributes": named_attributes(identity, requirements.unasked),
     }
     return [name for name, words in found.items() if words]
 
 
-def _unusable_texts(record: Record, requirements: Requirements) -> list[Problem]:
+def _unusable_texts(record: Record, requirements: Requirements) -> Iterator[Problem]:
     """Checks whether the texts are real ones at all: the checks of content need that."""
-    problems = []
     for key in requirements.keys:
         text = record.get(key) or ""
         if not text:
-            problems.append(Problem("empty", f"{key} was empty"))
+            yield Problem("empty", f"{key} was empty")
         elif refused := refusal_words(text):
-            problems.append(Problem("refusal", f"{key} was a refusal: {_quoted(refused)}"))
+            yield Problem("refusal", f"{key} was a refusal: {_quoted(refused)}")
         elif not is_english(text):
-            problems.append(Problem("language", f"{key} must be in English"))
+            yield Problem("language", f"{key} must be in English")
         elif loop := repeated(text):
-            problems.append(Problem("loop", f"{key} repeats itself: {loop[:80]!r}"))
-    return problems
+            yield Problem("loop", f"{key} repeats itself: {loop[:80]!r}")
 
 
 def _repair(record: Record, requirements: Requirements) -> list[str]:
@@ -178,26 +164,26 @@ def _repair(record: Record, requirements: Requirements) -> list[str]:
         if text != record[key] and len(text.split()) >= requirements.min_words:
             record[key] = text
             repairs.append("talk")
-    worn = worn_things(record.get("clothing_attributes", {}))
-    parts = separate(record[TEXTS[0]], record[TEXTS[1]], worn, requirements.unasked, requirements.min_words)
-    record[TEXTS[0]], record[TEXTS[1]] = parts.identity, parts.clothing
-    return [*repairs, *parts.repairs]
+    worn = worn_things(record.get(FIELD_KEYS[1], {}))
+    record[TEXTS[0]], record[TEXTS[1]], more = separate(
+        record[TEXTS[0]], record[TEXTS[1]], worn, requirements.unasked, requirements.min_words
+    )
+    return repairs + more
 
 
 def _check(record: Record, requirements: Requirements) -> list[Problem]:
     """Checks the content of the texts against the fields and the requirements."""
     problems = [*_check_lengths(record, requirements), *_check_subject(record)]
     identity, clothing = (record[key] for key in TEXTS)
-    worn = worn_things(record.get("clothing_attributes") or {})
-    if leaked := worn_words(identity, worn):
-        problems.append(Problem("leak", f"identity_description must not name clothing: {_quoted(leaked)}"))
-    if leaked := body_evidence(clothing):
-        problems.append(Problem("leak", f"clothing_description must not name the body: {_quoted(leaked)}"))
-    if evident := unasked_words(identity, requirements.unasked):
-        problems.append(Problem("unasked", f"identity_description must not name: {_quoted(evident)}"))
-    if not problems:
-        problems += _check_coverage(record, requirements)
-    return problems
+    worn = worn_things(record.get(FIELD_KEYS[1]) or {})
+    for kind, message, words in (
+        ("leak", "identity_description must not name clothing", worn_words(identity, worn)),
+        ("leak", "clothing_description must not name the body", body_evidence(clothing)),
+        ("unasked", "identity_description must not name", unasked_words(identity, requirements.unasked)),
+    ):
+        if words:
+            problems.append(Problem(kind, f"{message}: {_quoted(words)}"))
+    return problems or list(_check_coverage(record, requirements))
 
 
 def _check_lengths(record: Record, requirements: Requirements) -> Iterator[Problem]:
@@ -214,7 +200,6 @@ def _check_lengths(record: Record, requirements: Requirements) -> Iterator[Probl
 
 def _check_subject(record: Record) -> Iterator[Problem]:
     """Checks that the texts describe one unknown person and nothing else."""
-    identity, clothing = (record[key] for key in TEXTS)
     for key in TEXTS:
         if words := without_talk(record[key])[1]:
             yield Problem("meta", f"{key} must not speak of the picture or the task: {_quoted(words)}")
@@ -222,10 +207,10 @@ def _check_subject(record: Record) -> Iterator[Problem]:
             yield Problem("instruction", f"{key} must only describe the person, not instruct: {found!r}")
         if found := name_of_person(record[key], identity=key == TEXTS[0]):
             yield Problem("name", f"{key} must not name or compare with a real person: {found!r}")
-    if found := people_words(identity, clothing):
+    if found := people_words(*(record[key] for key in TEXTS)):
         yield Problem("people", f"the texts must describe one person only: {found!r}")
-    said = genders(str((record.get("identity_attributes") or {}).get("gender", "")))
-    in_text = genders(identity)
+    said = genders(str((record.get(FIELD_KEYS[0]) or {}).get("gender", "")))
+    in_text = genders(record[TEXTS[0]])
     if len(said) == 1 and in_text and not said & in_text:
         yield Problem("mismatch", f"the field gender is {min(said)}, but the text says otherwise")
 
@@ -237,8 +222,8 @@ def _check_coverage(record: Record, requirements: Requirements) -> Iterator[Prob
     """
     identity, clothing = (record.get(key) or {} for key in FIELD_KEYS)
     phrases = (list(identity.items()), list(clothing_phrases(clothing)))
-    for key, kind, pairs in zip(TEXTS, ("identity", "clothing"), phrases, strict=True):
-        named = coverage(record, requirements)[kind]
+    covered = coverage(record, requirements).items()
+    for key, (kind, named), pairs in zip(TEXTS, covered, phrases, strict=True):
         is_complete = pairs and record.get("fields_from") != "texts"
         needed = requirements.min_coverage * (1 if is_complete else _IN_WORDS[kind])
         missing = [name for name, is_named in named.items() if not is_named]
@@ -247,7 +232,7 @@ def _check_coverage(record: Record, requirements: Requirements) -> Iterator[Prob
             continue
         stems = stems_of(record[key])
         for details, share in ((False, requirements.min_coverage), (True, requirements.min_coverage / 2)):
-            some = [(name, phrase) for name, phrase in pairs if (name in DETAILS) == details]
+            some = [pair for pair in pairs if (pair[0] in DETAILS) == details]
             absent = [
                 f"{name} {phrase!r}" for name, phrase in some if not is_named_in(name, phrase, record[key], stems)
             ]

@@ -22,6 +22,7 @@ class ComparedMethod:
         clusters: final number of clusters.
         noise: share of captions that the method itself labeled as noise.
         seconds: run time.
+        same_as: an earlier method with the same partition (adjusted Rand index 1): the two cannot be compared.
     """
 
     method: str
@@ -30,6 +31,7 @@ class ComparedMethod:
     clusters: int
     noise: float
     seconds: float
+    same_as: str | None = None
 
 
 def compare_clusterings(
@@ -43,7 +45,8 @@ def compare_clusterings(
     """Clusters the embeddings [N, D] by each of `METHODS`; the true styles are used only for the scores."""
     rng = np.random.default_rng(seed)
     shown = rng.permutation(len(embeddings))[:_MOST_PAIRWISE]
-    compared = []
+    compared: list[ComparedMethod] = []
+    partitions: dict[bytes, str] = {}
     for method in METHODS:
         start = time.perf_counter()
         found = cluster(embeddings, method, num_clusters=num_clusters, min_cluster=min_cluster, seed=seed)
@@ -51,5 +54,7 @@ def compare_clusterings(
         index = None if true_styles is None else float(adjusted_rand_score(true_styles, found.labels))
         several = 1 < len(np.unique(found.labels[shown])) < len(shown)
         silhouette = float(silhouette_score(embeddings[shown], found.labels[shown])) if several else None
-        compared.append(ComparedMethod(method, index, silhouette, found.count, found.noise, seconds))
+        first = partitions.setdefault(found.labels.tobytes(), method)
+        same_as = None if first == method else first
+        compared.append(ComparedMethod(method, index, silhouette, found.count, found.noise, seconds, same_as))
     return compared

@@ -6,9 +6,11 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+
+from .tagger import Tagger
 
 _LEXICON = Path(__file__).with_name("neutralize_words.json")
 _TOKEN = re.compile(r"(?:(?!['’]s\b)[^\W\d_]|['’-](?!s\b)(?=[^\W\d_]))+|['’]s\b|\d+(?:['’]?s\b)?|[^\w\s]|_")
@@ -44,13 +46,15 @@ Tokens = list[tuple[str, str]]
 """Words and punctuation marks, each with its code."""
 
 
-def neutralize(caption: str) -> str:
+def neutralize(caption: str, tagger: Tagger | None = None) -> str:
     """Replaces all words of a caption that describe the person by vague words.
 
     Removes colors, garments, carried things, build, hair, skin, age, gender and numbers; keeps verbs, word order and
-    punctuation. The rules are for English and approximate: the result is input for a text encoder.
+    punctuation. The rules are for English and approximate: the result is input for a text encoder. A tagger adds the
+    kinds of words that the word lists lack, such as brands, occupations and rare garments.
     """
-    tokens = _replaced(_ATTRIBUTES, _replaced(_PHRASE, _tokens(caption), _vague_noun), _vague_attributes)
+    kinds = tagger(caption) if tagger else {}
+    tokens = _replaced(_ATTRIBUTES, _replaced(_PHRASE, _tokens(caption, kinds), _vague_noun), _vague_attributes)
     for addition in _ADDITIONS:
         tokens = _replaced(addition, tokens, lambda found, before, after: found[:1])
     text = re.sub(r"\s+([,.;:!?)’'])", r"\1", " ".join(text for text, _ in tokens))
@@ -59,17 +63,19 @@ def neutralize(caption: str) -> str:
 
 def descriptive_words(text: str) -> set[str]:
     """Returns the words of a text, in lower case, that `neutralize` would replace."""
-    words = {text.lower() for text, code in _tokens(text) if code in "PTBAN"}
+    words = {text.lower() for text, code in _tokens(text, {}) if code in "PTBAN"}
     return words - {"person", "people", "something", "thing", "things", "body", "one", "several"}
 
 
-def _tokens(caption: str) -> Tokens:
+def _tokens(caption: str, kinds: Mapping[int, str]) -> Tokens:
     tokens = []
-    for text in _TOKEN.findall(caption):
+    for match in _TOKEN.finditer(caption):
+        text = match[0]
         vague = "several" if text.isdigit() else _PRONOUNS.get(text.lower())
         if vague:
             text = vague.capitalize() if text[0].isupper() else vague
-        tokens.append((text, _code(text.lower())))
+        code = _code(text.lower())
+        tokens.append((text, _CODES[kinds[match.end()]] if code == _OTHER and match.end() in kinds else code))
     return tokens
 
 

@@ -5,8 +5,11 @@ generator of the synthetic set writes it, in the true style of one of these capt
 true styles.
 """
 
+import hashlib
 import random
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from datasets import Dataset, List, Value
@@ -20,46 +23,102 @@ from ..synthetic.dataset import synthetic_caption_styles
 from ..synthetic.people import NUM_OUTFITS, SYNTHETIC_SEED, describe_person, describe_shot
 from .clustering import cluster
 from .neutralize import neutralize
+from .style_encoder import StyleEncoder, minilm_folder
 
 EXEMPLARS = 8  # captions nearest to the center of a style
 _DIMENSIONS = 50
 
 
-def with_styled_captions(rows: Dataset, method: str, seed: int) -> Dataset:
+class FoundStyles(NamedTuple):
+    """Result of a search for styles.
+
+    Attributes:
+        groups: for each style, the indices of the captions nearest to its center.
+        facts: text encoder, number of styles, and a hash of the partition of the captions, for the report.
+    """
+
+    groups: list[list[int]]
+    facts: dict[str, str | int]
+
+
+def with_styled_captions(
+    rows: Dataset, method: str, seed: int, unbalanced: bool = False
+) -> tuple[Dataset, dict[str, str | int]]:
     """Adds a column `styled_captions`: one more caption per image, in a style drawn from a clustering.
 
     Args:
         rows: a complete split of the synthetic set, in its order.
         method: a method of `clustering.cluster`.
         seed: random seed of the clustering and of the drawn styles.
+        unbalanced: cluster only a share of 1/k of the captions of the k-th annotator. On equally many captions of each,
+            K-means and agglomerative clustering find the same partition.
+
+    Returns:
+        The rows, and the facts of `FoundStyles`.
     """
     captions = [caption for texts in rows["captions"] for caption in texts]
     annotators = [style for styles in synthetic_caption_styles(rows, SYNTHETIC_SEED) for style in styles]
-    styles = exemplars(caption_vectors(captions, seed), method, seed)
+    rank = {annotator: number for number, annotator in enumerate(sorted(set(annotators)), start=1)}
+    kept = random.Random(f"{seed}/annotators")
+    chosen = [row for row, name in enumerate(annotators) if not unbalanced or kept.random() < 1 / rank[name]]
+    styles = find_styles([captions[row] for row in chosen], method, seed)
     seen: Counter[int] = Counter()
     written = []
     for person_id, outfit_id in zip(rows["person_id"], rows["outfit_id"], strict=True):
         outfit, shot = outfit_id % NUM_OUTFITS, seen[outfit_id]
         seen[outfit_id] += 1
         rng = random.Random(f"{seed}/{person_id}/{outfit}/{shot}/styled")
-        annotator = annotators[rng.choice(rng.choice(styles))]
+        annotator = annotators[chosen[rng.choice(rng.choice(styles.groups))]]
         person = describe_person(SYNTHETIC_SEED, person_id)
         photo = describe_shot(SYNTHETIC_SEED, person_id, outfit, shot)
         written.append([write_caption(annotator, person.traits, person.outfits[outfit], photo, rng)])
-    return with_column(rows, "styled_captions", written, List(Value("string")))
+    return with_column(rows, "styled_captions", written, List(Value("string"))), styles.facts
 
 
-def caption_vectors(captions: list[str], seed: int) -> NDArray:
-    """Embeds the writing style of captions, [N, d]: TF-IDF of words and word pairs of the neutralized captions."""
-    counts = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit_transform(map(neutralize, captions))
+def find_styles(captions: Sequence[str], method: str, seed: int) -> FoundStyles:
+    """Clusters captions by the embeddings of their neutral wordings."""
+    vectors, encoder = caption_vectors([neutralize(caption) for caption in captions], seed)
+    labels = cluster(vectors, method, seed=seed).labels
+    facts: dict[str, str | int] = {
+        "encoder": encoder,
+        "clusters": int(labels.max()) + 1,
+        "partition": hashlib.sha256(labels.astype(np.int32).tobytes()).hexdigest()[:16],
+    }
+    return FoundStyles(exemplars(vectors, labels), facts)
+
+
+def caption_vectors(neutral: Sequence[str], seed: int) -> tuple[NDArray, str]:
+    """Embeds neutral captions, [N, d], by MiniLM where its package is installed; returns the name of the encoder too.
+
+    Otherwise by TF-IDF of words and word pairs.
+    """
+    if (folder := minilm_folder()) is not None:
+        return StyleEncoder.load(str(folder)).embed(neutral), "all-MiniLM-L6-v2"
+    counts = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit_transform(neutral)
     if counts.shape[1] > _DIMENSIONS:
         counts = TruncatedSVD(_DIMENSIONS, random_state=seed).fit_transform(counts)
-    return np.asarray(counts if isinstance(counts, np.ndarray) else counts.toarray(), dtype=np.float32)
+    return np.asarray(counts if isinstance(counts, np.ndarray) else counts.toarray(), dtype=np.float32), "TF-IDF"
 
 
-def exemplars(vectors: NDArray, method: str, seed: int) -> list[list[int]]:
+def partition_notes(found: Mapping[str, Sequence[Mapping[str, str | int]]]) -> list[str]:
+    """Writes sentences for a report: the text encoder, and the methods that cannot be compared.
+
+    Args:
+        found: the facts of `FoundStyles` by name of the method, one per seed.
+    """
+    encoders = sorted({str(facts["encoder"]) for each in found.values() for facts in each})
+    notes = [f"Text encoder of the styles: {', '.join(encoders)}."] if encoders else []
+    methods: dict[tuple[str | int, ...], list[str]] = {}
+    for name, each in found.items():
+        methods.setdefault(tuple(facts["partition"] for facts in each), []).append(name)
+    for partitions, names in methods.items():
+        if partitions and len(names) > 1:
+            notes.append(f"{' and '.join(names)}: cannot tell, they find the same styles (adjusted Rand index 1).")
+    return notes
+
+
+def exemplars(vectors: NDArray, labels: NDArray) -> list[list[int]]:
     """Returns for each cluster the indices of the captions nearest to its center."""
-    labels = cluster(vectors, method, seed=seed).labels
     found = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

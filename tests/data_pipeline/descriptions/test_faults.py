@@ -20,7 +20,8 @@ RUN = """
 import sys
 from pathlib import Path
 from data_pipeline.descriptions.images import ImageItem
-from data_pipeline.descriptions.pipeline import DescribeOptions, describe_images
+from data_pipeline.descriptions.options import DescribeOptions
+from data_pipeline.descriptions.pipeline import describe_images
 
 class Images(list):
     def file_paths(self):

