@@ -7,12 +7,14 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parent
-SECTIONS = ("model", "data", "training", "texts")
+SECTIONS = ("model", "data", "training", "texts", "schedule")
 KINDS = ("table", "choices", "beta", "disentanglement", "noise", "gates", "tsne", "efficiency", "examples")
 KEPT = ("features", "model", "examples")
-_TABLES = ("table1_bdam", "table2_fusion", "table3_losses", "table4_styles", "table5_baselines")
+PAPER_TABLES = ("table1_bdam", "table2_fusion", "table3_losses", "table4_styles", "table5_baselines")
 _FIGURES = ("figure3_gates", "figure4_tsne", "figure5_efficiency")
-NAMES = (*_TABLES, "choices", "beta", "disentanglement", "noise", *_FIGURES, "examples")  # in the order of the report
+_BEYOND = ("convergence", "choices", "beta", "disentanglement", "noise")
+NAMES = (*PAPER_TABLES, *_BEYOND, *_FIGURES, "examples")  # in the order of the report
+ALL = tuple(name for name in NAMES if name != "convergence")  # which trains for much longer
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,10 @@ class Row:
         name: as printed in the table.
         overrides: fields that differ from the preset, by section (model, data, training), and changes of the training
             texts in the section `texts`: `noise`, the share of images with wrong texts; `clean_only`, drop those
-            images; `style_clustering`, the clustering method.
+            images; `style_clustering`, the clustering method, and `annotators`, "unbalanced" for annotators of unequal
+            activity. The section `schedule` changes the length of the
+            training: `equal_time`, as long as a run with the settings of the preset; `patience`, until so many
+            evaluations on the validation split bring no better mAP.
         paper: the results that the paper reports for this row on CUHK-PEDES, in percent.
         keep: outputs to keep in addition to the metrics: `features` of the test split, the `model`, `examples` of
             searches as images.
@@ -52,6 +57,7 @@ class Experiment:
         reference: name of the row that the others are compared with.
         note: introduction in the report.
         published: whether the table is followed by published results.
+        one_seed: whether only the first seed is trained.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Experiment:
     reference: str | None = None
     note: str = ""
     published: bool = False
+    one_seed: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,14 @@ class Budget:
         seeds: default seeds.
         overrides: fields that differ from the preset, by section.
         probe_people: number of additional synthetic people to fit the linear probes on.
+        experiments: those that `all` means.
     """
 
     name: str
     seeds: tuple[int, ...]
     overrides: dict[str, dict[str, Any]]
     probe_people: int
+    experiments: tuple[str, ...] = ALL
 
 
 def load_experiment(name: str, folder: Path = FOLDER) -> Experiment:
@@ -95,7 +104,7 @@ def load_experiment(name: str, folder: Path = FOLDER) -> Experiment:
         row["keep"] = tuple(row.get("keep", ()))
         _check(f"{where}, keep", dict.fromkeys(row["keep"]), set(KEPT))
         rows.append(Row(overrides=overrides, **row))
-    _check(f"{name}.yaml", content, {"title", "kind", "reference", "note", "published"})
+    _check(f"{name}.yaml", content, {"title", "kind", "reference", "note", "published", "one_seed"})
     _check(f"{name}.yaml, kind", {content["kind"]: None}, set(KINDS))
     if content.get("reference", rows[0].name) not in {row.name for row in rows}:
         raise ValueError(f"{name}.yaml: reference '{content['reference']}' is not the name of a row")
@@ -110,8 +119,10 @@ def load_budget(name: str, folder: Path = FOLDER) -> Budget:
     """
     content = _read(f"budget_{name}", folder)
     overrides = {section: content.pop(section) for section in SECTIONS if section in content}
-    _check(f"budget_{name}.yaml", content, {"seeds", "probe_people"})
-    return Budget(name, tuple(content["seeds"]), overrides, content["probe_people"])
+    _check(f"budget_{name}.yaml", content, {"seeds", "probe_people", "experiments"})
+    experiments = tuple(content.get("experiments", ALL))
+    _check(f"budget_{name}.yaml, experiments", dict.fromkeys(experiments), set(NAMES))
+    return Budget(name, tuple(content["seeds"]), overrides, content["probe_people"], experiments)
 
 
 def _read(name: str, folder: Path) -> dict[str, Any]:

@@ -1,102 +1,80 @@
-"""Measures the cost of the fusion blocks: only the fusion head, with the widths and sequence lengths of the preset."""
+"""Measures the cost of the fusion blocks as layers of the matching head, by the number of tokens."""
 
-import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_bdam import BDAMConfig
 from modeling_bdam.files import default_device
-from modeling_bdam.fusion_bdam import FusionHead
+from modeling_bdam.matching_bdam import MatchingHead
 
-BATCH = 64
-TEXT_TOKENS = 32  # of a typical identity description
-SEQUENCES = ("global", "token")
-_PATCH = 16  # width in pixels of the patch of an image token, in all presets
-_MIN_SECONDS = 0.5
-_MIN_REPEATS = 5
+PAIRS = 2  # of an image and a query
+LENGTHS = (64, 256, 1024, 2048)  # tokens of a pair
+TEXT_TOKENS = 32  # of these, those of the query
+_MIN_SECONDS = 0.2
+_MIN_REPEATS = 3
 
 
-def measure_fusion(name: str, model_fields: Mapping[str, Any], image_size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Measures a fusion head on images with one description each, for both values of `fusion_sequence`.
+def measure_head(name: str, model_fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Measures a matching head with the widths of a preset.
 
     Args:
         name: of the row.
         model_fields: fields of the config.
-        image_size: height and width in pixels.
 
     Returns:
-        for each sequence: `name`, `sequence`, `length`: number of fused tokens, `parameters`, `flops`: of one image,
-        including elementwise operations, `throughput`: images per second in batches of 64, `latency_ms`: of one image,
-        `memory_mb`: tensors that the forward pass of a batch saves for the backward pass, `peak_memory_mb`: on CUDA.
+        for each of `LENGTHS`: `name`, `length`, `parameters`, `device`, `train_ms`: forward and backward pass of
+        `PAIRS` pairs, `score_ms`: forward pass, `memory_mb`: tensors that the forward pass saves for the backward pass.
     """
     device = torch.device(default_device())
     fields = {key: value for key, value in model_fields.items() if not key.endswith(("_config", "_name_or_path"))}
+    config = BDAMConfig(**fields)
+    torch.manual_seed(0)
+    head = MatchingHead(config).to(device)
     found = []
-    for sequence in SEQUENCES:
-        config = BDAMConfig(**{**fields, "fusion_sequence": sequence, "use_fusion": True})
-        image_tokens, text_tokens = 1, 1
-        if sequence == "token":
-            image_tokens, text_tokens = (image_size[0] // _PATCH) * (image_size[1] // _PATCH), TEXT_TOKENS
-        torch.manual_seed(0)
-        head = FusionHead(config, config.hidden_size).to(device)
-        image = torch.randn(BATCH, image_tokens, config.hidden_size, device=device)
-        text = torch.randn(BATCH, text_tokens, config.hidden_size, device=device)
-        length = 1 if sequence == "global" else image_tokens + text_tokens
-        found.append({"name": name, "sequence": sequence, "length": length, **_measure(head, image, text)})
+    for length in LENGTHS:
+        image = torch.randn(PAIRS, 1, length - TEXT_TOKENS, config.hidden_size, device=device)
+        text = torch.randn(PAIRS, TEXT_TOKENS, config.hidden_size, device=device)
+        mask = torch.ones(PAIRS, TEXT_TOKENS, dtype=torch.int64, device=device)
+
+        def forward(image: Tensor = image, text: Tensor = text, mask: Tensor = mask) -> Tensor:
+            return head(image, text, mask)[0].sum()
+
+        train_ms = 1000 * median_seconds(lambda: forward().backward(), device)
+        memory_mb = saved_bytes(forward) / 1e6
+        with torch.no_grad():
+            score_ms = 1000 * median_seconds(forward, device)
+        costs = {"train_ms": train_ms, "score_ms": score_ms, "memory_mb": memory_mb}
+        parameters = sum(parameter.numel() for parameter in head.parameters())
+        where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU ({torch.get_num_threads()} threads)"
+        found.append({"name": name, "length": length, "parameters": parameters, "device": where, **costs})
     return found
 
 
-def _measure(head: FusionHead, image: Tensor, text: Tensor) -> dict[str, Any]:
-    """Measures a head on a batch of image tokens [B, L, D] and text tokens [B, T, D]."""
-    head.eval()
-    with torch.no_grad():
-        batch_seconds = median_seconds(lambda: head(image, text), image.device)
-        one_seconds = median_seconds(lambda: head(image[:1], text[:1]), image.device)
-    flops = count_flops(lambda: head(image[:1], text[:1]))
-    head.train()
-    return {
-        "parameters": sum(parameter.numel() for parameter in head.parameters()),
-        "flops": flops,
-        "throughput": len(image) / batch_seconds,
-        "latency_ms": 1000 * one_seconds,
-        "memory_mb": saved_bytes(lambda: head(image, text)[0]) / 1e6,
-        "peak_memory_mb": _peak_memory(lambda: head(image, text)[0].sum().backward(), image.device),
-    }
+def faster_at(measured: list[dict[str, Any]], name: str, other: str) -> list[int]:
+    """The lengths at which the training pass of one head takes less time than that of another."""
+    times = {(entry["name"], entry["length"]): entry["train_ms"] for entry in measured}
+    lengths = sorted({entry["length"] for entry in measured})
+    return [length for length in lengths if times[name, length] < times[other, length]]
 
 
 def median_seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """Median time of a call, after two warm-up calls."""
+    """Median time of a call, after one warm-up call."""
     times: list[float] = []
     for repeat in range(1000):
         started = time.perf_counter()
         run()
         if device.type != "cpu":
             torch.accelerator.synchronize()
-        if repeat >= 2:
+        if repeat >= 1:
             times.append(time.perf_counter() - started)
         if len(times) >= _MIN_REPEATS and sum(times) >= _MIN_SECONDS:
             break
     return statistics.median(times)
-
-
-def count_flops(run: Callable[[], Any]) -> int:
-    """Counts the floating-point operations of a call: matrix products, and one operation per output element of each
-    elementwise operation, because a state space consists mostly of those."""
-    counter = FlopCounterMode(display=False, custom_mapping=_ELEMENTWISE)
-    with (
-        torch.no_grad(),
-        sdpa_kernel(SDPBackend.MATH),
-        counter,
-    ):  # the counter skips fused CPU attention
-        run()
-    return int(counter.get_total_flops())
 
 
 def saved_bytes(forward: Callable[[], Tensor]) -> int:
@@ -112,21 +90,3 @@ def saved_bytes(forward: Callable[[], Tensor]) -> int:
         output = forward()  # keeps all storages alive, so that no address is reused
         del output
     return sum(storages.values())
-
-
-def _peak_memory(step: Callable[[], Any], device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    return torch.cuda.max_memory_allocated() / 1e6
-
-
-def _one_each(*inputs: Any, out_shape: Any, **arguments: Any) -> int:
-    """One operation per element of the (first) result, for `FlopCounterMode`, which passes shapes."""
-    first = out_shape[0] if out_shape and isinstance(out_shape[0], Sequence) else out_shape
-    return math.prod(first)
-
-
-_OPERATIONS = "mul add addcmul exp sum silu gelu softplus sigmoid _softmax native_layer_norm mean div"
-_ELEMENTWISE = {getattr(torch.ops.aten, name): _one_each for name in _OPERATIONS.split()}

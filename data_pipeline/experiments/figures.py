@@ -16,7 +16,7 @@ from sklearn.manifold import TSNE
 
 from modeling_bdam.files import atomic_path
 
-from ..sheets.figure_style import BLUE, COLORS, GREEN, MARKERS, ORANGE, QUIET, figure_style, no_grid, save_figure
+from ..sheets.figure_style import BLUE, COLORS, MARKERS, ORANGE, QUIET, figure_style, no_grid, save_figure
 from .features import BranchFeatures
 from .probes import KINDS
 
@@ -139,53 +139,26 @@ def probes_figure(probed: Mapping[str, Any], path: Path) -> Path:
         return compress_png(save_figure(figure, path), path)
 
 
-def efficiency_figure(
-    accuracy: Mapping[str, tuple[float, float | None]], measured: Sequence[Mapping[str, Any]], path: Path
-) -> Path:
-    """Figure 5: accuracy and measured cost of each fusion block, one panel per measure.
+def efficiency_figure(measured: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Figure 5: time and memory of each matching head over the number of tokens, both axes logarithmic.
 
     Args:
-        accuracy: mean and standard deviation of standard mAP in percent, by row.
-        measured: the results of `measure_fusion`.
+        measured: the results of `measure_head`.
     """
-    names = list(dict.fromkeys(entry["name"] for entry in measured))
-    sequences = list(dict.fromkeys(entry["sequence"] for entry in measured))
-    costs = {
-        "throughput": "throughput, images/s →",
-        "latency_ms": "latency, ms ←",
-        "memory_mb": "saved for backward, MB ←",
-        "parameters": "parameters ←",
-        "flops": "FLOPs of one image ←",
-    }
-    place = np.arange(len(names))[::-1]
+    titles = {"train_ms": "forward and backward, ms", "score_ms": "forward, ms", "memory_mb": "saved for backward, MB"}
     with figure_style():
-        figure = Figure(figsize=(7.6, 4.2))
-        panels = figure.subplots(2, 3, sharey=True).ravel()
-        means, stds = zip(*(accuracy.get(name, (np.nan, None)) for name in names), strict=True)
-        panels[0].barh(place, means, xerr=[std or 0 for std in stds], color=GREEN, height=0.55)
-        panels[0].set_title("standard mAP, % →", fontsize=8.5)
-        for panel, (field, title) in zip(panels[1:], costs.items(), strict=True):
-            for number, sequence in enumerate(sequences):
-                values = {entry["name"]: entry[field] for entry in measured if entry["sequence"] == sequence}
-                offset = 0.18 - 0.36 * number
-                x, y = [values.get(name, np.nan) for name in names], place + offset
-                panel.scatter(x, y, color=(BLUE, ORANGE)[number], marker=MARKERS[number], s=28, label=sequence)
-                for value, height in zip(x, y, strict=True):
-                    panel.annotate(
-                        _short(value), (value, height), (5, 0), textcoords="offset points", va="center", fontsize=6.5
-                    )
-            panel.set_xscale("log")
+        figure = Figure(figsize=(9.0, 3.0))
+        panels = figure.subplots(1, len(titles))
+        for panel, (field, title) in zip(panels, titles.items(), strict=True):
+            for number, name in enumerate(dict.fromkeys(entry["name"] for entry in measured)):
+                points = [(entry["length"], entry[field]) for entry in measured if entry["name"] == name]
+                panel.plot(*zip(*points, strict=True), color=COLORS[number], marker=MARKERS[number], label=name)
+            lengths = sorted({entry["length"] for entry in measured})
+            panel.set(title=title, xlabel="tokens", xscale="log", yscale="log")
+            panel.set_xticks(lengths, [str(length) for length in lengths])
             panel.xaxis.set_minor_formatter(NullFormatter())
-            low, high = panel.get_xlim()
-            panel.set_xlim(low, high * (high / low) ** 0.35)  # room for the numbers
-            panel.set_title(title, fontsize=8.5)
-        panels[0].bar_label(panels[0].containers[-1], [_short(mean) for mean in means], fontsize=6.5, padding=2)
-        panels[0].margins(x=0.25)
-        for panel in panels:
-            panel.set_yticks(place, names)
-            panel.grid(axis="y", visible=False)
-            panel.tick_params(labelsize=8)
-        figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=len(handles[0]), fontsize=8)
         return compress_png(save_figure(figure, path), path)
 
 
@@ -222,10 +195,3 @@ def _histogram(panel: Axes, values: Mapping[str, NDArray]) -> None:
 def _tsne(features: NDArray) -> NDArray:
     perplexity = min(15, (len(features) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features.astype(np.float32))
-
-
-def _short(value: float) -> str:
-    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{suffix}"
-    return f"{value:.3g}"

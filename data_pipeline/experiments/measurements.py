@@ -14,11 +14,11 @@ import numpy as np
 from modeling_bdam.files import write_json
 
 from .definitions import Experiment
-from .efficiency import measure_fusion
+from .efficiency import measure_head
 from .features import MEASURED, Features
 from .figures import Curve, compress_png, curves_figure, gates_figure, probes_figure, tsne_figure
 from .probes import disentanglement, gain_over_chance, leak
-from .results import PROTOCOLS, MeanStd, Results, RowResult
+from .results import MeanStd, Results, RowResult
 
 BETAS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 EXAMPLES_WIDTH = 900  # pixels
@@ -38,13 +38,12 @@ def _measure_beta(experiment: Experiment, results: Results) -> None:
         return
     protocols: dict[str, Any] = {}
     curves: dict[str, Curve] = {}
-    for protocol in PROTOCOLS:
-        if protocol in sweeps[0]["test"]:
-            test = curves[protocol] = _curve(sweeps, "test", protocol)
-            best = None
-            if protocol in sweeps[0]["validation"]:
-                best = BETAS[int(np.argmax(_curve(sweeps, "validation", protocol).mean))]
-            protocols[protocol] = {"best_on_validation": best, "test": test.mean}
+    for protocol in sweeps[0]["test"]:
+        test = curves[results.label(protocol)] = _curve(sweeps, "test", protocol)
+        best = None
+        if protocol in sweeps[0]["validation"]:
+            best = BETAS[int(np.argmax(_curve(sweeps, "validation", protocol).mean))]
+        protocols[protocol] = {"best_on_validation": best, "test": test.mean}
     results.measured["beta"] = {
         "seeds": len(sweeps),
         "clothing_weight": sweeps[0]["clothing_weight"],
@@ -121,19 +120,23 @@ def _averaged(probed: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _measure_efficiency(experiment: Experiment, results: Results) -> None:
     """Measures the cost of the fusion blocks once per study, on the device that writes the first report."""
     if "efficiency" not in results.measured:
-        data = results.study.base["data"]
-        size = (data.get("image_height", 128), data.get("image_width", 64))
         results.measured["efficiency"] = [
             costs
             for row in results.rows(experiment)
-            for costs in measure_fusion(row.row.name, row.runs[0].settings["model"], size)
+            for costs in measure_head(row.row.name, row.runs[0].settings["model"])
         ]
 
 
 def _draw_gates(experiment: Experiment, results: Results) -> None:
     (row,) = results.rows(experiment)
     if files := _feature_files(row, results):
-        gates_figure(Features(files[0]).branches("test"), results.figure("gates"))
+        features = Features(files[0]).branches("test")
+        gates_figure(features, results.figure("gates"))
+        gates = {"identity": features.gate}
+        gates["image"] = None if features.fusion_gate is None else features.fusion_gate[:, 0]
+        results.measured["gates"] = {
+            name: [float(gate.mean()), float(gate.std())] for name, gate in gates.items() if gate is not None
+        }
 
 
 def _draw_tsne(experiment: Experiment, results: Results) -> None:

@@ -61,7 +61,9 @@ class Study:
         if method is not None and not self.is_synthetic:
             assert self.styled_descriptions is not None  # checked by `missing_input`
             settings["data"]["descriptions"] = [str(Path(self.styled_descriptions) / f"{method}.jsonl")]
-        return TrainingRun(settings, seed, keep, self.probe_people)
+        equal_time = settings.get("schedule", {}).get("equal_time", False)
+        timed_as = TrainingRun(self.base, seed, (), 0).key if equal_time else None
+        return TrainingRun(settings, seed, keep, self.probe_people, timed_as)
 
     def missing_input(self, experiment: Experiment) -> str | None:
         """The input that an experiment lacks on this data set, or None if it can run."""
@@ -80,7 +82,7 @@ class Plan:
         experiments: those that can run.
         skipped: the reason for each experiment that cannot run.
         seeds: of every row.
-        runs: each run once, ordered by seed, then by table.
+        runs: each run once, ordered by seed, then by table; those that are timed as another run come after it.
     """
 
     study: Study
@@ -98,7 +100,9 @@ class Plan:
         keep: dict[str, set[str]] = {}
         runs: dict[str, TrainingRun] = {}
         for seed in seeds:
-            for row in (row for experiment in runnable for row in experiment.rows):
+            trained = [experiment for experiment in runnable if seed == seeds[0] or not experiment.one_seed]
+            rows = [row for experiment in trained for row in experiment.rows]
+            for row in sorted(rows, key=lambda row: "equal_time" in row.overrides.get("schedule", {})):
                 run = study.training_run(row, seed)
                 runs.setdefault(run.key, run)
                 # Examples and the model are kept for one seed only.
@@ -126,7 +130,7 @@ class Plan:
             if self.study.training_run(row, run.seed).key == run.key
         ]
 
-    def summary(self, output_dir: Path) -> str:
+    def summary(self, output_dir: Path, jobs: int) -> str:
         """Describes the plan: each run with its state and rows, and the estimated duration of the remaining runs."""
         lines: list[str] = []
         seconds: list[float] = []
@@ -141,14 +145,13 @@ class Plan:
             steps_given = training.get("max_steps")
             length = f"{steps_given} steps" if steps_given else f"{training['num_train_epochs']} epochs"
             lines.append(f"{run.key}  {state:8}  {length:10}  {' | '.join(self.rows_of(run))}")
-        rows = len(self.seeds) * sum(len(experiment.rows) for experiment in self.experiments)
-        lines.append(f"\n{rows} rows x seeds, {len(self.runs)} runs, {len(seconds)} of them finished, {steps} steps")
+        lines.append(f"\n{len(self.runs)} runs, {len(seconds)} of them finished, {steps} steps")
         missing = len(self.runs) - len(seconds)
         if seconds and missing:
             mean = sum(seconds) / len(seconds)
-            minutes = missing * mean / 60
+            minutes = missing * mean / jobs / 60
             lines.append(
-                f"mean time of a finished run: {mean:.0f} s; the other {missing} one by one: {minutes:.0f} min"
+                f"mean time of a finished run: {mean:.0f} s; the other {missing}, {jobs} at once: {minutes:.0f} min"
             )
         return "\n".join([*lines, *(f"{name} is skipped: {reason}" for name, reason in self.skipped.items())])
 
@@ -167,7 +170,8 @@ class Plan:
                 f"{output_dir} holds a study with another {', '.join(differing)}: choose another --output-dir"
             )
         for experiment in self.experiments:
-            seeds = {*self.seeds, *header["experiments"].get(experiment.name, [])}
+            own = self.seeds[:1] if experiment.one_seed else self.seeds
+            seeds = {*own, *header["experiments"].get(experiment.name, [])}
             header["experiments"][experiment.name] = sorted(seeds)
         header["skipped"] |= self.skipped
         output_dir.mkdir(parents=True, exist_ok=True)

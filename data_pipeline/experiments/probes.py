@@ -108,39 +108,18 @@ def same_clothes(split: EncodedSplit, clothing_weight: float) -> dict[str, float
     """Scores the opposite of `EncodedSplit.clothes_changing`: images of the person in other clothes are excluded.
 
     Returns:
-        the metrics of `retrieval_metrics` without `unmatched_queries`.
+        as `retrieval_metrics`.
     """
-    # `retrieval_metrics` excludes the gallery images of the query's person and outfit. Each pass takes the queries of
-    # one outfit number and gives their label to all gallery images of other outfit numbers, so that those are excluded.
-    number = _outfit_numbers(split.gallery_ids, split.gallery_outfits)  # [G]
-    queries = split.weighted_queries(clothing_weight)  # [Q, D]
-    sums: dict[str, float] = {}
-    matched = 0
-    for outfit in number.unique().tolist():
-        chosen = number[split.query_rows] == outfit  # [Q]
-        found = retrieval_metrics(
-            queries[chosen],
-            split.gallery,
-            split.gallery_ids[split.query_rows[chosen]],
-            split.gallery_ids,
-            query_outfits=torch.zeros(int(chosen.sum()), dtype=torch.int64),
-            gallery_outfits=(number == outfit).long(),
-        )
-        count = int(chosen.sum()) - int(found.pop("unmatched_queries"))
-        matched += count
-        for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + count * value
-    return {name: value / matched for name, value in sums.items()}
-
-
-def _outfit_numbers(person_ids: torch.Tensor, outfits: torch.Tensor) -> torch.Tensor:
-    """Numbers the outfits of each person from 0, [G]."""
-    seen: dict[int, dict[int, int]] = {}
-    numbers = []
-    for person, outfit in zip(person_ids.tolist(), outfits.tolist(), strict=True):
-        worn = seen.setdefault(person, {})
-        numbers.append(worn.setdefault(outfit, len(worn)))
-    return torch.tensor(numbers)
+    rows = split.query_rows
+    return retrieval_metrics(
+        split.weighted_queries(clothing_weight),
+        split.gallery,
+        split.gallery_ids[rows],
+        split.gallery_ids,
+        query_outfits=split.gallery_outfits[rows],
+        gallery_outfits=split.gallery_outfits,
+        same_outfit=True,
+    )
 
 
 def disentanglement(features: Features) -> dict[str, Any]:

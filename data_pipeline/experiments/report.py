@@ -7,7 +7,7 @@ from typing import Any
 
 from modeling_bdam.files import write_text
 
-from .definitions import Experiment
+from .definitions import PAPER_TABLES, Experiment
 from .measurements import measure
 from .results import Results
 from .runs import difference
@@ -15,6 +15,8 @@ from .section import Section, table
 from .sections_analysis import beta_section, disentanglement_section, noise_section
 from .sections_figures import PICTURES, efficiency_section, pictures_section
 from .sections_tables import choices_section, table_section
+from .sections_verdicts import verdict_summary
+from .verdicts import Comparison
 
 SECTIONS: dict[str, Callable[[Experiment, Results], Section]] = {
     "table": table_section,
@@ -42,11 +44,14 @@ def write_report(output_dir: Path) -> Path:
     uses: dict[str, list[str]] = {key: [] for key in results.runs}
     sections: list[str] = []
     findings: list[str] = []
+    verdicts: list[tuple[Experiment, list[Comparison]]] = []
     for experiment in results.experiments:
         section = SECTIONS[experiment.kind](experiment, results)
         sections += [f"## {experiment.title}", ""]
         sections += [experiment.note.strip(), ""] if experiment.note else []
         sections += section.lines
+        if experiment.name in PAPER_TABLES:
+            verdicts.append((experiment, section.verdicts))
         if section.findings:
             findings += [f"- **{experiment.title.split('.')[0]}**", *(f"  - {found}" for found in section.findings)]
         for row in results.rows(experiment):
@@ -56,8 +61,9 @@ def write_report(output_dir: Path) -> Path:
         if "failure" in line:
             findings.append(f"- {'; '.join(uses[key])}: **seed {line['seed']} failed**: {line['failure']}")
     findings += [f"- {name} was skipped: {reason}." for name, reason in results.skipped.items()]
-    summary = ["## Findings", "", *(findings or ["No results yet."]), ""]
-    text = "\n".join([*_head(results), *summary, *sections, *_runs(results, uses)]).rstrip() + "\n"
+    parts = [*_head(results), *verdict_summary(verdicts)]
+    parts += ["## Further findings", "", *findings, ""] if findings else []
+    text = "\n".join([*parts, *sections, *_runs(results, uses)]).rstrip() + "\n"
     write_text(output_dir / "report.md", text)
     return output_dir / "report.md"
 
@@ -78,12 +84,13 @@ def _head(results: Results) -> list[str]:
         last = datetime.datetime.fromisoformat(max(line["finished"] for line in finished))
         commits = sorted({line["commit"] for line in finished})
         modified = " (+: with uncommitted changes)" if any(commit.endswith("+") for commit in commits) else ""
+        last_best = sum(line["best_step"] == line["steps"] for line in finished)
         sizes = sorted({f"{r['queries']} captions, {r['gallery']} images of {r['people']} people" for r in finished})
         progress += (
             f", with seeds {', '.join(map(str, sorted({run.seed for run in results.runs.values()})))}. Total time of "
             f"training and evaluation: {at_least}{seconds}. Devices: {'; '.join(devices)}. Commits: "
             f"{', '.join(commits)}{modified}. Last run finished on {last:%Y-%m-%d %H:%M} UTC. Test split: "
-            f"{'; '.join(sizes)}."
+            f"{'; '.join(sizes)}. The best checkpoint is the last one in {last_best} of {done} runs."
         )
     return [
         f"# BDAM experiments: {study.preset} on {', '.join(study.base['data'].get('dataset_name', ['synthetic']))}, "
@@ -92,10 +99,12 @@ def _head(results: Results) -> list[str]:
         progress,
         "",
         "All results are those of the checkpoint with the best standard mAP on the validation split, in percent, as "
-        "mean ± standard deviation (n - 1) over seeds. Protocols: **standard**, every test caption against every test "
-        "image, at the β of the row; **described** gallery, each image fused with its own description; "
-        "**clothes-changing**, without images of the same person in the same clothes, at β = 0. The column `run` is "
-        "the identifier of the runs in `results.jsonl`, without the seed.",
+        "mean ± standard deviation (n - 1) over seeds. β is that of the row, not chosen. Protocols: **standard**, "
+        "every test caption against every test image, at β; **re-ranked**, the first K of them ordered by the matching "
+        "head, with λ and K chosen on validation; **clothes-changing**, without images of the same person in the same "
+        f"clothes, at β = 0; **{results.label('described')}** gallery, each image fused with its own description"
+        + (", which is the truth of the drawing here" if study.is_synthetic else "")
+        + ". The column `run` is the identifier of the runs in `results.jsonl`, without the seed.",
         "",
     ]
 

@@ -13,14 +13,17 @@ from .definitions import NAMES, Experiment, Row, load_experiment
 from .plan import RESULTS_FILE, Study, read_results
 from .runs import FAILURE_FILE, TrainingRun, difference, merged
 
-PROTOCOLS = {"standard": "", "described": "described_", "clothes-changing": "clothes_changing_"}
 # Fields of `result.json` that are copied to the line of the run.
 _COPIED = (
-    *("commit", "device", "threads", "parameters", "queries", "gallery", "people", "clothing_weight"),
-    *("steps", "best_step", "train_seconds", "seconds", "resumed", "finished"),
+    *("commit", "device", "threads", "parameters", "queries", "gallery", "people", "clothing_weight", "matching"),
+    *("steps", "best_step", "train_seconds", "seconds", "resumed", "finished", "ranks"),
 )
 
-_METRICS = ("rank1", "rank5", "rank10", "mAP", "mINP")
+_KEPT = {
+    f"{prefix}{name}"
+    for prefix in ("", "reranked_", "described_", "clothes_changing_")
+    for name in ("rank1", "rank5", "rank10", "mAP", "mINP")
+} | {"described_image_weight"}
 
 
 class MeanStd(NamedTuple):
@@ -67,17 +70,6 @@ class RowResult:
         """A metric of `test` or `validation`, in percent, over some seeds or all; None if no run has it."""
         chosen = [result for result in self.results if seeds is None or result["seed"] in seeds]
         return MeanStd.of([100 * result[split][name] for result in chosen if name in result[split]])
-
-    def minus(self, other: "RowResult", name: str, split: str = "test") -> MeanStd | None:
-        """The paired difference to another row, in percentage points, over the seeds that both have."""
-        theirs = {result["seed"]: result[split].get(name) for result in other.results}
-        return MeanStd.of(
-            [
-                100 * (result[split][name] - theirs[result["seed"]])
-                for result in self.results
-                if name in result[split] and theirs.get(result["seed"]) is not None
-            ]
-        )
 
     @property
     def seeds(self) -> str:
@@ -133,8 +125,12 @@ class Results:
         if (folder / "result.json").is_file():
             result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
             line |= {name: result[name] for name in _COPIED} | {"torch": result["versions"]["torch"]}
+            line |= {"styles": result["styles"]} if "styles" in result else {}
             for split in ("test", "validation"):
-                line[split] = {name: value for name, value in result[split].items() if name.endswith(_METRICS)}
+                line[split] = {name: value for name, value in result[split].items() if name in _KEPT}
+            bounds = result["bounds"].items()
+            kept = {bound: {name: value for name, value in found.items() if name in _KEPT} for bound, found in bounds}
+            self.measured.setdefault("bounds", kept)
             return line
         if (folder / FAILURE_FILE).is_file():
             return line | {"failure": (folder / FAILURE_FILE).read_text(encoding="utf-8").strip()}
@@ -151,6 +147,10 @@ class Results:
         """The line of a run, or None if it is missing or failed."""
         line = self.lines.get(key, {})
         return line if "test" in line else None
+
+    def label(self, title: str) -> str:
+        """A title with `(oracle)` for the described gallery: the synthetic set's descriptions are its true traits."""
+        return title.replace("described", "described (oracle)") if self.study.is_synthetic else title
 
     def figure(self, name: str) -> Path:
         """The path of a figure of the report."""

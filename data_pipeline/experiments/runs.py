@@ -31,16 +31,18 @@ class TrainingRun:
     """One training run.
 
     Attributes:
-        settings: the sections model, data and training of a preset with all overrides, and `texts`.
+        settings: the sections model, data and training of a preset with all overrides, `texts` and `schedule`.
         seed: of weights, batches, augmentation and text noise.
         keep: see `Row.keep`.
         probe_people: see `Budget.probe_people`.
+        timed_as: key of the run whose training time this one gets, for the schedule `equal_time`.
     """
 
     settings: Settings
     seed: int
     keep: tuple[str, ...]
     probe_people: int
+    timed_as: str | None = None
 
     @functools.cached_property
     def key(self) -> str:
@@ -95,7 +97,7 @@ def difference(settings: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]
 
 def essential(settings: Settings) -> Settings:
     """The settings that affect the results and differ from their defaults, so that naming a default changes no key."""
-    result: Settings = {"texts": settings.get("texts", {})}
+    result: Settings = {name: settings.get(name, {}) for name in ("texts", "schedule")}
     for section, cls in SECTIONS.items():
         defaults = _defaults(cls)
         given = settings.get(section, {})

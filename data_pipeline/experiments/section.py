@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .results import Results
+from .verdicts import Comparison
 
 MISSING = "–"
 NOT_MEASURED = "Not measured yet: no finished run of this row has kept its features."
@@ -17,10 +18,12 @@ class Section:
     Attributes:
         lines: Markdown.
         findings: sentences for the summary of the report.
+        verdicts: of a table.
     """
 
     lines: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    verdicts: list[Comparison] = field(default_factory=list)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

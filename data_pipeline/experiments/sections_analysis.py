@@ -9,7 +9,7 @@ from .figures import Curve, curves_figure
 from .probes import KINDS
 from .results import MeanStd, Results, RowResult
 from .section import NOT_MEASURED, Section, picture, table
-from .verdicts import judge
+from .verdicts import compare, sentences
 
 # For each column with a leakage: the two representations that it compares, and the attributes.
 LEAKAGES = {
@@ -38,12 +38,11 @@ def beta_section(experiment: Experiment, results: Results) -> Section:
     lines = []
     for protocol, found in measured["protocols"].items():
         best = int(np.argmax(found["test"]))
-        section.findings.append(
-            f"β: {protocol} rank-1 is highest at β = {measured['betas'][best]:g} ({found['test'][best]:.2f})."
-        )
+        name, value = results.label(protocol), found["test"][best]
+        section.findings.append(f"β: {name} rank-1 is highest at β = {measured['betas'][best]:g} ({value:.2f}).")
         by_validation = found["best_on_validation"]
         line = {
-            "test rank-1, %": protocol,
+            "test rank-1, %": name,
             "best β on validation": None if by_validation is None else f"{by_validation:g}",
         }
         betas = zip(measured["betas"], found["test"], strict=True)
@@ -71,9 +70,9 @@ def disentanglement_section(experiment: Experiment, results: Results) -> Section
             if figures["clothing from clothing embedding"] is not None:
                 caption = f"Accuracy of linear probes on the branches of '{row.row.name}', test people."
                 section.lines += picture(results, "probes", caption)
-    metric = "clothes_changing_mAP"
-    if experiment.reference is not None and any(row.metric(metric) for row in rows):
-        section.findings += judge(rows, experiment.reference, {metric: "Clothes-changing mAP at β = 0"})
+    prefix = "clothes_changing_"
+    if experiment.reference is not None:
+        section.findings += sentences(compare(rows, experiment.reference, ["mAP"], [prefix]), experiment.reference)
     section.lines += table(lines)
     section.lines += [
         "'A from B': accuracy of linear probes for A on B above chance (the best constant answer), in points, averaged "
@@ -112,7 +111,7 @@ def noise_section(experiment: Experiment, results: Results) -> Section:
             if points:
                 shares, figures = zip(*points, strict=True)
                 curve = Curve(name, shares, [figure.mean for figure in figures], [figure.std for figure in figures])
-                curves.setdefault(title, []).append(curve)
+                curves.setdefault(results.label(title), []).append(curve)
     section = Section()
     if curves:
         curves_figure(curves, "training images with wrong texts, %", "rank-1, test, %", results.figure("noise"))
@@ -120,7 +119,7 @@ def noise_section(experiment: Experiment, results: Results) -> Section:
     section.lines += table(
         [
             {"": row.row.name, "wrong texts": f"{100 * row.row.noise:g} %", "seeds": row.seeds}
-            | {title: row.metric(metric) for title, metric in NOISE_METRICS.items()}
+            | {results.label(title): row.metric(metric) for title, metric in NOISE_METRICS.items()}
             | {"run": row.run_id}
             for row in rows
         ]

@@ -1,9 +1,12 @@
 """Report sections that are figures: gates, t-SNE, efficiency, examples."""
 
 from .definitions import Experiment
+from .efficiency import PAIRS, faster_at
 from .figures import efficiency_figure
 from .results import Results
 from .section import Section, picture, table
+from .sections_tables import COLUMNS
+from .verdicts import compare, sentences
 
 PICTURES = {
     "gates": {"gates": "Gate weights over the test images, mean ± standard deviation, first seed."},
@@ -14,48 +17,78 @@ PICTURES = {
         "drop in similarity when they are masked.",
     },
 }
-PAPER_GATES = "The paper reports 0.62 ± 0.18 for identity, 0.53 ± 0.12 for image and 0.47 ± 0.12 for text."
+PAPER_GATES = {"identity": (0.62, 0.18), "image": (0.53, 0.12)}
 
 
 def pictures_section(experiment: Experiment, results: Results) -> Section:
     """Figures 3 and 4, and the examples."""
     lines = [line for name, text in PICTURES[experiment.kind].items() for line in picture(results, name, text)]
-    return Section(lines + ([PAPER_GATES, ""] if experiment.kind == "gates" else []))
+    return Section(lines + (gate_lines(results) if experiment.kind == "gates" else []))
+
+
+def gate_lines(results: Results) -> list[str]:
+    """Says how the gate weights differ from those of the paper."""
+    lines = []
+    for name, (paper, spread) in PAPER_GATES.items():
+        if name in results.measured.get("gates", {}):
+            mean, std = results.measured["gates"][name]
+            side, other = ("BDAM", "clothing") if name == "identity" else ("fusion", "text")
+            word = "about the same as" if abs(mean - paper) < 0.02 else "higher than" if mean > paper else "lower than"
+            lines.append(
+                f"- The {side} gate gives {name} {mean:.2f} ± {std:.2f} and {other} {1 - mean:.2f}: {name} is {word} "
+                f"in the paper, which reports {paper:.2f} ± {spread:.2f} and {1 - paper:.2f}."
+            )
+    if lines and results.study.is_synthetic:
+        lines.append(
+            "- The descriptions of the synthetic set are the true traits of the drawing (oracle), so a text is a "
+            "better source of identity here than the descriptions of a multimodal LLM in the paper."
+        )
+    return [*lines, ""]
 
 
 def efficiency_section(experiment: Experiment, results: Results) -> Section:
-    """Figure 5: accuracy of the trained models, and the measured cost of their fusion heads."""
-    rows = {row.row.name: row for row in results.rows(experiment)}
-    accuracy = {name: figure for name, row in rows.items() if (figure := row.metric("mAP")) is not None}
+    """Figure 5: accuracy of re-ranking with each block, and the measured cost of the matching heads."""
+    rows = results.rows(experiment)
     measured = results.measured["efficiency"]
-    means = {name: (figure.mean, figure.std) for name, figure in accuracy.items()}
-    efficiency_figure(means, measured, results.figure("efficiency"))
-    caption = "Accuracy and measured cost of the fusion blocks; arrows point to the better side."
+    efficiency_figure(measured, results.figure("efficiency"))
+    caption = "Measured cost of the matching heads over the number of tokens of an image and a query."
     section = Section(picture(results, "efficiency", caption))
-    trained_on = results.study.base["model"].get("fusion_sequence", "global")
+    mambas = [row.row.name for row in rows if row.runs[0].settings["model"].get("matching_block", "mamba") == "mamba"]
+    for name in mambas:
+        for other in (row.row.name for row in rows if row.row.name not in mambas):
+            lengths = faster_at(measured, name, other)
+            where = f"at {', '.join(map(str, lengths))} tokens" if lengths else "at no measured length"
+            section.findings.append(f"{name} is faster than {other} in forward and backward {where}.")
+    section.lines += table(
+        [
+            {"": row.row.name, "seeds": row.seeds}
+            | {title: row.metric(metric) for title, metric in COLUMNS.items() if "standard" in title or "re-r" in title}
+            | {"run": row.run_id}
+            for row in rows
+        ]
+    )
     section.lines += table(
         [
             {
                 "": entry["name"],
-                "sequence": entry["sequence"],
                 "tokens": entry["length"],
-                "standard mAP": accuracy.get(entry["name"]) if entry["sequence"] == trained_on else None,
                 "parameters": f"{entry['parameters']:,}",
-                "FLOPs of one image": f"{entry['flops']:,}",
-                "images/s in batches of 64": f"{entry['throughput']:,.0f}",
-                "latency, ms": f"{entry['latency_ms']:.3f}",
+                "forward and backward, ms": f"{entry['train_ms']:.1f}",
+                "forward, ms": f"{entry['score_ms']:.1f}",
                 "saved for backward, MB": f"{entry['memory_mb']:.1f}",
-                "GPU peak, MB": None if entry["peak_memory_mb"] is None else f"{entry['peak_memory_mb']:.1f}",
-                "run": rows[entry["name"]].run_id,
             }
             for entry in measured
         ]
     )
+    assert experiment.reference is not None
+    found = compare(rows, experiment.reference, prefixes=["reranked_"])
+    section.findings += sentences(found, experiment.reference)
     section.lines += [
-        "Costs are those of the fusion head only: an image and its description as input, one vector as output. FLOPs "
-        "count matrix products and one operation per output element of elementwise operations. The accuracy is of "
-        f"models trained with `fusion_sequence: {trained_on}`. On a CPU, the state space is computed step by step; on "
-        "CUDA with `mamba-ssm`, it uses fused kernels.",
+        f"Costs are those of {PAIRS} pairs on {measured[0]['device']}, with the widths and the dropout "
+        f"({results.study.base['model'].get('dropout', 0.1):g}) of the preset. On CUDA with `mamba-ssm`, the state "
+        "space uses fused kernels.",
+        "",
+        *(f"- {finding}" for finding in section.findings),
         "",
     ]
     return section

@@ -1,9 +1,12 @@
 """Trains one run and writes its result: `python -m data_pipeline.experiments.train_run FOLDER --threads N`."""
 
 import argparse
+import copy
 import datetime
+import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +14,29 @@ import datasets
 import torch
 from datasets import Dataset
 from filelock import FileLock
-from transformers import set_seed
+from transformers import EarlyStoppingCallback, set_seed
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
+from modeling_bdam import BDAMProcessor
+from modeling_bdam.evaluation.protocols import chance_metrics
 from modeling_bdam.files import write_json, write_text
 from modeling_bdam.training.build import build_model
 from modeling_bdam.training.checkpoints import find_checkpoint
 from modeling_bdam.training.trainer import BDAMTrainer
+from modeling_bdam.training.training_args import BDAMTrainingArguments
 
 from ..benchmarks.loading import load_person_dataset
 from ..sheets.occlusion_map import draw_attention
 from ..sheets.retrieval_sheet import draw_retrieval
 from ..styles.style_captions import with_styled_captions
-from ..training import load_splits, new_trainer, synthetic_size, tokenizer_of, train_and_save
+from ..training import TIMED_STEPS, load_splits, new_trainer, synthetic_size, tokenizer_of, train_and_save
+from .ceiling import ceiling_metrics
 from .corruption import corrupt_texts
 from .features import branch_features, save_features
 from .plan import parse_settings
 from .provenance import provenance
+from .ranks import query_ranks
 from .runs import FAILURE_FILE, TrainingRun
 
 _RUNTIME = ("runtime", "samples_per_second", "steps_per_second")
@@ -63,16 +72,32 @@ def _train(run: TrainingRun, folder: Path, threads: int | None, started: float) 
     checkpoint = find_checkpoint(args)
     if threads is not None:
         torch.set_num_threads(threads)
-    set_seed(run.seed)
+    schedule = run.settings.get("schedule", {})
     splits = load_splits(data_args, args)
-    splits["train"] = prepare_texts(splits["train"], run.settings.get("texts", {}), run.seed)
-    model, processor = build_model(model_args, data_args, model_fields, tokenizer_of(splits))
-    trainer = new_trainer(model, args, processor, data_args, splits)
+    splits["train"], styles = prepare_texts(splits["train"], run.settings.get("texts", {}), run.seed)
+
+    def build(arguments: BDAMTrainingArguments) -> BDAMTrainer:
+        set_seed(run.seed)
+        parts = build_model(model_args, data_args, model_fields, tokenizer_of(splits))
+        return new_trainer(parts[0], arguments, parts[1], data_args, splits)
+
+    if run.timed_as is not None:
+        # Does nothing if the other run is finished, and waits if it is in progress.
+        train_run(folder.parent / run.timed_as, threads)
+        _set_equal_time(args, folder, folder.parent / run.timed_as, build)
+    trainer = build(args)
+    if "patience" in schedule:
+        trainer.add_callback(EarlyStoppingCallback(schedule["patience"]))
 
     # Training, and encoding of the test split by the best checkpoint.
     trained = train_and_save(trainer, checkpoint)
     test = trainer.encode(splits["test"])
-    beta = model.config.clothing_weight
+    model, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+    assert isinstance(processor, BDAMProcessor)
+    beta, matching = model.config.clothing_weight, (model.config.matching_weight, model.config.matching_candidates)
+    bounds = {"chance": chance_metrics(test)}
+    if data_args.dataset_name == ["synthetic"]:
+        bounds["ceiling"] = ceiling_metrics(splits["test"])
 
     # Outputs to keep.
     if "features" in run.keep:
@@ -93,13 +118,18 @@ def _train(run: TrainingRun, folder: Path, threads: int | None, started: float) 
             "run": run.key,
             "seed": run.seed,
             "settings": run.settings,
+            **({"styles": styles} if styles else {}),
             "clothing_weight": beta,
+            "matching": matching if test.candidates is not None else None,
             "test": without_prefix(trainer.score(test)),
+            "ranks": query_ranks(test, beta, matching),
+            "bounds": bounds,
             "queries": len(test.queries),
             "gallery": len(test.gallery),
             "people": len(test.gallery_ids.unique()),
             **best_checkpoint(trainer),
             "steps": trainer.state.global_step,
+            "seconds_per_step": round(trainer.seconds_per_step(), 4),
             # For a resumed run, only the time of the last part is known.
             "train_seconds": None if checkpoint else round(trained["train_runtime"] - evaluation, 1),
             "seconds": round(time.time() - started, 1),
@@ -112,13 +142,44 @@ def _train(run: TrainingRun, folder: Path, threads: int | None, started: float) 
     )
 
 
-def prepare_texts(rows: Dataset, texts: dict[str, Any], seed: int) -> Dataset:
-    """Applies the section `texts` of `Row.overrides` to the training rows."""
+def _set_equal_time(
+    args: BDAMTrainingArguments, folder: Path, other: Path, build: Callable[[BDAMTrainingArguments], BDAMTrainer]
+) -> None:
+    """Sets the length of a training to the time of another run, by the seconds per step of both.
+
+    Args:
+        args: changed in place: as many evaluations as in the other run.
+        folder: of this run; stores the ratio, so that a resumed run has the same length.
+        other: folder of the finished run.
+        build: a new trainer of this run; trains a few steps that are timed.
+    """
+    file = folder / "equal_time.json"
+    if not file.is_file():
+        probe = copy.deepcopy(args)
+        probe.max_steps, probe.eval_strategy, probe.save_strategy = TIMED_STEPS, IntervalStrategy.NO, SaveStrategy.NO
+        probe.load_best_model_at_end, probe.logging_strategy, probe.logging_steps = False, IntervalStrategy.STEPS, 2
+        timed = build(probe)
+        timed.train()
+        result = json.loads((other / "result.json").read_text(encoding="utf-8"))
+        write_json(file, {"ratio": result["seconds_per_step"] / timed.seconds_per_step()})
+    ratio = json.loads(file.read_text(encoding="utf-8"))["ratio"]
+    if args.max_steps > 0:
+        evaluations = max(1, args.max_steps // int(args.eval_steps or args.max_steps))
+        every = max(1, round(args.max_steps * ratio / evaluations))
+        args.max_steps, args.eval_steps, args.save_steps = every * evaluations, every, every
+    else:
+        args.num_train_epochs *= ratio
+
+
+def prepare_texts(rows: Dataset, texts: dict[str, Any], seed: int) -> tuple[Dataset, dict[str, str | int] | None]:
+    """Applies the section `texts` of `Row.overrides` to the training rows; also returns the facts of `FoundStyles`."""
+    styles = None
     if "style_clustering" in texts and "styled_captions" not in rows.column_names:
-        rows = with_styled_captions(rows, texts["style_clustering"], seed)
+        unbalanced = texts.get("annotators") == "unbalanced"
+        rows, styles = with_styled_captions(rows, texts["style_clustering"], seed, unbalanced)
     if texts.get("noise"):
         rows = corrupt_texts(rows, texts["noise"], seed, clean_only=texts.get("clean_only", False))
-    return rows
+    return rows, styles
 
 
 def probe_rows(data_args: Any, people: int) -> Dataset:

@@ -82,6 +82,7 @@ def write_result(tmp_path: Path) -> Callable[..., None]:
         result: dict[str, Any] = {"run": run.key, "seed": run.seed, "settings": run.settings, "clothing_weight": 1.0}
         result |= {"test": figures, "validation": figures, "queries": 60, "gallery": 30, "people": 5, "best_step": 4}
         result |= {"steps": 4, "train_seconds": 1.5, "seconds": 2.0, "resumed": False, "threads": 1, "parameters": 100}
+        result |= {"matching": None, "ranks": {}, "bounds": {"chance": {"rank1": 0.01}, "ceiling": {"rank1": 0.9}}}
         result |= {"commit": "abcdef0123", "versions": {"torch": "2"}, "device": "CPU"}
         write_json(run.save(tmp_path) / "result.json", result | {"finished": "2026-01-01T00:00:00+00:00"})
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_pipeline.experiments.features import BranchFeatures, Features, save_features
-from modeling_bdam.evaluation.protocols import EncodedSplit
+from modeling_bdam.evaluation.protocols import EncodedSplit, GalleryRows
 
 
 def split(described: bool) -> EncodedSplit:
@@ -38,3 +38,9 @@ def test_features_are_read_back(tmp_path: Path) -> None:
     assert found_branches.identity == pytest.approx(arrays["identity"], abs=1e-2)
     assert found_branches.person_ids.tolist() == list(range(6))
     assert read.has_branches("test") and not read.has_branches("probe")
+
+
+@pytest.mark.parametrize(("caption", "described"), [("A woman in red.", True), ("A tall man. Blue jeans.", False)])
+def test_gallery_rows_leave_out_descriptions_that_are_queries(caption: str, described: bool) -> None:
+    texts = {"identity_description": ["A tall man."], "clothing_description": ["Blue jeans."], "captions": [[caption]]}
+    assert GalleryRows(texts).described == described

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data_pipeline.experiments import figures
 from data_pipeline.experiments.features import BranchFeatures
-from data_pipeline.experiments.figures import BLUE, GREEN, ORANGE, Curve
+from data_pipeline.experiments.figures import BLUE, ORANGE, Curve
 from data_pipeline.experiments.probes import BRANCHES, KINDS
 
 
@@ -39,10 +39,10 @@ def tsne(path: Path) -> Path:
     return figures.tsne_figure(found.identity_embeds, found, found.person_ids, path)
 
 
-def efficiency_with_a_missing_row(path: Path) -> Path:
-    costs = {"throughput": 1e3, "latency_ms": 2.0, "memory_mb": 3.0, "parameters": 4000, "flops": 5_000_000}
-    measured = [{"name": n, "sequence": s, **costs} for n in ("Mamba", "MLP") for s in ("global", "token")]
-    return figures.efficiency_figure({"Mamba": (25.0, None)}, measured, path)
+def efficiency(path: Path) -> Path:
+    costs = {"train_ms": 2.0, "score_ms": 1.0, "memory_mb": 3.0}
+    measured = [{"name": name, "length": length, **costs} for name in ("Mamba", "MLP") for length in (64, 256)]
+    return figures.efficiency_figure(measured, path)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def efficiency_with_a_missing_row(path: Path) -> Path:
         (tsne, figures.COLORS[:5]),
         (curves, figures.COLORS[:2]),
         (probes, (BLUE, ORANGE)),
-        (efficiency_with_a_missing_row, (BLUE, ORANGE, GREEN)),
+        (efficiency, (BLUE, ORANGE)),
     ],
     ids=["gates", "no_gates", "tsne", "curves", "probes", "efficiency"],
 )

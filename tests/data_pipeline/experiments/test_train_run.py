@@ -17,6 +17,7 @@ from data_pipeline.experiments.definitions import Row
 from data_pipeline.experiments.features import Features
 from data_pipeline.experiments.plan import Plan, Study
 from data_pipeline.experiments.probes import BRANCHES, disentanglement
+from data_pipeline.experiments.ranks import person_sums
 from data_pipeline.experiments.runner import train_all
 from data_pipeline.experiments.runs import Settings, TrainingRun, merged
 from data_pipeline.experiments.train_run import train_run
@@ -37,6 +38,11 @@ def test_train_run_writes_result_and_outputs_to_keep(toy_study: Study, tmp_path:
     assert result["best_step"] in (2, 4)
     assert result["seconds"] > result["train_seconds"] > 0
     assert result["commit"] and result["versions"]["torch"] == torch.__version__ and result["settings"] == run.settings
+    assert 0 < result["test"]["described_image_weight"] < 1
+    for prefix in ("", "clothes_changing_"):
+        sums, counts = person_sums(result["ranks"], prefix, "mAP")
+        assert sums.sum() / counts.sum() == pytest.approx(result["test"][f"{prefix}mAP"], abs=1e-4)
+        assert result["bounds"]["chance"][f"{prefix}mAP"] < result["bounds"]["ceiling"][f"{prefix}mAP"]
     for protocol in ("", "described_", "clothes_changing_"):
         for split in ("test", "validation"):
             assert 0 <= result[split][f"{protocol}mAP"] <= 1
@@ -69,8 +75,10 @@ def test_train_run_writes_result_and_outputs_to_keep(toy_study: Study, tmp_path:
             "training": {"objective": "sdm", "images_per_person": 1},
         },
         {"training": {"uncertainty_weighting": True}},
+        {"training": {"lr_scheduler_type": "constant", "max_steps": 60}, "schedule": {"patience": 1}},
+        {"model": {"use_matching": True}, "training": {"matching_steps": 2}},
     ],
-    ids=["robust", "styles", "sdm", "uncertainty"],
+    ids=["robust", "styles", "sdm", "uncertainty", "patience", "matching"],
 )
 def test_train_run_supports_every_kind_of_row(overrides: Settings, toy_study: Study, tmp_path: Path) -> None:
     run = toy_study.training_run(Row("row", overrides), 0)
@@ -78,6 +86,28 @@ def test_train_run_supports_every_kind_of_row(overrides: Settings, toy_study: St
     result = json.loads((run.folder(tmp_path) / "result.json").read_text())
     assert 0 < result["test"]["mAP"] < 1
     assert ("described_mAP" in result["test"]) == (overrides.get("training", {}).get("objective") != "sdm")
+    assert (
+        ("reranked_mAP" in result["test"])
+        == ("reranked_" in result["ranks"])
+        == ("model" in overrides and "use_matching" in overrides["model"])
+    )
+    assert "schedule" not in overrides or result["best_step"] < result["steps"] < 60
+
+
+def test_train_run_gets_the_time_of_another_run(
+    plan_of: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_pipeline.experiments.train_run.TIMED_STEPS", 4)
+    plan = plan_of("table5_baselines")
+    first = next(run for run in plan.runs if run.timed_as is None and plan.rows_of(run) == ["table5_baselines: BDAM"])
+    timed = next(run for run in plan.runs if run.timed_as is not None)
+    assert timed.timed_as == first.key
+    first.save(tmp_path)
+    train_run(timed.save(tmp_path), threads=1)  # trains the first run as well
+    assert first.is_finished(tmp_path) and timed.is_finished(tmp_path)
+    ratio = json.loads((timed.folder(tmp_path) / "equal_time.json").read_text())["ratio"]
+    steps = json.loads((timed.folder(tmp_path) / "result.json").read_text())["steps"]
+    assert steps == 2 * max(1, round(4 * ratio / 2))  # two evaluations in four steps
 
 
 def test_train_run_writes_the_reason_of_a_failure(toy_study: Study, tmp_path: Path) -> None:
