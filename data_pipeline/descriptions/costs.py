@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from ..benchmarks.text_files import read_json
 from .store import DescriptionStore
@@ -57,12 +56,6 @@ def read_prices(file: Path) -> dict[str, Price]:
                 f"`batch`, `image_tokens`, `cached_input`, `image_input`, got {entry!r}"
             )
     return {model: Price(**entry) for model, entry in table.items()}
-
-
-def record_cost(record: dict[str, Any], prices: Mapping[str, Price]) -> float:
-    """Returns the cost of the answer in one store record; 0 if the price table lacks its model."""
-    usage, price = record.get("usage"), prices.get(record.get("model", ""))
-    return price.cost(usage, bool(record.get("batch"))) if usage and price else 0.0
 
 
 @dataclass(frozen=True)

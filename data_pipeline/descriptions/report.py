@@ -10,7 +10,7 @@ from datasets import Dataset, Features, Value
 
 from ..schema import PERSON_FEATURES
 from ..sheets.contact_sheet import contact_sheet
-from .costs import read_prices, record_cost
+from .costs import read_prices
 from .images import ImageItems
 from .jsonl import read_json_lines
 from .lexicon import CLOTHING_ATTRIBUTES
@@ -60,7 +60,8 @@ def describe_report(file: Path, requirements: Requirements, prices: Path | None 
         usage = dict(record.get("usage") or {})
         total.update(answers=1, paid=bool(usage), estimated=bool(usage.pop("estimated", False)))
         tokens.update(usage)
-        cost += record_cost(record, table)
+        if usage and (price := table.get(record.get("model", ""))):
+            cost += price.cost(usage, bool(record.get("batch")))
 
     # Kept descriptions.
     lengths: dict[str, list[int]] = {key: [] for key in TEXTS}

@@ -6,6 +6,7 @@ true styles.
 """
 
 import hashlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ def with_styled_captions(
         rows: a complete split of the synthetic set, in its order.
         method: a method of `clustering.cluster`.
         seed: random seed of the clustering and of the drawn styles.
-        unbalanced: cluster only a share of 1/k of the captions of the k-th annotator. On equally many captions of each,
+        unbalanced: cluster only a tenth of the captions of every second annotator. On equally many captions of each,
             K-means and agglomerative clustering find the same partition.
 
     Returns:
@@ -58,9 +59,9 @@ def with_styled_captions(
     """
     captions = [caption for texts in rows["captions"] for caption in texts]
     annotators = [style for styles in synthetic_caption_styles(rows, SYNTHETIC_SEED) for style in styles]
-    rank = {annotator: number for number, annotator in enumerate(sorted(set(annotators)), start=1)}
-    kept = random.Random(f"{seed}/annotators")
-    chosen = [row for row, name in enumerate(annotators) if not unbalanced or kept.random() < 1 / rank[name]]
+    rare = set(sorted(set(annotators))[1::2]) if unbalanced else set()
+    drawn = random.Random(f"{seed}/annotators")
+    chosen = [row for row, name in enumerate(annotators) if name not in rare or drawn.random() < 0.1]
     styles = find_styles([captions[row] for row in chosen], method, seed)
     seen: Counter[int] = Counter()
     written = []
@@ -108,12 +109,12 @@ def partition_notes(found: Mapping[str, Sequence[Mapping[str, str | int]]]) -> l
     """
     encoders = sorted({str(facts["encoder"]) for each in found.values() for facts in each})
     notes = [f"Text encoder of the styles: {', '.join(encoders)}."] if encoders else []
-    methods: dict[tuple[str | int, ...], list[str]] = {}
-    for name, each in found.items():
-        methods.setdefault(tuple(facts["partition"] for facts in each), []).append(name)
-    for partitions, names in methods.items():
-        if partitions and len(names) > 1:
-            notes.append(f"{' and '.join(names)}: cannot tell, they find the same styles (adjusted Rand index 1).")
+    for (name, facts), (other, others) in itertools.combinations(found.items(), 2):
+        equal = sum(one["partition"] == two["partition"] for one, two in zip(facts, others, strict=False))
+        if equal:
+            seeds = min(len(facts), len(others))
+            verdict = "cannot tell" if equal == seeds else "hard to tell"
+            notes.append(f"{name} and {other}: {verdict}, they find the same styles in {equal} of {seeds} seeds.")
     return notes
 
 

@@ -1,6 +1,5 @@
 """The Batch API: each request is submitted once, collected once, and retried after a rejected answer."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,62 +14,40 @@ import pytest
 from data_pipeline.descriptions import batch
 from data_pipeline.descriptions.batch import BatchRun
 from data_pipeline.descriptions.images import ImageItem
-from data_pipeline.descriptions.options import DescribeOptions
-from data_pipeline.descriptions.pipeline import describe_images
 from data_pipeline.descriptions.run import Outcome
 
-from .small_images import StartServer, WriteImages
+from .bench import Bench
+from .small_images import StartServer
 
 RUN = """
 import sys
 from pathlib import Path
-from tests.data_pipeline.descriptions.test_batch import run_batches
-print(run_batches(*map(Path, sys.argv[1:3]), sys.argv[3]))
+from tests.data_pipeline.descriptions.test_batch import BatchBench
+bench = BatchBench(None, Path(sys.argv[1]))
+bench.write(10)
+bench.server = sys.argv[2]
+print(bench.run())
 """
 
 
-def run_batches(folder: Path, output: Path, base_url: str, model: str = "m", **options: Any) -> Outcome:
-    items: Any = [ImageItem(path.name, path) for path in sorted(folder.iterdir())]
-    common: dict[str, Any] = {"base_url": base_url, "batch": True, "poll_seconds": 0.05, "progress": False}
-    return describe_images(items, DescribeOptions(output, model, **common, **options))
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-class Bench:
-    """A server with a log, and the output of runs against it."""
-
-    def __init__(self, start_server: StartServer, write_images: WriteImages, folder: Path) -> None:
-        self._start_server = start_server
-        self.write_images = write_images
-        self.log, self.output = folder / "log", folder / "d.jsonl"
-
-    def start(self, images: int, **flags: object) -> None:
-        self.folder = self.write_images(images)
-        self.server = self._start_server(log=self.log, **flags)
-
+class BatchBench(Bench):
     def run(self, **options: Any) -> Outcome:
-        return run_batches(self.folder, self.output, self.server, **options)
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in lines(self.log) if event["event"] == kind]
+        return super().run(batch=True, **options)
 
 
 @pytest.fixture
-def bench(start_server: StartServer, write_images: WriteImages, tmp_path: Path) -> Bench:
-    return Bench(start_server, write_images, tmp_path)
+def bench(start_server: StartServer, tmp_path: Path) -> Bench:
+    return BatchBench(start_server, tmp_path)
 
 
 def test_run_describes_all_images_in_rounds(bench: Bench) -> None:
     bench.start(50, faults=0.3, fault_kinds="500,half json,schema")
     outcome = bench.run(batch_requests=20)
     assert outcome.described + outcome.failed == 50 and outcome.stopped is None
-    assert {line["batch"] for line in lines(bench.output)} == {True}
+    assert {line["batch"] for line in bench.lines()} == {True}
     batches = Counter(event["id"] for event in bench.events("batched"))
     assert max(batches.values()) == 20 and len(batches) > 3
-    assert lines(bench.output.with_suffix(".rejected.jsonl"))
+    assert bench.lines("rejected")
     assert not bench.output.with_suffix(".batch").exists()
 
 
@@ -82,7 +59,7 @@ def test_run_bounds_the_bytes_of_a_request_file(bench: Bench, monkeypatch: pytes
 
 def test_run_submits_identical_images_once(bench: Bench) -> None:
     bench.start(3)
-    (bench.folder / "same.jpg").write_bytes((bench.folder / "00000.jpg").read_bytes())
+    bench.images.append(ImageItem("same.jpg", bench.images[0].source))
     assert bench.run().described == 4
     assert len(bench.events("batched")) == 3
 
@@ -90,7 +67,7 @@ def test_run_submits_identical_images_once(bench: Bench) -> None:
 def test_run_finds_a_batch_with_a_lost_confirmation(bench: Bench) -> None:
     bench.start(10, first_batch_reply="drop")
     root = Path(__file__).parents[3]
-    command = [sys.executable, "-c", RUN, str(bench.folder), str(bench.output), bench.server]
+    command = [sys.executable, "-c", RUN, str(bench.output.parent), bench.server]
     process = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
     while not bench.events("dropped reply"):
         assert process.poll() is None
@@ -138,8 +115,8 @@ def test_run_records_no_answer_twice_after_a_kill(bench: Bench, monkeypatch: pyt
         bench.run()
     monkeypatch.undo()
     bench.run()
-    assert Counter(line["file_path"] for line in lines(bench.output)).most_common(1)[0][1] == 1
-    attempts = Counter((line["key"], line["attempt"]) for line in lines(bench.output.with_suffix(".rejected.jsonl")))
+    assert Counter(line["file_path"] for line in bench.lines()).most_common(1)[0][1] == 1
+    attempts = Counter((line["key"], line["attempt"]) for line in bench.lines("rejected"))
     assert set(attempts.values()) <= {1}
 
 

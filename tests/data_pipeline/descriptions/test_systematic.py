@@ -8,13 +8,11 @@ import pytest
 
 from data_pipeline.descriptions.answers import Problem
 from data_pipeline.descriptions.backend import Sampling
-from data_pipeline.descriptions.images import ImageItem
-from data_pipeline.descriptions.options import DescribeOptions
-from data_pipeline.descriptions.pipeline import describe_images
 from data_pipeline.descriptions.run import Outcome
 from data_pipeline.descriptions.systematic import LEAST, WINDOW, StopRule
 
-from .small_images import StartServer, jpeg
+from .bench import Bench
+from .small_images import StartServer
 
 IMAGES = 640
 KINDS = {
@@ -37,55 +35,21 @@ FAST = ("half json", "status 403")
 """Kinds of which the second run is part of the fast tests."""
 
 
-class Images(list[ImageItem]):
-    def file_paths(self) -> Any:
-        return (item.file_path for item in self)
-
-
-class Bench:
-    """Runs descriptions of a folder of images against loopback servers, with one log of all requests."""
-
-    def __init__(self, start_server: StartServer, images: list[ImageItem], folder: Path) -> None:
-        self._start_server, self._all_images = start_server, images
-        self.log, self.output = folder / "log", folder / "d.jsonl"
-
-    def write(self, images: int) -> None:
-        self.images = Images(self._all_images[:images])
-
-    def run(self, options: dict[str, Any] | None = None, **flags: object) -> Outcome:
-        self.log.unlink(missing_ok=True)
-        server = self._start_server(log=self.log, **flags)
-        common = {"output": self.output, "model": "m", "base_url": server, "progress": False, "poll_seconds": 0.05}
-        return describe_images(self.images, DescribeOptions(**{**common, **(options or {})}))  # type: ignore[arg-type]
-
-    def requests(self) -> int:
-        return sum(json.loads(line)["event"] in ("asked", "batched") for line in self.log.read_text().splitlines())
-
-    def lines(self, part: str = "") -> list[dict[str, Any]]:
-        path = self.output.with_suffix(f".{part}.jsonl" if part else ".jsonl")
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-@pytest.fixture(scope="module")
-def images() -> list[ImageItem]:
-    return [ImageItem(f"{number:05d}.jpg", jpeg(number)) for number in range(IMAGES)]
-
-
 @pytest.fixture
-def bench(start_server: StartServer, images: list[ImageItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-of-systematic")
-    return Bench(start_server, images, tmp_path)
+    return Bench(start_server, tmp_path)
 
 
 def check(bench: Bench, kind: str, options: dict[str, Any], complete: bool) -> None:
     bench.write(IMAGES)
     max_duplicates = 3 if kind == "repeated" else 20
-    outcome = bench.run({**options, "max_duplicates": max_duplicates}, faults=1, fault_kinds=kind)
+    outcome = bench.serve({**options, "max_duplicates": max_duplicates}, faults=1, fault_kinds=kind)
     assert outcome.refused and outcome.stopped is not None and KINDS[kind] in outcome.stopped
     assert bench.requests() <= 40 and not bench.lines("failed")
     assert "\n" not in outcome.stopped and len(outcome.stopped) < 500
     if complete:
-        bench.run(options)
+        bench.serve(options)
         assert len(bench.lines()) == IMAGES and not bench.lines("failed")
 
 
@@ -107,19 +71,19 @@ def test_next_run_completes_all_images(bench: Bench, kind: str) -> None:
 )
 def test_batch_stops_after_its_probe(bench: Bench, kind: str) -> None:
     bench.write(60)
-    outcome = bench.run({"batch": True}, faults=1, fault_kinds=kind)
+    outcome = bench.serve({"batch": True}, faults=1, fault_kinds=kind)
     assert outcome.refused and outcome.stopped is not None
     assert bench.requests() <= 40 and not bench.lines("failed")
-    bench.run({"batch": True})
+    bench.serve({"batch": True})
     assert len(bench.lines()) == 60 and not bench.lines("failed")
 
 
 def test_run_stops_if_answers_become_useless(bench: Bench) -> None:
     bench.write(300)
-    outcome = bench.run(faults=1, fault_kinds="empty", first_good=100)
+    outcome = bench.serve(faults=1, fault_kinds="empty", first_good=100)
     assert outcome.refused and outcome.described == 100 and outcome.failed == 0
     assert bench.requests() <= 100 + LEAST + 40  # 32 were in flight at the change
-    assert bench.run() == Outcome(200, 0)
+    assert bench.serve() == Outcome(200, 0)
 
 
 @pytest.mark.parametrize("batch", [False, True])
@@ -128,7 +92,7 @@ def test_run_drops_parameters_that_the_server_does_not_support(
 ) -> None:
     bench.write(30)
     names = "max_completion_tokens,response_format,temperature"
-    assert bench.run({"batch": batch}, unsupported=names) == Outcome(30, 0)
+    assert bench.serve({"batch": batch}, unsupported=names) == Outcome(30, 0)
     said = [record.getMessage() for record in caplog.records if "does not support" in record.getMessage()]
     assert [text.partition(", so ")[2].partition(":")[0] for text in said] == [
         "limit_key is max_tokens now",
@@ -139,17 +103,17 @@ def test_run_drops_parameters_that_the_server_does_not_support(
 
 def test_run_records_no_failure_of_a_small_trial_with_a_wrong_setting(bench: Bench) -> None:
     bench.write(8)
-    outcome = bench.run({"limit": 5, "sampling": Sampling(extra={"top_k": 3})}, unsupported="top_k")
+    outcome = bench.serve({"limit": 5, "sampling": Sampling(extra={"top_k": 3})}, unsupported="top_k")
     assert outcome.refused and outcome.stopped is not None and "top_k" in outcome.stopped
-    outcome = bench.run({"limit": 5}, faults=1, fault_kinds="status 400")
+    outcome = bench.serve({"limit": 5}, faults=1, fault_kinds="status 400")
     assert outcome.refused and not bench.lines("failed")
-    assert bench.run() == Outcome(8, 0)
+    assert bench.serve() == Outcome(8, 0)
 
 
 @pytest.mark.parametrize("status", [400, 403])
 def test_run_records_the_failure_of_one_image(bench: Bench, status: int) -> None:
     bench.write(20)
-    outcome = bench.run(first_faults=1, fault_kinds=f"status {status}")
+    outcome = bench.serve(first_faults=1, fault_kinds=f"status {status}")
     assert (outcome.described, outcome.failed, outcome.refused) == (19, 1, False)
     assert bench.lines("failed")[0]["reason"].startswith(f"status {status}")
 
@@ -157,38 +121,38 @@ def test_run_records_the_failure_of_one_image(bench: Bench, status: int) -> None
 @pytest.mark.parametrize("status", [401, 404, 413, 422])
 def test_run_leaves_an_image_pending_that_is_not_at_fault(bench: Bench, status: int) -> None:
     bench.write(40)
-    outcome = bench.run({"in_flight": 1}, faults=0.1, first_good=2, fault_kinds=f"status {status}", seed=3)
+    outcome = bench.serve({"in_flight": 1}, faults=0.1, first_good=2, fault_kinds=f"status {status}", seed=3)
     assert outcome.refused and outcome.described < 40 and not bench.lines("failed")
     assert outcome.stopped is not None and f"status {status}" in outcome.stopped
-    bench.run()
+    bench.serve()
     assert len(bench.lines()) == 40
 
 
 def test_batch_records_a_garbage_line_as_a_failed_attempt(bench: Bench) -> None:
     bench.write(40)
-    outcome = bench.run({"batch": True}, faults=0.2, fault_kinds="garbage")
+    outcome = bench.serve({"batch": True}, faults=0.2, fault_kinds="garbage")
     assert outcome.described + outcome.failed == 40 and outcome.stopped is None
     assert {problem["kind"] for line in bench.lines("rejected") for problem in line["problems"]} == {"server"}
 
 
 def test_batch_repeats_a_cut_download(bench: Bench) -> None:
     bench.write(15)
-    assert bench.run({"batch": True}, cut_downloads=1) == Outcome(15, 0)
+    assert bench.serve({"batch": True}, cut_downloads=1) == Outcome(15, 0)
     assert bench.requests() == 15 and not bench.lines("rejected")
 
 
 def test_batch_records_no_failure_under_an_expired_key(bench: Bench) -> None:
     bench.write(30)
-    outcome = bench.run({"batch": True}, faults=1, fault_kinds="status 401")
+    outcome = bench.serve({"batch": True}, faults=1, fault_kinds="status 401")
     assert outcome.refused and outcome.stopped is not None and "status 401" in outcome.stopped
-    assert not bench.lines("failed") and bench.run({"batch": True}) == Outcome(30, 0)
+    assert not bench.lines("failed") and bench.serve({"batch": True}) == Outcome(30, 0)
 
 
 def test_max_cost_works_without_token_counts(bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bench.write(60)
     prices = tmp_path / "prices.json"
     prices.write_text(json.dumps({"m": {"input": 1.0, "output": 1.0}}))
-    outcome = bench.run({"prices": prices, "max_cost": 0.04}, usage=0)
+    outcome = bench.serve({"prices": prices, "max_cost": 0.04}, usage=0)
     assert outcome.stopped is not None and "maximum cost" in outcome.stopped and 5 < outcome.described < 60
     assert sum("counts no tokens" in record.getMessage() for record in caplog.records) == 1
     assert all(line["usage"]["estimated"] for line in bench.lines())

@@ -84,7 +84,10 @@ def test_partition_notes_name_the_encoder_and_equal_methods() -> None:
         return {"encoder": "TF-IDF", "clusters": 3, "partition": partition}
 
     found = {"K-Means": [facts("a"), facts("b")], "GMM": [facts("a"), facts("c")], "Ward": [facts("a"), facts("b")]}
-    encoder, same = partition_notes({"Without": [], **found})
-    assert encoder == "Text encoder of the styles: TF-IDF."
-    assert same == "K-Means and Ward: cannot tell, they find the same styles (adjusted Rand index 1)."
+    assert partition_notes({"Without": [], **found}) == [
+        "Text encoder of the styles: TF-IDF.",
+        "K-Means and GMM: hard to tell, they find the same styles in 1 of 2 seeds.",
+        "K-Means and Ward: cannot tell, they find the same styles in 2 of 2 seeds.",
+        "GMM and Ward: hard to tell, they find the same styles in 1 of 2 seeds.",
+    ]
     assert partition_notes({"Without": []}) == []
