@@ -20,6 +20,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
 
 from data_pipeline import UnreadableImageError, describe_person, with_image_files
+from data_pipeline.offline import go_offline_if_unreachable
 from data_pipeline.sheets.calibration_plot import draw_calibration
 from data_pipeline.sheets.retrieval_sheet import draw_retrieval
 from data_pipeline.training import (
@@ -64,6 +65,13 @@ def main(argv: list[str] | None = None) -> None:
         set_seed(args.seed)
 
         # Data, model, trainer
+        for name in (
+            model_args.model_name_or_path,
+            model_args.vision_model_name_or_path,
+            model_args.text_model_name_or_path,
+        ):
+            if name is not None:
+                go_offline_if_unreachable(name)
         splits = load_splits(data_args, args)
         model, processor = build_model(model_args, data_args, model_fields, tokenizer_of(splits))
         if args.do_train:
