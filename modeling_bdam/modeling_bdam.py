@@ -235,7 +235,7 @@ class BDAMModel(BDAMPreTrainedModel):
                 "hidden_size": vision_model.config.hidden_size,
                 "num_bdam_heads": vision_model.config.num_attention_heads,
             }
-        towers = {"vision_config": vision_model.config, "text_config": text_model.config}
+        towers: dict[str, Any] = {"vision_config": vision_model.config, "text_config": text_model.config}
         model = cls(BDAMConfig(**towers, **own | config_fields), vision_model, text_model)
         if encoder is not None:
             model.load_joint_space(encoder[2])

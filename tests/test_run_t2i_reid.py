@@ -17,7 +17,7 @@ from transformers.testing_utils import CaptureLogger
 import run_t2i_reid
 from data_pipeline import training
 from modeling_bdam import BDAMModel
-from modeling_bdam.training import checkpoints, trainer
+from modeling_bdam.training import checkpoints, decoupled, trainer
 from modeling_bdam.training.build import build_model
 from modeling_bdam.training.run_arguments import parse_arguments
 
@@ -53,11 +53,13 @@ def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
 def test_command_writes_model_code_metrics_and_picture(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     names = {path.name for path in folder.iterdir()}
-    assert {"model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "retrieval.png"} <= names
+    assert {"model.safetensors", "config.json", "processor_config.json", "tokenizer.json"} <= names
+    assert {"retrieval.png", "calibration.png"} <= names
     assert {"modeling_bdam.py", "configuration_bdam.py", "processing_bdam.py", "mamba_bdam.py"} <= names
     metrics = json.loads((folder / "eval_results.json").read_text())
     everything = json.loads((folder / "all_results.json").read_text())
-    for name in ("eval_rank1", "eval_mAP", "eval_described_rank1", "eval_clothes_changing_rank1"):
+    own = ("eval_rank1", "eval_mAP", "eval_described_rank1", "eval_clothes_changing_rank1", "eval_absent_found")
+    for name in (*own, "eval_composed_rank1", "eval_composed_picture_rank1", "eval_composed_words_rank1"):
         assert 0 <= metrics[name] <= 1
         assert everything[name] == metrics[name]
     assert everything["plain_eval_rank1"] >= 0
@@ -210,7 +212,7 @@ def test_finished_run_is_not_overwritten(
 def test_nan_loss_names_task_and_step_and_keeps_checkpoints(
     command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task_losses = trainer.task_losses
+    task_losses = decoupled.task_losses
     calls = iter(range(7))  # call 0 is the probe of the losses before the first step
 
     def losses(*arguments: Any) -> dict[str, torch.Tensor]:
@@ -218,7 +220,7 @@ def test_nan_loss_names_task_and_step_and_keeps_checkpoints(
         return values | {"match": values["match"] * float("nan")} if next(calls) == 4 else values
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "task_losses", losses)
+        patched.setattr(decoupled, "task_losses", losses)
         line = command.fails(capsys, command.arguments(tmp_path, max_steps=6))
     assert "the loss of task 'match' is nan at step 4" in line
     assert not (tmp_path / "model.safetensors").exists()

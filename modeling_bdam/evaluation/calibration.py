@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["text", "image", "composed"]
 Calibration = dict[str, Any]
-FALSE_ABSENT = 0.1  # share of queries whose person is in the gallery, but whose best score is below the threshold
+FALSE_ABSENT = 0.1  # share of the best scores with the person in the gallery that are below the threshold
 CLOTHING_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 CURVES = ("slopes", "intercepts", "thresholds", "growths")
 FIRST_HITS = 20
@@ -80,7 +80,7 @@ def absence_metrics(split: "EncodedSplit", calibration: Calibration | None, clot
 
     Returns:
         `absent_found`, the share of queries that are answered so after all images of their person were taken out of the
-        gallery, and `absent_false`, the share of those whose person is in it. Empty without a calibration of captions.
+        gallery, and `absent_false`, the share with these images. Empty without a calibration of captions.
     """
     threshold = absence_threshold(calibration, "text", clothing_weight, len(split.gallery))
     if threshold is None:
@@ -121,16 +121,16 @@ def scored_pairs(split: "EncodedSplit", kind: str, clothing_weight: float) -> tu
     people, outfits = split.gallery_ids.numpy(), split.gallery_outfits.numpy()
     if kind == "composed":
         vectors, captions, _ = split.composed_queries()
-        rows = split.query_rows[captions]
+        described = split.query_rows[captions]  # gallery row of the image of each query
     elif kind == "text":
-        vectors, rows = split.queries, split.query_rows
+        vectors, described = split.queries, split.query_rows
     else:
-        rows = (split.gallery_ids >= 0).nonzero()[:, 0]  # of known people
-        vectors = split.gallery[rows]
+        described = (split.gallery_ids >= 0).nonzero()[:, 0]  # known people
+        vectors = split.gallery[described]
     step = max(1, len(vectors) * len(people) // _MOST_PAIRS)
-    queries, rows = vectors[::step].numpy(), rows[::step].numpy()
-    weights = np.repeat(np.float32([1, clothing_weight]) / np.float32(1 + clothing_weight), queries.shape[1] // 2)
-    scores = (queries * weights) @ split.gallery.numpy().T  # [Q, G]
+    queries, rows = vectors[::step].numpy(), described[::step].numpy()
+    weights = np.repeat(np.array([1, clothing_weight]) / (1 + clothing_weight), queries.shape[1] // 2)
+    scores = (queries * weights.astype(np.float32)) @ split.gallery.numpy().T  # [Q, G]
     right = people[rows][:, None] == people
     excluded = np.zeros_like(right)
     if kind == "image":

@@ -74,8 +74,9 @@ class RetrievalTrainer(SavingTrainer):
 
     def _prediction(self, split: EncodedSplit) -> EvalPrediction:
         queries, people = split.weighted_queries(self.unwrapped.config.clothing_weight), split.gallery_ids
-        vectors = queries.numpy(), split.gallery.numpy()
-        return EvalPrediction(vectors, (people[split.query_rows].numpy(), people.numpy()))
+        vectors: Any = queries.numpy(), split.gallery.numpy()
+        ids: Any = people[split.query_rows].numpy(), people.numpy()
+        return EvalPrediction(vectors, ids)
 
     def score(self, split: EncodedSplit, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Computes the metrics of an encoded split at the β of the config."""

@@ -131,7 +131,7 @@ def _last_attention(tower: Any) -> Tensor:
 
 
 def _vectors(pooled: Tensor, selected: Tensor) -> Tensor:
-    """Returns vectors whose dot product is the mean of both similarities, with an empty clothing half, [B, 6 P]."""
+    """Returns vectors with the mean of both similarities as dot product, and an empty clothing half, [B, 6 P]."""
     identity = torch.cat([pooled, selected], dim=-1) / 2**0.5
     return torch.cat([identity, torch.zeros_like(identity)], dim=-1)
 

@@ -74,8 +74,7 @@ def test_retrieval_metrics_equal_double_loop_under_ties(people: int, seed: int) 
 @pytest.mark.parametrize("people", [2, 12])
 def test_retrieval_metrics_leave_out_outfits(people: int, same_outfit: bool) -> None:
     case, outfits = random_case(0, people)
-    worn = {"query_outfits": outfits[0], "gallery_outfits": outfits[1]}
-    ours = retrieval_metrics(*case, **worn, same_outfit=same_outfit)
+    ours = retrieval_metrics(*case, query_outfits=outfits[0], gallery_outfits=outfits[1], same_outfit=same_outfit)
     assert ours == pytest.approx(naive_metrics(*case, outfits, same_outfit), abs=1e-12)
     assert ours != pytest.approx(retrieval_metrics(*case), abs=1e-3)
 

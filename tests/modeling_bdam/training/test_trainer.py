@@ -350,7 +350,7 @@ def test_save_writes_arguments_as_json_without_pickle(make_trainer: MakeTrainer,
 
 def test_auto_find_batch_size_keeps_a_multiple_of_k(make_trainer: MakeTrainer) -> None:
     sizes: list[int] = []
-    trainer, _ = make_trainer(auto_find_batch_size=True, per_device_train_batch_size=8)
+    trainer, _ = make_trainer(auto_find_batch_size=True, per_device_train_batch_size=6)
 
     def collate_or_fail(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         sizes.append(len(rows))
@@ -360,7 +360,7 @@ def test_auto_find_batch_size_keeps_a_multiple_of_k(make_trainer: MakeTrainer) -
 
     trainer.data_collator = collate_or_fail
     trainer.train()
-    assert sizes[1] == 8
+    assert sizes[1] == 6
     assert sizes[-1] == 4
     assert all(size % 2 == 0 for size in sizes)
 
