@@ -31,9 +31,11 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 256, 1024, 2048])
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dropout", type=float, default=0.0, help="above 0, no fused kernel of attention may run")
     options = parser.parse_args()
     torch.manual_seed(0)
-    heads = {name: MatchingHead(BDAMConfig(**SIZES, **fields)).to(options.device) for name, fields in HEADS.items()}
+    sizes = SIZES | {"dropout": options.dropout}
+    heads = {name: MatchingHead(BDAMConfig(**sizes, **fields)).to(options.device) for name, fields in HEADS.items()}
     print(f"{options.pairs} pairs, forward and backward, milliseconds on {options.device}")
     print(f"{'tokens':>6} " + " ".join(f"{name:>22}" for name in heads) + "  transformer / bidirectional mamba")
     for length in options.lengths:
