@@ -21,8 +21,12 @@ Device = Annotated[str | None, typer.Option(help="Device of the model: cpu, cuda
 Model = Annotated[str | None, typer.Option(help="The model, if it was moved since the index was built.")]
 
 _EXTRAS = {
-    **{"faiss": "search", "duckdb": "search", "av": "video", "gradio": "demo"},
-    **dict.fromkeys(("fastapi", "uvicorn", "python_multipart"), "serve"),
+    "faiss": "search",
+    "duckdb": "search",
+    "av": "video",
+    "gradio": "demo",
+    "fastapi": "serve",
+    "uvicorn": "serve",
 }
 
 

@@ -43,8 +43,14 @@ def compose_vectors(
     return halves.reshape(-1).astype(np.float32)
 
 
-def query_kind(has_picture: bool, has_words: bool, identity_from: Source) -> Kind | None:
-    """Returns the kind of a query by which scores are calibrated; None if the identity is that of the words."""
+def query_kind(has_picture: bool, has_words: bool, identity_from: Source, is_reduced: bool = False) -> Kind | None:
+    """Returns the kind of a query by which scores are calibrated.
+
+    It is None if the identity of a picture and words is that of the words, or if words were subtracted (`is_reduced`),
+    which lowers all scores.
+    """
+    if is_reduced:
+        return None
     if has_picture and has_words:
         return "composed" if identity_from == "image" else None
     return "image" if has_picture else "text"

@@ -236,7 +236,7 @@ class PersonGallery(IndexedImages):
         """
         vector = self.compose(image, sentence, identity_from, without)
         excluded = None if include_self else content_of(image)
-        kind = query_kind(image is not None, sentence is not None, identity_from)
+        kind = query_kind(image is not None, sentence is not None, identity_from, without is not None)
         return self.search_vector(vector, top_k, clothing_weight, where, excluded, kind)
 
     def search_row(

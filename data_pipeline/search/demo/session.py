@@ -30,7 +30,7 @@ class Query:
     vector: NDArray  # float32 [dimensions]
     remarks: tuple[str, ...] = ()  # notes, such as words that the model cannot read
     picture: str | None = None  # `data:` URL
-    digest: str | None = None  # SHA-256 of the picture, whose copies are no hits
+    digest: str | None = None  # SHA-256 of the picture, copies of it are no hits
     words: str = ""  # sentence that describes the clothes of the person of a picture
     calibrated_as: CalibratedKind | None = None
 

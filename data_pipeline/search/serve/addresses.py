@@ -17,11 +17,11 @@ def is_loopback(host: str) -> bool:
 
 def accepted_hosts(host: str) -> tuple[str, ...] | None:
     """Returns the accepted Host headers of a server on `host`: names of loopback, or None for any."""
-    return (LOOPBACK, "localhost", "[::1]") if is_loopback(host) else None
+    return (host, LOOPBACK, "localhost", "[::1]") if is_loopback(host) else None
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """Returns a listening socket; port 0 stands for a free one. Raises `OSError` if the port cannot be used."""
+    """Returns a listening socket; port 0 selects a free one. Raises `OSError` if the port cannot be used."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

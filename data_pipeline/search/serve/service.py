@@ -57,7 +57,7 @@ class SearchService:
         source = query.identity_from if isinstance(query, ComposedQuery) else "image"
         removed = None if query.without is None else self._embed_sentence(query.without)
         vector = compose_vectors(picture, words, source, removed)
-        kind = query_kind(picture is not None, words is not None, source)
+        kind = query_kind(picture is not None, words is not None, source, removed is not None)
         wanted = query.offset + query.top_k + 1  # one more: is there a next page?
 
         def search() -> Any:

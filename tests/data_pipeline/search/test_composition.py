@@ -75,8 +75,9 @@ def test_search_composed_refuses_bad_arguments(exact: PersonGallery, arguments: 
 def test_hits_have_the_likelihood_of_the_calibration(calibrated: PersonGallery, beta: float) -> None:
     hits = calibrated.search_text(SENTENCE, 24, beta)
     expected = likelihoods(CALIBRATION, "text", [hit.score for hit in hits], beta, images=24)
-    np.testing.assert_allclose([hit.likelihood for hit in hits], expected)
     threshold = absence_threshold(CALIBRATION, "text", beta, images=24)
+    assert expected is not None and threshold is not None
+    assert [hit.likelihood for hit in hits] == pytest.approx(expected.tolist())
     assert [hit.is_weak for hit in hits] == [hit.score < threshold for hit in hits]
     shown = likely_hits(hits, hits[3].likelihood or 0)
     assert [hit.row for hit in shown] == [hit.row for hit in hits[:4]]
@@ -94,6 +95,7 @@ def test_uncalibrated_hits_have_no_likelihood(calibrated: PersonGallery, drawn_p
     for hits in (
         calibrated.search_image(file),  # this calibration has no pictures
         calibrated.search_composed(file, SENTENCE, identity_from="text"),
+        calibrated.search_text(SENTENCE, without=WITHOUT),
         calibrated.search_vector(calibrated.vector(0)),
     ):
         assert hits[0].likelihood is None
