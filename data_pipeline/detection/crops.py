@@ -79,7 +79,7 @@ def crop_people(
 ) -> CropReport:
     """Crops the people in a video, an image or a folder of them; `output` then mirrors the present sources.
 
-    Each source has a folder of crops, which is replaced atomically. A source whose size, time and options are those of
+    Each source has a folder of crops, which is replaced atomically. A source with the size, time and options of
     the last run is not read again, so an interrupted run resumes with the next source.
 
     Args:

@@ -35,7 +35,7 @@ class Frame:
 
 
 class Video:
-    """A video file whose frames are decoded as a stream, so that memory does not grow with its length.
+    """A video file. Its frames are decoded as a stream, so that memory does not grow with its length.
 
     Attributes:
         created: time of the first frame by the container, with its offset; known once frames are read.

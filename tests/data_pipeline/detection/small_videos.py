@@ -38,11 +38,19 @@ class Walk:
     seconds: float = 3.0
 
 
-def draw_frame(walks: list[Walk], seconds: float) -> tuple[Image.Image, dict[int, np.ndarray]]:
-    """Draws a frame; returns it with the box of each visible person, (left, top, right, bottom)."""
+def draw_frame(
+    walks: list[Walk], seconds: float, scene: Image.Image | None = None
+) -> tuple[Image.Image, dict[int, np.ndarray]]:
+    """Draws a frame; returns it with the box of each visible person, (left, top, right, bottom).
+
+    The background moves: waves of green light, or a wide scene at 10 pixels per second.
+    """
     x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
     light = 150 + 50 * np.sin((x + 20 * seconds) / 9) * np.cos((y - 12 * seconds) / 7)
     frame = Image.fromarray(np.stack([light * 0.3, light, light * 0.3], axis=2).astype(np.uint8))
+    if scene is not None:
+        left = int(10 * abs(seconds)) % (scene.width - WIDTH)
+        frame = scene.crop((left, 0, left + WIDTH, HEIGHT))
     boxes = {}
     for walk in walks:
         share = (seconds - walk.start) / walk.seconds
@@ -57,7 +65,9 @@ def draw_frame(walks: list[Walk], seconds: float) -> tuple[Image.Image, dict[int
     return frame, boxes
 
 
-def write_video(path: Path, walks: list[Walk], seconds: float, **metadata: str) -> Path:
+def write_video(
+    path: Path, walks: list[Walk], seconds: float, scene: Image.Image | None = None, **metadata: str
+) -> Path:
     """Writes a video of H.264, without sound."""
     import av
 
@@ -67,7 +77,7 @@ def write_video(path: Path, walks: list[Walk], seconds: float, **metadata: str) 
         stream: Any = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "crf": "18"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for number in range(round(seconds * RATE)):
-            container.mux(stream.encode(av.VideoFrame.from_image(draw_frame(walks, number / RATE)[0])))
+            container.mux(stream.encode(av.VideoFrame.from_image(draw_frame(walks, number / RATE, scene)[0])))
         container.mux(stream.encode())
     return path
 

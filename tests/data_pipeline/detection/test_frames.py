@@ -85,7 +85,8 @@ def test_list_sources_names_bad_input(drawn_videos: Path, tmp_path: Path) -> Non
     (tmp_path / "notes.txt").write_text("no frames")
     with pytest.raises(ValueError, match=r"notes.txt: neither a video nor an image"):
         list_sources(tmp_path / "notes.txt")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no videos and no images"):
-        list_sources(tmp_path)
+        list_sources(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         list_sources(tmp_path / "none")
