@@ -139,17 +139,19 @@ def test_ask_survives_values_of_wrong_types(client: httpx.Client) -> None:
     session = uuid.uuid4().hex
     odd: list[Any] = [None, 7, "x" * 1_000_000, {"a": 1}, [1, 2]]
     for sentence in odd:
-        ask(client, "ask", [sentence, *controls()], session)
+        ask(client, "submit", [sentence, False, *controls()], session)
     for values in (controls(count="many"), controls(changed=None), controls(typed=7), controls(first={}), []):
-        ask(client, "ask", [SENTENCE, *values], session)
-    assert ask(client, "ask", [SENTENCE, *controls()], session)["success"]
+        ask(client, "submit", [SENTENCE, False, *values], session)
+    assert ask(client, "submit", [SENTENCE, False, *controls()], session)["success"]
 
 
 def test_ask_keeps_concurrent_sessions_apart(client: httpx.Client, demo: Any, embedder: Embedder) -> None:
     colors = ("red", "blue", "black", "green", "yellow", "white", "brown", "pink", "grey", "orange")
     sentences = [f"a {person} in a {color} coat" for person in ("man", "woman") for color in colors]
     with ThreadPoolExecutor(len(sentences)) as pool:
-        answers = list(pool.map(lambda text: ask(client, "ask", [text, *controls()], uuid.uuid4().hex), sentences))
+        answers = list(
+            pool.map(lambda text: ask(client, "submit", [text, False, *controls()], uuid.uuid4().hex), sentences)
+        )
     with PersonGallery.open(demo.index, embedder) as gallery:
         for sentence, answer in zip(sentences, answers, strict=True):
             assert sentence in answer["data"][1]
@@ -170,7 +172,7 @@ def test_auth_protects_all_routes(demo: Any, serve_demo: Any, tmp_path: Path) ->
         assert client.post("/gradio_api/upload", files={"files": ("a.jpg", b"x")}).status_code == 401
         assert client.post("/login", data={"username": "ann", "password": "wrong"}).status_code == 400
         assert client.post("/login", data={"username": "ann", "password": "secret"}).status_code == 200
-        assert ask(client, "ask", [SENTENCE, *controls()], uuid.uuid4().hex)["success"]
+        assert ask(client, "submit", [SENTENCE, False, *controls()], uuid.uuid4().hex)["success"]
 
 
 def test_demo_listens_on_loopback_by_default(demo: Any) -> None:
