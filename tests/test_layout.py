@@ -18,7 +18,9 @@ RANKS = {
     "data_pipeline.hub": 4,
     "data_pipeline.batches": 5,
     "data_pipeline.training": 6,
-    **dict.fromkeys([f"data_pipeline.{name}" for name in ("descriptions", "styles", "sheets", "detection", "search")], 7),
+    **dict.fromkeys(
+        [f"data_pipeline.{name}" for name in ("descriptions", "styles", "sheets", "detection", "search")], 7
+    ),
     "data_pipeline.experiments": 8,
     "data_pipeline.commands": 9,
     "data_pipeline": 10,  # the package itself, which imports its public names at first use

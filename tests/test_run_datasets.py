@@ -75,7 +75,8 @@ def test_two_data_sets_are_joined_and_evaluated_separately(command: Command, tmp
     output = tmp_path / "output"
     metrics = run(command, output, dataset_name=["cuhk-pedes", "rstpreid"], data_dir=folders)
     assert {"eval_cuhk_pedes_rank1", "eval_rstpreid_rank1"} <= metrics.keys()
-    assert {path.name for path in output.glob("*.png")} == {"retrieval_cuhk_pedes.png", "retrieval_rstpreid.png"}
+    names = {f"{kind}_{name}.png" for kind in ("retrieval", "calibration") for name in ("cuhk_pedes", "rstpreid")}
+    assert {path.name for path in output.glob("*.png")} == names
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -4,10 +4,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from modeling_bdam.files import install_command
+
 from ..descriptions.lexicon import word_set
 
 MODEL = "en_core_web_sm"
-INSTALL = f"pip install 'bdam-reid[styles]' && python -m spacy download {MODEL}"
+INSTALL = f"{install_command('styles')} && python -m spacy download {MODEL}"
 Tagger = Callable[[str], Mapping[int, str]]
 """Maps a caption to the kinds of its words ("people", "things", "attributes", "numbers") by the end of each word."""
 

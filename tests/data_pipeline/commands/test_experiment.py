@@ -24,7 +24,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     result = CLI.invoke(app, ["run", "table1_bdam", "beta", "--output-dir", str(tmp_path / "out"), "--dry-run"])
     assert result.exit_code == 0, result.output
     assert "table1_bdam: Full model | beta: Full model" in result.stdout
-    assert "6 rows x seeds, 5 runs, 0 of them finished" in result.stdout
+    assert "15 runs, 0 of them finished" in result.stdout
     assert not (tmp_path / "out").exists()
 
 
@@ -32,7 +32,7 @@ def test_run_is_the_default_command_with_a_default_folder(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     result = CLI.invoke(app, ["all", "--budget", "small", "--dry-run"])
     assert result.exit_code == 0, result.output
-    assert "choices: 6 layers" in result.stdout
+    assert "table5_baselines: RDE" in result.stdout
     monkeypatch.setattr(runner, "COMMAND", ("false",))
     result = CLI.invoke(app, ["beta"])
     assert isinstance(result.exception, SystemExit)
