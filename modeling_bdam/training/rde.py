@@ -44,11 +44,19 @@ class RDE(DualEncoder):
     The token-selection embeddings are in the fields of the clothing embeddings, twice as wide as the global ones. The
     towers use eager attention, since the selection reads the attention map of the last layer. Its batch normalization
     has the statistics of the batch of each process.
+
+    Raises:
+        ValueError: the vision tower has no attention.
     """
 
     extra_inputs = ("pair_weights",)
 
     def __init__(self, model: BDAMModel, people: Sequence[int] = (), tokenizer: Any = None) -> None:
+        if not hasattr(model.config.vision_config, "num_attention_heads"):
+            raise ValueError(
+                f"--objective rde: it selects image tokens by attention, which {model.config.vision_config.model_type} "
+                "has not; use a transformer such as vit or clip_vision_model as the vision tower"
+            )
         super().__init__(model, people, tokenizer)
         self.set_attn_implementation({"vision_config": "eager", "text_config": "eager"})
         width = self.config.projection_dim

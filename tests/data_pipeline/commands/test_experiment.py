@@ -32,7 +32,7 @@ def test_run_is_the_default_command_with_a_default_folder(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     result = CLI.invoke(app, ["all", "--budget", "small", "--dry-run"])
     assert result.exit_code == 0, result.output
-    assert "table5_baselines: RDE" in result.stdout
+    assert "table5_baselines: IRRA" in result.stdout
     monkeypatch.setattr(runner, "COMMAND", ("false",))
     result = CLI.invoke(app, ["beta"])
     assert isinstance(result.exception, SystemExit)

@@ -170,3 +170,8 @@ def test_rde_reads_its_heads_from_a_saved_folder(make_trainer: MakeTrainer, tmp_
 def test_model_with_decoupling_is_refused(tiny_config: Callable[..., BDAMConfig]) -> None:
     with pytest.raises(ValueError, match="set --config_overrides use_bdam=false,use_fusion=false"):
         DualEncoder(BDAMModel(tiny_config("clip")))
+
+
+def test_rde_refuses_a_vision_tower_without_attention(tiny_config: Callable[..., BDAMConfig]) -> None:
+    with pytest.raises(ValueError, match="selects image tokens by attention, which convnext has not; use a transformer"):
+        RDE(BDAMModel(tiny_config("convnext", **DUAL_ENCODER_FIELDS)))
