@@ -173,5 +173,5 @@ def test_model_with_decoupling_is_refused(tiny_config: Callable[..., BDAMConfig]
 
 
 def test_rde_refuses_a_vision_tower_without_attention(tiny_config: Callable[..., BDAMConfig]) -> None:
-    with pytest.raises(ValueError, match="selects image tokens by attention, which convnext has not; use a transformer"):
+    with pytest.raises(ValueError, match="by attention, which convnext has not; use a transformer"):
         RDE(BDAMModel(tiny_config("convnext", **DUAL_ENCODER_FIELDS)))
