@@ -131,7 +131,7 @@ def test_complete_report_shows_all_figures_and_is_kept_without_runs(
         if "examples" in run.keep:
             (folder / "examples").mkdir()
             for name in ("retrieval", "attention"):
-                shutil.copy(COMMITTED / "figures" / f"{name}.png", folder / "examples")
+                shutil.copy(COMMITTED.parent / "retrieval.png", folder / "examples" / f"{name}.png")
     text = write_report(tmp_path).read_text()
     assert text.startswith("# BDAM experiments: ")
     assert re.search(r"All \d+ training runs are finished, with seeds 0\.", text)
