@@ -55,6 +55,14 @@ def answers_read(output: Path) -> set[str]:
     return {line["response_id"] for path in files for line in complete_lines(path)}
 
 
+def wait_for_silence(log: Path) -> None:
+    """Waits until the server has logged no request for a second; it may log some that were sent before a kill."""
+    last, count = -1, 0
+    while count != last:
+        time.sleep(1)
+        last, count = count, sum(event["event"] == "asked" for event in complete_lines(log))
+
+
 @pytest.mark.parametrize(("count", "num_kills"), [(300, 2), pytest.param(2000, 5, marks=pytest.mark.slow)])
 def test_run_loses_and_repeats_no_answer_under_kills(
     count: int, num_kills: int, start_server: StartServer, write_images: WriteImages, tmp_path: Path
