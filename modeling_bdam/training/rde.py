@@ -52,10 +52,11 @@ class RDE(DualEncoder):
     extra_inputs = ("pair_weights",)
 
     def __init__(self, model: BDAMModel, people: Sequence[int] = (), tokenizer: Any = None) -> None:
-        if not hasattr(model.config.vision_config, "num_attention_heads"):
+        vision: Any = model.config.vision_config
+        if not hasattr(vision, "num_attention_heads"):
             raise ValueError(
-                f"--objective rde: it selects image tokens by attention, which {model.config.vision_config.model_type} "
-                "has not; use a transformer such as vit or clip_vision_model as the vision tower"
+                f"--objective rde: it selects image tokens by attention, which {vision.model_type} has not; use a "
+                "transformer such as vit or clip_vision_model as the vision tower"
             )
         super().__init__(model, people, tokenizer)
         self.set_attn_implementation({"vision_config": "eager", "text_config": "eager"})
