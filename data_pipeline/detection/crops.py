@@ -116,11 +116,11 @@ def crop_people(
     with single_writer(output / FINISHED), JsonLinesFile(output / FINISHED) as file:
         finished = {record["source"]: record for _, record in file.lines()}
         _clean_up(output, finished, states, allow_removals, notes)
-        todo = [path for path in sources if not _is_finished(output, finished.get(path), states[path])]
+        pending = [path for path in sources if not _is_finished(output, finished.get(path), states[path])]
         cropper = _Cropper(root, output, detector, options, batch_size)
-        is_shown = show_progress and todo
-        with tqdm(total=len(todo), desc="cropping", unit="file", disable=None if is_shown else True) as bar:
-            for record in cropper.records(todo):
+        is_shown = show_progress and pending
+        with tqdm(total=len(pending), desc="cropping", unit="file", disable=None if is_shown else True) as bar:
+            for record in cropper.records(pending):
                 finished[record["source"]] = record | {"state": states[record["source"]]}
                 file.append(finished[record["source"]])
                 bar.update()
@@ -133,7 +133,7 @@ def crop_people(
         file.replace(records)
     notes += [f"{record['source']}: {record['problem']}" for record in records if record["problem"]]
     tracks = {row["track_id"] for row in rows if "track_id" in row}
-    return CropReport(len(rows), len(tracks), len(sources), len(todo), notes)
+    return CropReport(len(rows), len(tracks), len(sources), len(pending), notes)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ BUDGET = Budget(
 
 
 def fires(study: Study, first: list[int], second: list[int], output_dir: Path) -> bool:
-    """Whether any verdict tells two groups of seeds of the same settings apart."""
+    """Whether a verdict separates two groups of seeds of the same settings."""
     rows = []
     for name, seeds in (("A", first), ("B", second)):
         lines = []
