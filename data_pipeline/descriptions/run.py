@@ -19,6 +19,7 @@ from .store import DescriptionStore
 _LINES_PER_SYNC = 64
 _SECONDS_PER_SYNC = 5.0
 _IN_FLIGHT_UNANSWERED, _IN_FLIGHT_UNKEPT = 2, 8  # requests until the first answer, and until the first that is kept
+_PREPARED = 8  # images that are read while all requests are in flight
 _REFUSALS = 3  # refused requests in a row that end a run with answers
 _FAILURES, _TRIES = 20, 24  # failed requests in a row, and their tries, that end a run
 
@@ -81,7 +82,7 @@ class DescribeRun:
         store = self.describer.store
         described, failed = len(store), len(store.failures)
         loop, iterator = asyncio.get_running_loop(), iter(items)
-        workers = [asyncio.create_task(self._work(iterator)) for _ in range(self.backend.in_flight)]
+        workers = [asyncio.create_task(self._work(iterator)) for _ in range(self.backend.in_flight + _PREPARED)]
         # Signal handlers exist only on the main thread and not on Windows. Elsewhere Ctrl-C stops at once; the answers
         # recorded until then are kept.
         no_handlers = (NotImplementedError, RuntimeError, ValueError)

@@ -21,8 +21,9 @@ EXACT_UP_TO = 1_000_000  # rows; a scan takes 0.1 s on two cores
 
 # HNSW: links per node and beam widths. tests/benchmarks/search_scale.py measures recall and speed.
 _LINKS, _BUILD_WIDTH, _SEARCH_WIDTH = 32, 100, 512
-# An index measures its recall with a sample of queries, and widens its search beam up to this width if it is low.
-LEAST_RECALL, RECALL_RANK, _WIDEST_SEARCH = 0.95, 20, 4096
+# An index measures its recall with a sample of queries, and widens its search beam up to this width if it is low. The
+# least recall is above 0.95, because other queries can have a recall that is 0.02 lower.
+LEAST_RECALL, RECALL_RANK, _WIDEST_SEARCH = 0.97, 20, 4096
 _SAMPLE = 200  # queries
 _CHUNK = 65536  # rows
 _TRAINING_ROWS = 100_000
