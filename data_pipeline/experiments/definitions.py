@@ -8,12 +8,23 @@ import yaml
 
 FOLDER = Path(__file__).parent
 SECTIONS = ("model", "data", "training", "texts", "schedule")
-KINDS = ("table", "choices", "beta", "disentanglement", "noise", "gates", "tsne", "efficiency", "examples")
+KINDS = (
+    "table",
+    "choices",
+    "beta",
+    "disentanglement",
+    "noise",
+    "gates",
+    "tsne",
+    "calibration",
+    "efficiency",
+    "examples",
+)
 KEPT = ("features", "model", "examples")
 PAPER_TABLES = ("table1_bdam", "table2_fusion", "table3_losses", "table4_styles", "table5_baselines")
 _FIGURES = ("figure3_gates", "figure4_tsne", "figure5_efficiency")
 _BEYOND = ("convergence", "choices", "beta", "disentanglement", "noise")
-NAMES = (*PAPER_TABLES, *_BEYOND, *_FIGURES, "examples")  # in the order of the report
+NAMES = (*PAPER_TABLES, *_BEYOND, *_FIGURES, "calibration", "examples")  # in the order of the report
 ALL = tuple(name for name in NAMES if name != "convergence")  # which trains for much longer
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from modeling_bdam.evaluation.calibration import absence_metrics, calibrate, reliability
 from modeling_bdam.files import write_json
 
+from ..sheets.calibration_plot import draw_calibration
 from .definitions import Experiment
 from .efficiency import measure_head
 from .features import MEASURED, Features
@@ -146,6 +148,23 @@ def _draw_tsne(experiment: Experiment, results: Results) -> None:
         tsne_figure(entangled.identity_embeds, decoupled, entangled.person_ids, results.figure("tsne"))
 
 
+def _measure_calibration(experiment: Experiment, results: Results) -> None:
+    (row,) = results.rows(experiment)
+    found = _per_run(row, results, "calibration", calibration_of)
+    if found and found[0]["bins"]:
+        draw_calibration(found[0]["bins"], results.figure("calibration"))
+        results.measured["calibration"] = {
+            name: MeanStd.of([100 * run[name] for run in found if name in run])
+            for name in ("absent_found", "absent_false")
+        }
+
+
+def calibration_of(features: Features) -> dict[str, Any]:
+    """Calibrates on the validation split; returns `absence_metrics` and, as `bins`, `reliability` of the test split."""
+    calibration, test, beta = calibrate(features.split("validation")), features.split("test"), features.clothing_weight
+    return {"bins": reliability(test, calibration, beta)} | absence_metrics(test, calibration, beta)
+
+
 def _copy_examples(experiment: Experiment, results: Results) -> None:
     """Copies the sheets that the first finished run drew, at a size suited to a web page."""
     for row in results.rows(experiment):
@@ -180,5 +199,6 @@ _MEASURES: dict[str, Callable[[Experiment, Results], None]] = {
     "efficiency": _measure_efficiency,
     "gates": _draw_gates,
     "tsne": _draw_tsne,
+    "calibration": _measure_calibration,
     "examples": _copy_examples,
 }

@@ -3,7 +3,7 @@
 from .definitions import Experiment
 from .efficiency import PAIRS, faster_at
 from .figures import efficiency_figure
-from .results import Results
+from .results import MeanStd, Results
 from .section import Section, picture, table
 from .sections_tables import COLUMNS
 from .verdicts import compare, sentences
@@ -11,6 +11,10 @@ from .verdicts import compare, sentences
 PICTURES = {
     "gates": {"gates": "Gate weights over the test images, mean ± standard deviation, first seed."},
     "tsne": {"tsne": "t-SNE of the embeddings of the same test images, one color per person, first seed."},
+    "calibration": {
+        "calibration": "Likelihood of the first 20 hits of each caption against the share of right hits; fitted on the "
+        "validation split, shown for the test split, first seed."
+    },
     "examples": {
         "retrieval": "Queries of the test split with their ten best results.",
         "attention": "Occlusion maps of the identity and the clothing of a caption: brighter regions cause a larger "
@@ -21,9 +25,24 @@ PAPER_GATES = {"identity": (0.62, 0.18), "image": (0.53, 0.12)}
 
 
 def pictures_section(experiment: Experiment, results: Results) -> Section:
-    """Figures 3 and 4, and the examples."""
+    """Figures 3 and 4, the calibration, and the examples."""
     lines = [line for name, text in PICTURES[experiment.kind].items() for line in picture(results, name, text)]
-    return Section(lines + (gate_lines(results) if experiment.kind == "gates" else []))
+    further = {"gates": gate_lines, "calibration": absence_lines}.get(experiment.kind)
+    return Section(lines + (further(results) if further else []))
+
+
+def absence_lines(results: Results) -> list[str]:
+    """Says how often "probably not in this gallery" is right and wrong."""
+    measured = results.measured.get("calibration")
+    if measured is None:
+        return []
+    found, false = (MeanStd(*measured[name]) for name in ("absent_found", "absent_false"))
+    return [
+        f'- "Probably not in this gallery" is the answer to {found} % of the captions after all images of their person '
+        f"were taken out of the gallery, and to {false} % of the captions with them ({found.seeds} seeds; the "
+        "threshold is that of 10 % on the validation split).",
+        "",
+    ]
 
 
 def gate_lines(results: Results) -> list[str]:

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from data_pipeline.experiments.features import BranchFeatures, Features, save_features
+from data_pipeline.experiments.measurements import calibration_of
+from modeling_bdam.evaluation.calibration import absence_metrics, calibrate, reliability
 from modeling_bdam.evaluation.protocols import EncodedSplit, GalleryRows
 
 
@@ -38,6 +40,24 @@ def test_features_are_read_back(tmp_path: Path) -> None:
     assert found_branches.identity == pytest.approx(arrays["identity"], abs=1e-2)
     assert found_branches.person_ids.tolist() == list(range(6))
     assert read.has_branches("test") and not read.has_branches("probe")
+
+
+def test_calibration_of_fits_on_validation_and_measures_test(tmp_path: Path) -> None:
+    def noisy_split(seed: int, noise: float) -> EncodedSplit:
+        generator = torch.Generator().manual_seed(seed)
+        draw = lambda *shape: torch.nn.functional.normalize(torch.randn(*shape, generator=generator), dim=-1)  # noqa: E731
+        people = draw(20, 2, 8).repeat_interleave(3, dim=0)  # [60, 2, 8], both halves have unit length
+        queries = torch.nn.functional.normalize(people + noise * draw(60, 2, 8), dim=-1)
+        rows = torch.arange(60)
+        return EncodedSplit(people.flatten(1), None, rows // 3, rows, queries.flatten(1), rows)
+
+    validation, test = noisy_split(0, 1.5), noisy_split(1, 1.5)
+    save_features(tmp_path / "features.npz", {"validation": validation, "test": test}, {}, clothing_weight=2.0)
+    found = calibration_of(Features(tmp_path / "features.npz"))
+    calibration = calibrate(validation)
+    assert found == {"bins": reliability(test, calibration, 2.0)} | absence_metrics(test, calibration, 2.0)
+    assert sum(count for *_, count in found["bins"]) == 60 * 20
+    assert found["absent_found"] > found["absent_false"]
 
 
 @pytest.mark.parametrize(("caption", "described"), [("A woman in red.", True), ("A tall man. Blue jeans.", False)])

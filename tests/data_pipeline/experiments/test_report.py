@@ -137,18 +137,19 @@ def test_complete_report_shows_all_figures_and_is_kept_without_runs(
     assert re.search(r"All \d+ training runs are finished, with seeds 0\.", text)
     assert "(missing)" not in text
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
-    figures = {"beta", "probes", "noise", "gates", "tsne", "efficiency", "retrieval", "attention"}
+    figures = {"beta", "probes", "noise", "gates", "tsne", "calibration", "efficiency", "retrieval", "attention"}
     assert {Path(found).stem for found in pictures} == figures
     assert all((tmp_path / found).is_file() for found in pictures)
     assert "| IRRA |" in text and "test split (default of its public code)" in text
     assert "β: clothes-changing rank-1 is highest at β = " in text
     assert "With 50 % wrong texts, plain training loses" in text
+    assert '"Probably not in this gallery" is the answer to ' in text
     assert "| fusion_sequence: global | ✓ |" in text and "| fusion_sequence: token |  |" in text
     assert not list(tmp_path.rglob(".*.png"))
     # A second report measures nothing again, and a third one needs only results.jsonl and the figures.
-    for name in ("measured-disentanglement.json", "measured-beta.json"):
+    for name in ("measured-disentanglement.json", "measured-beta.json", "measured-calibration.json"):
         assert list(tmp_path.rglob(name))
-    for name in ("measure_head", "beta_sweep", "disentanglement"):
+    for name in ("measure_head", "beta_sweep", "disentanglement", "calibration_of"):
         monkeypatch.setattr(measurements, name, None)
     assert write_report(tmp_path).read_text() == text
     shutil.rmtree(tmp_path / "runs")
