@@ -93,6 +93,14 @@ def index(
     store: Annotated[
         str | None, typer.Option(help="Milvus cluster for the vectors, http://HOST:19530; its token is $MILVUS_TOKEN.")
     ] = None,
+    with_tokens: Annotated[
+        bool | None,
+        typer.Option(
+            "--with-tokens/--without-tokens",
+            help="Store the image tokens that the model's matching head reads, for `bdam search --rerank`.",
+            show_default="that of the index",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads.", show_default="one per core")] = None,
     device: Device = None,
@@ -136,6 +144,7 @@ def index(
             time_zone=time_zone,
             index_type=index_type,
             store=store,
+            with_tokens=with_tokens,
             batch_size=batch_size,
             workers=workers,
             device=device,
@@ -234,10 +243,14 @@ def _print_report(index: Path, report: "IndexReport", as_json: bool) -> None:
     for line in lines:
         typer.echo(line, err=True)
     kept = report.images - report.embedded
+    kind = f"{report.index_type} search"
+    if report.token_bytes:
+        size = report.token_bytes
+        kind += f", {f'{size / 1e6:,.1f} MB' if size >= 1e6 else f'{size / 1e3:.0f} kB'} of image tokens"
     if report.is_planned:
         typer.echo(
             f"{index}: a run would index {report.images} images ({report.embedded} to embed, {kept} to keep, "
-            f"{report.removed} to remove), {report.index_type} search; nothing was written"
+            f"{report.removed} to remove), {kind}; nothing was written"
         )
         for path in report.lost[:_SHOWN]:
             typer.echo(f"  would lose {path}")
@@ -245,6 +258,5 @@ def _print_report(index: Path, report: "IndexReport", as_json: bool) -> None:
             typer.echo(f"  and {len(report.lost) - _SHOWN} more (--json lists all)")
         return
     typer.echo(
-        f"{index}: {report.images} images ({report.embedded} embedded, {kept} kept, {report.removed} removed), "
-        f"{report.index_type} search"
+        f"{index}: {report.images} images ({report.embedded} embedded, {kept} kept, {report.removed} removed), {kind}"
     )

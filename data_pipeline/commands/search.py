@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -59,7 +60,8 @@ def search(
         float | None, typer.Option(min=0, max=1, help="Leave out hits that are less likely, such as 0.5.")
     ] = None,
     rerank: Annotated[
-        int, typer.Option(help="Order the first K images again by the model's matching head; only for a sentence.")
+        int,
+        typer.Option(min=0, help="Order the first K images again by the model's matching head; needs a sentence."),
     ] = 0,
     same_person: Annotated[bool, typer.Option("--same-person", help="Group the hits by person_id.")] = False,
     sheet: Annotated[Path | None, typer.Option(help="Draw the hits to this .png.")] = None,
@@ -80,11 +82,11 @@ def search(
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         quiet_transformers()
         if queries is not None:
-            if sentence is not None or image is not None or rerank or same_person or sheet or export or as_json:
+            if sentence is not None or image is not None or same_person or sheet or export or as_json:
                 raise ValueError("--queries excludes a sentence, --image and options for the hits of one query")
-            if without is not None or min_likelihood is not None:
-                raise ValueError("--queries excludes --without and --min-likelihood")
-            search = (top_k, offset, clothing_weight, where, identity_from, include_self)
+            if without is not None:
+                raise ValueError("--queries excludes --without")
+            search = (top_k, offset, clothing_weight, where, identity_from, include_self, rerank, min_likelihood)
             _search_table(index, queries, output, search, model, device)
             return
         if output is not None:
@@ -93,19 +95,13 @@ def search(
             raise ValueError("a sheet and an export begin with the best hit: leave out --offset")
         if sentence is None and image is None:
             raise ValueError("give a sentence, a picture with --image, or both")
-        if rerank and (sentence is None or image is not None):
-            raise ValueError("--rerank needs a sentence without --image: a picture has no text to match")
         for path, suffix in ((sheet, ".png"), (export, ".zip")):
             _check_output(path, suffix)
         with PersonGallery.open(index, model, device) as gallery:
-            wanted = (top_k + offset, clothing_weight, where)
-            if image is None:
-                assert sentence is not None
-                hits = gallery.search_text(sentence, *wanted, rerank, without)
-            else:
-                hits = gallery.search_composed(
-                    image, sentence, *wanted, identity_from=identity_from, without=without, include_self=include_self
-                )
+            wanted = max(top_k + offset, rerank)  # the likely ones of these are shown
+            options: dict[str, Any] = {"identity_from": identity_from, "without": without}
+            options |= {"include_self": include_self, "rerank": rerank}
+            hits = gallery.search_composed(image, sentence, wanted, clothing_weight, where, **options)
             notes = [] if image is None else gallery.picture_remarks(image)
             notes += [] if sentence is None else gallery.remarks(sentence)
             notes += _notes_on_hits(gallery, hits, top_k + offset, where)
@@ -113,8 +109,7 @@ def search(
                 typer.echo(f"note: {note}", err=True)
             if note := absence_note(hits):
                 typer.echo(note, err=True)
-            if min_likelihood is not None:
-                hits = likely_hits(hits, min_likelihood)
+            hits = likely_hits(hits, min_likelihood)[: top_k + offset]
             title = describe_query(image, sentence, identity_from, without)
             if sheet is not None:
                 from ..sheets.hits_sheet import hits_sheet
@@ -123,7 +118,8 @@ def search(
             if export is not None:
                 from ..search.hits_export import export_hits
 
-                export_hits(hits, gallery.record(image or title, where, clothing_weight, top_k, title), export)
+                record = gallery.record(image or title, where, clothing_weight, top_k, title)
+                export_hits(hits, replace(record, rerank=rerank), export)
         _print_hits(hits[offset:], same_person, as_json, offset + 1)
 
 
@@ -131,7 +127,7 @@ def _search_table(
     index: Path,
     queries: Path,
     output: Path | None,
-    search: tuple[int, int, float | None, list[str] | None, Literal["image", "text"], bool],
+    search: tuple[int, int, float | None, list[str] | None, Literal["image", "text"], bool, int, float | None],
     model: str | None,
     device: str | None,
 ) -> None:

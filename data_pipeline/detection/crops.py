@@ -22,6 +22,7 @@ from ..descriptions.jsonl import JsonLinesFile, single_writer
 from ..images import UnreadableImageError, open_image
 from .detector import Boxes, PersonDetector
 from .frames import Video, is_video, list_sources
+from .source_files import record_root
 from .tracks import LOW_SCORE, BestMoments, Tracker
 
 FINISHED = ".sources.jsonl"  # one line for each finished source
@@ -114,6 +115,7 @@ def crop_people(
     digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
     states = {path: _state(root / path, digest) for path in sources}
     with single_writer(output / FINISHED), JsonLinesFile(output / FINISHED) as file:
+        record_root(output, root)
         finished = {record["source"]: record for _, record in file.lines()}
         _clean_up(output, finished, states, allow_removals, notes)
         pending = [path for path in sources if not _is_finished(output, finished.get(path), states[path])]

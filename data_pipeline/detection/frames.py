@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from ..benchmarks.image_listing import list_images
-from ..images import readable_suffixes
+from ..images import UnreadableImageError, readable_suffixes
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -21,6 +22,7 @@ VIDEO_SUFFIXES = (
     *(".wmv", ".asf", ".flv", ".3gp", ".ogv", ".h264", ".h265", ".dav"),
 )
 """Suffixes of video files, in lower case."""
+_SAME_FRAME = 0.001  # seconds; metadata has milliseconds
 _EARLIEST = 1990  # year; cameras without a clock write 1904 or 1970
 _CUT_SHORT = 2.0  # seconds between last frame and stated duration from which a video is reported as truncated
 
@@ -82,6 +84,35 @@ class Video:
             self.problem = f"it ends after {seconds:.1f} of {duration:.1f} s; the file may be truncated"
 
 
+def read_frame(path: Path, seconds: float) -> Image.Image:
+    """Decodes the upright RGB frame at a number of seconds after the first frame of a video.
+
+    Reading starts at the key frame before it; a file without an index, or that lands behind it, is read from the start.
+
+    Raises:
+        UnreadableImageError: there is no such frame, or the video cannot be decoded.
+        ModuleNotFoundError: PyAV is not installed.
+    """
+    import av
+
+    for is_sought in (True, False):
+        with suppress(av.FFmpegError, StopIteration, IndexError), av.open(path, metadata_errors="replace") as container:
+            stream, frames = container.streams.video[0], enumerate(_decoded(container))
+            number, first = next((number, frame) for number, frame in frames if frame is not None)
+            wanted = _seconds(first, number) + seconds - _SAME_FRAME
+            if is_sought and first.time is not None and stream.time_base is not None:
+                container.seek(int(wanted / stream.time_base), stream=stream)
+                frames = enumerate(_decoded(container))
+            elif seconds <= 0:
+                return _upright(first)
+            for number, frame in frames:
+                if frame is not None and _seconds(frame, number) >= wanted:
+                    if is_sought and _seconds(frame, number) > wanted + 2 * _SAME_FRAME:
+                        break
+                    return _upright(frame)
+    raise UnreadableImageError(f"{path}: no frame at {seconds:.3f} s can be decoded")
+
+
 def list_sources(
     images: Path, exclude: Sequence[str] = (), follow_links: bool = False
 ) -> tuple[Path, list[str], list[str]]:
@@ -117,7 +148,8 @@ def _decoded(container: "InputContainer") -> "Iterator[VideoFrame | None]":
     import av
 
     stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
+    if not stream.codec_context.is_open:
+        stream.thread_type = "AUTO"
     for packet in container.demux(stream):
         try:
             yield from stream.decode(packet)

@@ -56,6 +56,11 @@ def query_kind(has_picture: bool, has_words: bool, identity_from: Source, is_red
     return "image" if has_picture else "text"
 
 
+def clothes_of(has_picture: bool, sentence: str | None, identity_from: Source) -> str | None:
+    """Returns the sentence that describes the clothes of a query, for re-ranking; None if a picture shows them."""
+    return None if has_picture and identity_from == "text" else sentence
+
+
 def describe_query(image: object, sentence: str | None, identity_from: Source, without: str | None) -> str:
     """Returns a query in words, for the record of a search and the title of a sheet."""
     picture = "a picture" if isinstance(image, Image.Image) else str(image)

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +92,26 @@ class Embedder:
             pixels: uint8 [H, W, 3] each, from `Embedder.pixels.resize`.
             descriptions: an identity description to fuse with each image, or None.
         """
-        values = self.pixels.normalize(pixels, len(pixels)).to(self.device, non_blocking=True)
-        vectors = np.empty((len(pixels), self.dimensions), dtype=np.float32)
-        # Images with and without descriptions need separate forward passes
-        for described in (False, True):
-            rows = [row for row, text in enumerate(descriptions) if (text is not None) == described]
-            if rows:
-                texts = [descriptions[row] or "" for row in rows] if described else None
-                vectors[rows] = self._embed(values if len(rows) == len(pixels) else values[rows], texts)
-        return vectors
+        return self._embed_images(pixels, descriptions)[0]
+
+    def embed_with_tokens(
+        self, pixels: Sequence[np.ndarray], descriptions: Sequence[str | None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Embeds images as `embed_images`, and returns their tokens for `match` as well, float16 [B, 2L, D].
+
+        Raises:
+            ValueError: the model has no matching head.
+        """
+        self.check_matching()
+        vectors, tokens = self._embed_images(pixels, descriptions)
+        assert tokens is not None
+        return vectors, tokens.half().cpu().numpy()
+
+    @cached_property
+    def token_shape(self) -> tuple[int, ...]:
+        """The shape of the tokens of one image, (2L, D); raises as `embed_with_tokens`."""
+        blank = np.zeros((self.pixels.height, self.pixels.width, 3), dtype=np.uint8)
+        return self.embed_with_tokens([blank], [None])[1].shape[1:]
 
     def embed_image(self, image: Image.Image) -> np.ndarray:
         """Embeds one image as a gallery vector, [dimensions]."""
@@ -133,32 +145,63 @@ class Embedder:
         features = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
         return features.pooler_output.float().cpu().numpy()
 
+    def check_matching(self) -> None:
+        """Raises `ValueError` if the model has no matching head."""
+        if self.model.matching is None:
+            raise ValueError(
+                "the model has no matching head, so it cannot re-rank: train one with --config_overrides "
+                "use_matching=true"
+            )
+
+    def image_tokens(self, images: Iterable[Image.Image]) -> np.ndarray:
+        """Returns the tokens of images for `match`, float16 [K, 2L, D]; raises as `embed_with_tokens`."""
+        pixels = [self.pixels.resize(image) for image in images]
+        return self.embed_with_tokens(pixels, [None] * len(pixels))[1]
+
     @torch.inference_mode()
-    def match(self, sentence: str, images: Iterable[Image.Image]) -> np.ndarray:
+    def match(self, sentence: str, tokens: Iterable[np.ndarray]) -> np.ndarray:
         """Scores K images by the matching head, λ m, float32 [K].
+
+        Args:
+            sentence: a sentence that `check_sentence` accepts.
+            tokens: those of the images in parts, float16 [k, 2L, D] each; one part at a time is in memory.
 
         Raises:
             ValueError: the model has no matching head.
         """
-        if self.model.matching is None:
-            raise ValueError(
-                f"model {self.name} has no matching head, so it cannot re-rank: train one with "
-                "--config_overrides use_matching=true"
-            )
-        tokens = self._tokens([sentence])
-        words = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state
-        pixels = [self.pixels.resize(image) for image in images]
-        values = self.pixels.normalize(pixels, len(pixels)).to(self.device)
-        seen = torch.cat([self.model.get_image_features(part).matching_tokens for part in values.split(32)])
-        logits = self.model.match(seen[None], words, tokens["attention_mask"])[0]  # [K]
-        return (self.model.config.matching_weight * logits).float().cpu().numpy()
+        self.check_matching()
+        text = self._tokens([sentence])
+        words = self.model.get_text_features(text["input_ids"], text["attention_mask"]).last_hidden_state
+        logits = [
+            self.model.match(torch.from_numpy(part)[None].to(self.device).float(), words, text["attention_mask"])[0]
+            for part in tokens
+        ]
+        return (self.model.config.matching_weight * torch.cat(logits)).float().cpu().numpy()
 
     def _tokens(self, texts: Sequence[str]) -> Any:
         with self._tokenizing:
             return self.processor(text=list(texts), return_tensors="pt").to(self.device)
 
     @torch.inference_mode()
-    def _embed(self, pixel_values: Tensor, texts: list[str] | None) -> np.ndarray:
+    def _embed_images(
+        self, pixels: Sequence[np.ndarray], descriptions: Sequence[str | None]
+    ) -> tuple[np.ndarray, Tensor | None]:
+        """Returns the vectors of images, float32 [B, dimensions], and their tokens for the matching head if any."""
+        values = self.pixels.normalize(pixels, len(pixels)).to(self.device, non_blocking=True)
+        vectors = np.empty((len(pixels), self.dimensions), dtype=np.float32)
+        tokens: Tensor | None = None
+        # Images with and without descriptions need separate forward passes
+        for described in (False, True):
+            rows = [row for row, text in enumerate(descriptions) if (text is not None) == described]
+            if rows:
+                texts = [descriptions[row] or "" for row in rows] if described else None
+                vectors[rows], found = self._embed(values if len(rows) == len(pixels) else values[rows], texts)
+                if found is not None:
+                    tokens = found.new_empty(len(pixels), *found.shape[1:]) if tokens is None else tokens
+                    tokens[rows] = found
+        return vectors, tokens
+
+    def _embed(self, pixel_values: Tensor, texts: list[str] | None) -> tuple[np.ndarray, Tensor | None]:
         ids = mask = None
         if texts is not None:
             tokens = self._tokens(texts)
@@ -169,7 +212,7 @@ class Embedder:
             )
         halves = features.pooler_output.float().unflatten(-1, (2, -1))  # [B, 2, projection_dim]
         # Restores unit length, which rounding to bfloat16 loses
-        return torch.nn.functional.normalize(halves, dim=-1).flatten(-2).cpu().numpy()
+        return torch.nn.functional.normalize(halves, dim=-1).flatten(-2).cpu().numpy(), features.matching_tokens
 
 
 def _usable_device(name: str) -> torch.device:

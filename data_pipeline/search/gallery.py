@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,13 @@ from PIL import Image
 from modeling_bdam.evaluation.calibration import Calibration, Kind
 from modeling_bdam.files import default_device
 
-from .composition import Source, compose_vectors, content_of, query_kind
+from .composition import Source, clothes_of, compose_vectors, content_of, query_kind
 from .hits import PersonGroup, PersonHit, group_by_person, rerank_hits
 from .index.manifest import read_manifest
 from .index.opened import OpenedIndex, check_model, open_index
 from .indexed_images import IndexedImages
 from .search_record import SearchRecord, conditions, record_search
+from .searched_state import SearchedState
 from .sentence_checks import check_sentence, sentence_remarks
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .query_encoder import QueryEncoder
 
 Filter = str | Sequence[str] | None
+_PART = 32  # images of which the tokens are in memory
 
 
 class PersonGallery(IndexedImages):
@@ -178,24 +180,8 @@ class PersonGallery(IndexedImages):
         rerank: int = 0,
         without: str | None = None,
     ) -> list[PersonHit]:
-        """Searches by a sentence; see `remarks` for what the model cannot read.
-
-        Args:
-            rerank: K, the first images that the model's matching head orders again; at β = 0 they keep their order.
-            without: see `search_composed`.
-
-        Raises:
-            ValueError: K without a matching head; see also `search_vector`.
-        """
-        if rerank < 0:
-            raise ValueError(f"rerank must be 0 or more, got {rerank}")
-        wanted = max(top_k, rerank)
-        hits = self.search_composed(None, sentence, wanted, clothing_weight, where, without=without)
-        if rerank:
-            beta = self.manifest.clothing_weight if clothing_weight is None else float(clothing_weight)
-            scores = beta * self.embedder.match(sentence, (self.image(hit.row) for hit in hits[:rerank]))  # [K]
-            hits = rerank_hits(hits, scores.tolist())
-        return hits[:top_k]
+        """Searches by a sentence; see `remarks` for what the model cannot read, and `search_composed`."""
+        return self.search_composed(None, sentence, top_k, clothing_weight, where, without=without, rerank=rerank)
 
     def search_image(
         self,
@@ -221,6 +207,7 @@ class PersonGallery(IndexedImages):
         identity_from: Source = "image",
         without: str | None = None,
         include_self: bool = False,
+        rerank: int = 0,
     ) -> list[PersonHit]:
         """Searches by a picture and a sentence: the identity of one in the clothing of the other.
 
@@ -230,6 +217,7 @@ class PersonGallery(IndexedImages):
             identity_from: the source of the identity, "image" or "text"; the other one is the source of the clothing.
             without: words that hits should not match, such as "a backpack".
             include_self: whether the file `image` may be a hit; by default images of its content are left out.
+            rerank: see `search_vector`; the clothing must be that of the sentence.
 
         Raises:
             ValueError: there is neither an image nor a sentence; see also `search_vector`.
@@ -237,7 +225,8 @@ class PersonGallery(IndexedImages):
         vector = self.compose(image, sentence, identity_from, without)
         excluded = None if include_self else content_of(image)
         kind = query_kind(image is not None, sentence is not None, identity_from, without is not None)
-        return self.search_vector(vector, top_k, clothing_weight, where, excluded, kind)
+        clothes = clothes_of(image is not None, sentence, identity_from)
+        return self.search_vector(vector, top_k, clothing_weight, where, excluded, kind, rerank, clothes)
 
     def search_row(
         self, row: int, top_k: int = 20, clothing_weight: float | None = None, where: Filter = None
@@ -253,12 +242,20 @@ class PersonGallery(IndexedImages):
         where: Filter = None,
         excluded: str | None = None,
         kind: Kind | None = None,
+        rerank: int = 0,
+        clothes: str | None = None,
     ) -> list[PersonHit]:
         """Searches by a vector, a `pooler_output` [dimensions] without β.
 
         Args:
             excluded: SHA-256 of the files that are no hits, as the `content` of a hit.
             kind: of the query, for the likelihood of the hits; None for hits without one.
+            rerank: K, the first images that the model's matching head orders again, by the tokens in the index or else
+                in the image files; at β = 0 they keep their order.
+            clothes: the sentence to match, for `rerank`.
+
+        Raises:
+            ValueError: K without a matching head or a sentence; see also the class.
         """
         # Validation
         self.reload()
@@ -272,10 +269,32 @@ class PersonGallery(IndexedImages):
         beta = manifest.clothing_weight if clothing_weight is None else float(clothing_weight)
         if not (beta >= 0 and math.isfinite(beta)):
             raise ValueError(f"clothing_weight must be 0 or more, got {clothing_weight}")
+        if rerank < 0:
+            raise ValueError(f"rerank must be 0 or more, got {rerank}")
+        if rerank and clothes is None:
+            raise ValueError("rerank needs a sentence for the clothes, because a picture has no text to match")
+        if rerank:
+            self.embedder.check_matching()
         calibration = None if kind is None else self.score_calibration
-        wanted = top_k + (excluded is not None)
+        wanted = max(top_k, rerank) + (excluded is not None)
+        # Search, then re-ranking of the first hits
         hits = state.search(self.index, query, wanted, beta, conditions(where), calibration, kind)
-        return [hit for hit in hits if excluded is None or hit.content != excluded][:top_k]
+        hits = [hit for hit in hits if excluded is None or hit.content != excluded]
+        if hits and rerank and clothes is not None:
+            scores = beta * self.embedder.match(clothes, self._tokens(state, hits[:rerank]))  # [K]
+            hits = rerank_hits(hits, scores.tolist())
+        return hits[:top_k]
+
+    def _tokens(self, state: SearchedState, hits: Sequence[PersonHit]) -> Iterator[np.ndarray]:
+        """Yields the tokens of hits in parts, float16 [at most _PART, 2L, D]: stored ones, or those of the files."""
+        from ..images import open_image
+
+        for start in range(0, len(hits), _PART):
+            part = hits[start : start + _PART]
+            if state.tokens is not None:
+                yield state.tokens[[hit.row for hit in part]]
+            else:
+                yield self.embedder.image_tokens(open_image(hit.path) for hit in part)
 
     def compose(
         self,

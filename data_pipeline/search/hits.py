@@ -95,12 +95,14 @@ def likelihood_in_words(likelihood: float) -> str:
     return f"{word}, {percent} %"
 
 
-def likely_hits(hits: Sequence[PersonHit], min_likelihood: float) -> list[PersonHit]:
-    """Keeps the hits of at least this likelihood.
+def likely_hits(hits: Sequence[PersonHit], min_likelihood: float | None) -> list[PersonHit]:
+    """Keeps the hits of at least this likelihood; all for None.
 
     Raises:
         ValueError: it is not between 0 and 1, or the hits have no likelihood.
     """
+    if min_likelihood is None:
+        return list(hits)
     if not 0 <= min_likelihood <= 1:
         raise ValueError(f"min_likelihood must be between 0 and 1, got {min_likelihood}")
     if any(hit.likelihood is None for hit in hits):

@@ -85,6 +85,11 @@ class IndexedImages:
         return self._state.table.columns
 
     @property
+    def fields(self) -> dict[str, str]:
+        """The SQL of each text in a column of objects, by its name, such as `identity_attributes.gender`."""
+        return self._state.table.fields
+
+    @property
     def time_zone(self) -> str:
         """The zone in which times with an offset are shown and compared with dates."""
         return self.manifest.time_zone
@@ -95,8 +100,12 @@ class IndexedImages:
         return self._state.table.has_zones
 
     def values(self, column: str, limit: int = 100) -> list[Any]:
-        """Returns the `limit` most frequent values of a column, sorted; raises `ValueError` for an unknown column."""
+        """Returns the `limit` most frequent values of a column or field, sorted; raises `ValueError` for another."""
         return self._state.table.values(column, limit)
+
+    def bounds(self, column: str) -> tuple[Any, Any]:
+        """Returns the smallest and the largest value of a column, None without values; raises as `values`."""
+        return self._state.table.bounds(column)
 
     @property
     def manifest(self) -> Manifest:

@@ -48,6 +48,17 @@ class MetadataTable:
         described = self._database.cursor().execute("DESCRIBE gallery").fetchall()
         return {row[0]: row[1] for row in described if not row[0].startswith("_")}
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """The SQL of each text in a column of objects, by its name, such as `identity_attributes.gender`."""
+        return {
+            f"{kept.name}.{field.name}": f"{quoted_column(kept.name)}.{quoted_column(field.name)}"
+            for kept in self._shown.schema
+            if pa.types.is_struct(kept.type)
+            for field in kept.type
+            if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        }
+
     def select(self, where: str | Sequence[str]) -> np.ndarray:
         """Returns the rows that match a filter, int64, ascending; comparisons with null do not match.
 
@@ -83,17 +94,35 @@ class MetadataTable:
         return int(row)
 
     def values(self, column: str, limit: int) -> list[Any]:
-        """Returns the `limit` most frequent values of a column, sorted; raises `ValueError` for an unknown column."""
-        if column not in self.columns:
-            raise ValueError(self._no_column(column))
-        name = quoted_column(column)
-        with self._database.cursor() as cursor:
-            cursor.execute(
+        """Returns the `limit` most frequent values of a column or of one of `fields`, sorted.
+
+        Raises `ValueError` for an unknown column.
+        """
+        name = self._sql(column)
+        return [
+            row[0]
+            for row in self._rows(
                 f"SELECT value FROM (SELECT {name} AS value, count(*) AS images FROM gallery WHERE {name} IS NOT NULL "
                 "GROUP BY value ORDER BY images DESC, value LIMIT ?) ORDER BY value",
                 [limit],
             )
-            return [row[0] for row in cursor.fetchall()]
+        ]
+
+    def bounds(self, column: str) -> tuple[Any, Any]:
+        """Returns the smallest and the largest value of a column, None without values; raises as `values`."""
+        name = self._sql(column)
+        return self._rows(f"SELECT min({name}), max({name}) FROM gallery", [])[0]
+
+    def _sql(self, column: str) -> str:
+        if column in self.columns:
+            return quoted_column(column)
+        if column not in self.fields:
+            raise ValueError(self._no_column(column))
+        return self.fields[column]
+
+    def _rows(self, query: str, values: list[Any]) -> list[Any]:
+        with self._database.cursor() as cursor:
+            return cursor.execute(query, values).fetchall()
 
     def close(self) -> None:
         """Frees the table and ends the child process."""

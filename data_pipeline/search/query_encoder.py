@@ -35,6 +35,7 @@ _IMAGE_PARTS = (
     "decoupling.",
     "image_clothing_head.",
     "adversarial_",
+    "matching.",
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +18,10 @@ from modeling_bdam.files import atomic_path, did_you_mean, usable_cores
 from ..benchmarks.metadata_file import read_table
 from ..benchmarks.text_files import check_string
 from ..images import check_image, open_image
-from .composition import Source, compose_vectors, content_of, query_kind
+from .composition import Source, clothes_of, compose_vectors, content_of, query_kind
 from .embedder import Embedder
 from .gallery import Filter, PersonGallery
-from .hits import PersonHit, hit_entry, is_probably_absent
+from .hits import PersonHit, hit_entry, is_probably_absent, likely_hits
 from .index.column_names import public_names
 
 _INPUTS, _OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet"), (".jsonl", ".parquet")
@@ -37,6 +37,14 @@ class TableQuery:
     id: Any
     sentence: str | None
     image: Path | None
+
+
+class TableAnswer(NamedTuple):
+    """The hits of a query, best first."""
+
+    query: TableQuery
+    hits: list[PersonHit]
+    is_probably_absent: bool
 
 
 def read_queries(file: Path, embedder: Embedder, notes: list[str]) -> list[TableQuery]:
@@ -84,11 +92,18 @@ def search_queries(
     where: Filter = None,
     identity_from: Source = "image",
     include_self: bool = False,
-) -> Iterator[tuple[TableQuery, list[PersonHit]]]:
-    """Yields each query and its first `offset` + `top_k` hits; embeds the queries in batches.
+    rerank: int = 0,
+    min_likelihood: float | None = None,
+) -> Iterator[TableAnswer]:
+    """Yields the first `offset` + `top_k` hits of each query; embeds the queries in batches.
 
-    For the other arguments and the errors see `PersonGallery.search_composed`.
+    `min_likelihood` leaves out hits that are less likely. For the other arguments and the errors see
+    `PersonGallery.search_composed`.
     """
+    for query in queries if rerank else ():
+        if clothes_of(query.image is not None, query.sentence, identity_from) is None:
+            raise ValueError(f"query {query.row} has no sentence for the clothes to re-rank by: leave out --rerank")
+    wanted = top_k + offset
     with (
         ThreadPoolExecutor(usable_cores()) as pool,
         tqdm(total=len(queries), desc="searching", unit="query", disable=None) as bar,  # None: only in a terminal
@@ -100,7 +115,12 @@ def search_queries(
                 vector = compose_vectors(pictures.get(query.row), words.get(query.row), identity_from)
                 excluded = None if include_self else content_of(query.image)
                 kind = query_kind(query.image is not None, query.sentence is not None, identity_from)
-                yield query, gallery.search_vector(vector, top_k + offset, clothing_weight, where, excluded, kind)
+                clothes = clothes_of(query.image is not None, query.sentence, identity_from)
+                count = max(wanted, rerank)  # the likely ones of these are kept
+                options = (clothing_weight, where, excluded, kind, rerank, clothes)
+                hits = gallery.search_vector(vector, count, *options)
+                is_absent = is_probably_absent(hits)
+                yield TableAnswer(query, likely_hits(hits, min_likelihood)[:wanted], is_absent)
                 bar.update()
 
 
@@ -124,36 +144,35 @@ def check_output(output: Path) -> None:
         raise ValueError(f"{output}: there is no folder {output.parent}; create it first")
 
 
-def write_results(
-    results: Iterable[tuple[TableQuery, list[PersonHit]]], output: Path | None = None, offset: int = 0
-) -> None:
+def write_results(results: Iterable[TableAnswer], output: Path | None = None, offset: int = 0) -> None:
     """Writes the hits of queries without the first `offset`, one JSON line per query or one Parquet row per hit.
 
     A file is written atomically; without one, the lines are printed. A metadata column of the name of another column
     of the Parquet file is called `metadata_NAME`.
     """
     if output is None:
-        sys.stdout.writelines(_line(query, hits, offset) for query, hits in results)
+        sys.stdout.writelines(_line(answer, offset) for answer in results)
     elif output.suffix.lower() == ".jsonl":
         with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(_line(query, hits, offset) for query, hits in results)
+            file.writelines(_line(answer, offset) for answer in results)
     else:
         table = _table(results, offset)
         with atomic_path(output) as temporary:
             pq.write_table(table, temporary)
 
 
-def _line(query: TableQuery, hits: Sequence[PersonHit], offset: int) -> str:
+def _line(answer: TableAnswer, offset: int) -> str:
+    query, hits, is_absent = answer
     entries = [hit_entry(rank, hit) for rank, hit in enumerate(hits[offset:], offset + 1)]
     image = None if query.image is None else str(query.image)
     found: dict[str, Any] = {"row": query.row, "id": query.id, "sentence": query.sentence, "image": image}
-    found |= {"is_probably_absent": is_probably_absent(hits), "hits": entries}
+    found |= {"is_probably_absent": is_absent, "hits": entries}
     return json.dumps(found, ensure_ascii=False, default=str) + "\n"
 
 
-def _table(results: Iterable[tuple[TableQuery, list[PersonHit]]], offset: int) -> pa.Table:
+def _table(results: Iterable[TableAnswer], offset: int) -> pa.Table:
     own, metadata = [], []
-    for query, hits in results:
+    for query, hits, _ in results:
         asked = {"query_row": query.row, "query_id": query.id, "sentence": query.sentence}
         for rank, hit in enumerate(hits[offset:], offset + 1):
             entry = hit_entry(rank, hit)

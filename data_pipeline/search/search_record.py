@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class SearchRecord:
         model, weights, config: name of the model, and fingerprints of its weights and config.
         time_zone: zone in which times with an offset are compared and shown.
         package_version: version of this library.
+        right, wrong: names of the images that are marked so and move the query (`feedback.move_query`).
+        rerank: number of hits that the matching head ordered again.
     """
 
     query: str
@@ -46,6 +48,9 @@ class SearchRecord:
     config: str
     time_zone: str
     package_version: str
+    right: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    rerank: int = 0
 
 
 def record_search(

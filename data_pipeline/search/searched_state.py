@@ -13,10 +13,10 @@ from .metadata_table import MetadataTable
 
 
 class SearchedState:
-    """One opened generation: its manifest, table and vectors, and the groups of images with equal files."""
+    """One opened generation: its manifest, table, vectors and tokens, and the groups of images with equal files."""
 
     def __init__(self, opened: OpenedIndex) -> None:
-        self.manifest, self.store = opened.manifest, opened.store
+        self.manifest, self.store, self.tokens = opened.manifest, opened.store, opened.tokens
         self.table = MetadataTable(opened.table, opened.manifest.time_zone)
         self.contents = contents_of(opened.table)
         rows: dict[str, list[int]] = {}

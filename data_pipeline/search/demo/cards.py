@@ -1,11 +1,17 @@
 """HTML of the demo page. All names, captions and metadata values are escaped (no cross-site scripting)."""
 
+import hashlib
 import html
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from ..hits import PersonHit, group_by_person, likelihood_in_words
 from .pictures import Pictures
+from .sources import Source
 
 _LONGEST_VALUE = 600  # characters of a value in the detail view
 _CARD_VALUES = 3  # metadata values on a card, besides camera and time
@@ -24,8 +30,9 @@ def header(count: int, model: str) -> str:
     return (
         "<h1>Find people by a sentence</h1>"
         f"<p class='quiet'>{count:,} images · model {text(model)}<span class='keys'> · <kbd>/</kbd> sentence, "
-        "<kbd>Tab</kbd> and arrows through the images, <kbd>Enter</kbd> opens, <kbd>k</kbd> keeps, <kbd>n</kbd> and "
-        "<kbd>p</kbd> turn the page, <kbd>Esc</kbd> closes</span></p>"
+        "<kbd>Tab</kbd> and arrows through the images, <kbd>Enter</kbd> opens, <kbd>v</kbd> plays the video, "
+        "<kbd>k</kbd> keeps, <kbd>r</kbd> right, <kbd>w</kbd> wrong, <kbd>n</kbd> and <kbd>p</kbd> turn the page, "
+        "<kbd>Esc</kbd> closes</span></p>"
     )
 
 
@@ -47,13 +54,11 @@ def place(address: str, turn: int, push: bool) -> str:
     return f"<span hidden data-address='{text(address)}' data-turn='{turn}' data-push='{int(push)}'></span>"
 
 
-def status(
-    title: str, picture: str | None, shown: str, clothing_weight: float, filters: Sequence[str], notes: Sequence[str]
-) -> str:
-    """Returns the lines above the hits: the query, the hits, β, the active filters, and notes."""
+def status(title: str, picture: str | None, shown: Sequence[str], filters: Sequence[str], notes: Sequence[str]) -> str:
+    """Returns the lines above the hits: the query, facts on the shown hits, the active filters, and notes."""
     image = f"<img src='{picture}' alt='query picture' class='query'>" if picture else ""
     back = "<button type='button' class='back'>← Back</button>" if picture else ""
-    lines = [f"<p>{back} <b>{text(title)}</b> · {shown} · clothing weight {clothing_weight:.2f}</p>"]
+    lines = [f"<p>{back} <b>{text(title)}</b> · {text(' · '.join(shown))}</p>"]
     if filters:
         named = " · ".join(f"<code>{text(_cut(words))}</code>" for words in filters)
         clear = "<button type='button' class='clear'>Clear filters</button>"
@@ -96,6 +101,8 @@ def grid(
         parts.append(f"<h2>{person} · {images(len(group.hits))}</h2>")
         parts += map(card, group.hits)
     legend = _LIKELIHOOD if any(hit.likelihood is not None for hit in hits) else _LEGEND
+    if any(hit.match_score for hit in hits):
+        legend = legend.replace("clothes:", "clothes + detail:")
     return f"{legend}<div class='cards'>{''.join(parts or map(card, hits))}</div>"
 
 
@@ -138,6 +145,62 @@ def details(hit: PersonHit) -> str:
             lines = [_cut(str(line)) for line in (value if isinstance(value, list) else [value])]
             entries.append(f"<dt>{text(name)}</dt><dd>{'<br>'.join(map(text, lines))}</dd>")
     return f"<dl>{''.join(entries)}</dl>"
+
+
+def source(found: Source | None) -> str:
+    """Returns the frame of a hit with its box, and the seconds of the video around it; "" for None."""
+    if found is None:
+        return ""
+    when = "" if found.seconds is None else f" at {clock(found.seconds)}"
+    name = text(found.name + when)
+    parts = ["<h3>Where it was seen</h3>"]
+    if found.frame:
+        parts.append(f"<img class='frame' src='{found.frame}' alt='frame of {name}, with a box around the person'>")
+    if found.clip:
+        parts.append(
+            f"<video controls muted playsinline preload='metadata' src='{text(found.clip)}' "
+            f"aria-label='video {text(found.name)}, the seconds around the image'></video>"
+            "<p class='note unplayable' hidden>This browser cannot play the video: its codec is unknown, or the file "
+            "is gone.</p>"
+        )
+    note = f"<p class='note'>{text(found.note)}</p>" if found.note else ""
+    return "".join([*parts, f"<p class='quiet'>{name}</p>", note])
+
+
+def clock(seconds: float) -> str:
+    """Returns a time in a video, such as 1:02:03.4."""
+    minutes, rest = divmod(round(max(0.0, seconds), 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
+
+
+def marks(marked: Mapping[str, bool], acting: Mapping[str, bool]) -> str:
+    """Returns the number of marked images, with buttons that search by them and clear them; "" without any."""
+    if not marked and not acting:
+        return ""
+    news = "" if dict(marked) == dict(acting) else " · not yet searched"
+    state = json.dumps({name: "right" if is_right else "wrong" for name, is_right in marked.items()})
+    return (
+        f"<p data-marks='{text(state)}'>Marks: {marks_in_words(marked)}{news}</p>"
+        "<button type='button' name='apply'>Search again with marks</button>"
+        "<button type='button' name='clear'>Clear marks</button>"
+    )
+
+
+def marks_in_words(marked: Mapping[str, bool]) -> str:
+    """Returns the numbers of right and wrong marks."""
+    right = sum(marked.values())
+    return f"{right} right, {len(marked) - right} wrong"
+
+
+def saved(index: Path) -> str:
+    """Returns the empty list of saved searches, which saved.js fills for this index."""
+    key = hashlib.sha256(os.fsencode(index.absolute())).hexdigest()[:12]
+    return (
+        f"<form data-index='{key}'><label>Name of the shown search<input type='text' maxlength='80' required "
+        "autocomplete='off'></label><button type='submit'>Save</button></form><output></output><ul></ul>"
+        "<p class='quiet'>Sentence, filters, settings and marks are kept in this browser only.</p>"
+    )
 
 
 def maps(pictures: tuple[str, str] | None) -> str:
@@ -188,12 +251,22 @@ def _card(hit: PersonHit, rank: int, picture: str | None, widest: float, columns
         f"<span class='top'><span>{rank}</span><span>{text(_rating(hit))}</span></span>"
         f"<span class='picture'>{image}</span>{_scores(hit, widest, with_numbers=hit.likelihood is None)}"
         f"<span class='caption'>{''.join(lines)}</span></button>"
-        f"<label class='keep'><input type='checkbox' data-row='{hit.row}' data-name='{text(hit.name)}'> Keep"
-        f"<span class='sr'> hit {rank}</span></label></div>"
+        f"<div class='actions'><label class='keep'><input type='checkbox' data-row='{hit.row}' "
+        f"data-name='{text(hit.name)}'> Keep<span class='sr'> hit {rank}</span></label>{_marks(hit, rank)}</div></div>"
+    )
+
+
+def _marks(hit: PersonHit, rank: int) -> str:
+    return "".join(
+        f"<button type='button' class='mark' data-mark='{mark}' data-row='{hit.row}' data-name='{text(hit.name)}' "
+        f"aria-pressed='false' aria-label='hit {rank} is {mark}' title='{mark} person: {key}'>{sign}</button>"
+        for mark, sign, key in (("right", "✓", "r"), ("wrong", "✗", "w"))
     )
 
 
 def _fact(name: str, value: Any) -> str:
+    if isinstance(value, datetime):
+        value = f"{value:%Y-%m-%d %H:%M:%S %Z}".strip()
     return f"{name.removesuffix('_id')} {value}"
 
 
@@ -204,6 +277,8 @@ def _scores(hit: PersonHit, widest: float, with_numbers: bool = True) -> str:
         minus = " minus" if score < 0 else ""
         bars += f"<span class='{name}{minus}' style='width:{100 * abs(score) / widest:.1f}%'></span>"
         numbers += f"<span class='{name}-number'>{name} {round(score, 2) + 0.0:.2f}</span>"
+    if hit.match_score:
+        numbers += f"<span class='match-number'>detail {hit.match_score:+.2f}</span>"
     bar = f"<span class='bar' aria-hidden='true'>{bars}</span>"
     return f"{bar}<span class='numbers'>{numbers}</span>" if with_numbers else bar
 

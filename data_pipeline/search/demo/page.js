@@ -60,13 +60,29 @@
         history[push === '1' ? 'pushState' : 'replaceState'](null, '', address || location.pathname);
     };
 
+    // A search in detail takes seconds: a line in the corner says that it runs.
+    const showBusy = () => {
+        const runs = visible(one('#status [data-testid=status-tracker]:not(.hide)'));
+        const isCompared = one('#in-detail input')?.checked;
+        set(one('#hits'), 'aria-busy', String(Boolean(runs)));
+        const line = one('#busy');
+        const text = !runs ? '' : isCompared ? 'Comparing the first images in detail …' : 'Searching …';
+        if (line && line.textContent !== text) line.textContent = text;
+    };
+
     const update = () => {
         set(one('#status'), 'role', 'status');
         set(one('#problem'), 'role', 'alert');
-        const toggle = one('#filters > button');
-        set(toggle, 'aria-expanded', String(Boolean(toggle?.classList.contains('open'))));
+        document.querySelectorAll('#filters > button, #saved > button').forEach((toggle) => {
+            set(toggle, 'aria-expanded', String(toggle.classList.contains('open')));
+        });
         focusPanel();
         remember();
+        showBusy();
+        const marks = JSON.parse(one('#marks [data-marks]')?.dataset.marks || '{}');
+        document.querySelectorAll('#hits .mark').forEach((mark) => {
+            set(mark, 'aria-pressed', String(marks[mark.dataset.name] === mark.dataset.mark));
+        });
         const kept = new Set([...document.querySelectorAll('#tray .drop')].map((drop) => drop.dataset.name));
         document.querySelectorAll('#hits .keep input').forEach((box) => (box.checked = kept.has(box.dataset.name)));
         const [first] = cards();
@@ -93,17 +109,37 @@
         focusPanel();
     });
 
+    // Events of a video do not bubble. Without a width, only its sound can be decoded.
+    const unplayable = ({ target }) => {
+        if (!target.matches?.('#detail video') || (target.readyState && target.videoWidth)) return;
+        target.hidden = true;
+        target.nextElementSibling.hidden = false;
+    };
+    document.addEventListener('error', unplayable, true);
+    document.addEventListener('loadedmetadata', unplayable, true);
+
+    const play = () => {
+        const video = one('#detail video');
+        if (video) video.paused ? video.play() : video.pause();
+    };
+
+    const inCell = (selector) =>
+        (document.activeElement.closest('.cell') || opener?.closest('.cell'))?.querySelector(selector).click();
+
     const keys = {
         Escape: () => visible(one('#detail')) && one('#close').click(),
         '/': () => one('#sentence textarea, #sentence input').focus(),
-        k: () => (document.activeElement.closest('.cell') || opener?.closest('.cell'))?.querySelector('input').click(),
+        k: () => inCell('input'),
+        r: () => inCell('.mark[data-mark=right]'),
+        w: () => inCell('.mark[data-mark=wrong]'),
+        v: play,
         n: () => one('#next')?.click(),
         p: () => one('#previous')?.click(),
     };
 
     document.addEventListener('keydown', (event) => {
         if (event.ctrlKey || event.metaKey || event.altKey) return;
-        const isTyping = event.target.closest('input:not([type=checkbox]), textarea, [role=listbox]');
+        const isTyping = event.target.closest('input:not([type=checkbox]), textarea, video, [role=listbox]');
         if (isTyping && event.key !== 'Escape') return;
         if (keys[event.key]) {
             keys[event.key]();

@@ -1,27 +1,26 @@
 """The demo page: the event handlers of its components."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from ..gallery import PersonGallery, PersonHit
+from ..gallery import PersonGallery
 from ..hits import absence_note
-from ..hits_export import export_hits
-from ..search_record import SearchRecord
 from . import cards
-from .filters import card_columns, conditions, in_words, menus, time_column, time_label
+from .address import from_address, to_address
+from .filters import RANGES, card_columns, conditions, in_words, menus, range_in_text, ranges, time_label
 from .layout import Layout
+from .panel import Panel
 from .pictures import Pictures
 from .queries import Queries
-from .session import MOST_PAGES, Query, Session, Settings, from_address, to_address
+from .session import COMPARED, MOST_PAGES, Query, Session, Settings, sent
+from .tray import Tray
 
-_TRAY = 200  # kept images of one window
-_SEARCHES, _MAPS = 4, 1  # concurrent requests
+_MARKS = 100  # marked images of one search
+_CONCURRENT = {"searches": 4, "frames": 2, "maps": 1}  # requests of each kind
 # The zip file exists when this runs, but the page renders its link a moment later.
 _DOWNLOAD = "() => setTimeout(() => document.querySelector('#export-file')?.click(), 300)"
 
@@ -39,14 +38,21 @@ class SearchPage:
         self._shown = gallery.manifest  # of the cached thumbnails
         with gr.Blocks(title="Find people by a sentence", analytics_enabled=False, delete_cache=(60, 3500)) as blocks:
             self.layout = Layout(gallery)
-            self._connect(gr.State(Session(manifest=gallery.manifest, menus=tuple(menus(gallery)))))
+            self.panel = Panel(self.layout, self._pictures)
+            self.tray = Tray(self.layout, self._pictures, blocks.GRADIO_CACHE)
+            self._connect(gr.State(self.new_session()))
         self.blocks = blocks
+
+    def new_session(self) -> Session:
+        """Returns the state of a new window."""
+        lists = menus(self._gallery)
+        return Session(self._gallery.manifest, tuple(lists), tuple(ranges(self._gallery, lists)))
 
     def _connect(self, session: gr.State) -> None:
         page = self.layout
         found = [
             page.problem, page.status, page.grid, page.previous, page.next, page.export, page.detail, page.filters,
-            page.header, page.sentence, page.composed, *page.controls,
+            page.header, page.sentence, page.composed, page.marks, *page.controls,
         ]  # fmt: skip
 
         def on(
@@ -63,9 +69,9 @@ class SearchPage:
                 [session, *inputs],
                 list(outputs),
                 api_visibility="private",
-                show_progress="hidden" if kind == "maps" else "minimal",
+                show_progress="minimal" if kind == "searches" else "hidden",
                 concurrency_id=kind,
-                concurrency_limit=_MAPS if kind == "maps" else _SEARCHES,
+                concurrency_limit=_CONCURRENT[kind],
                 trigger_mode=mode,
             )
 
@@ -73,21 +79,26 @@ class SearchPage:
         on([page.search.click, page.sentence.submit], self.submit, [page.sentence, page.composed, *controls], found)
         on(page.picture.upload, self.ask_picture, [page.picture, *controls], found)
         changes = [page.typed.submit, page.typed.blur, page.first.change, page.last.change, page.changed.change]
-        changes += [page.count.input, page.grouped.input, *(menu.input for menu in page.menus)]
+        changes += [page.count.input, page.grouped.input, page.in_detail.input, *(menu.input for menu in page.menus)]
+        changes += [bound.change for bound in page.bounds]
         on(changes, self.refine, controls, found)
         on(page.status.clear, self.clear_filters, controls, found)
         on(page.like.click, self.more_like, controls, found)
         on(page.grid.restore, self.restore, [], found)
         on(page.previous.click, partial(self.turn_page, -1), [], found)
         on(page.next.click, partial(self.turn_page, 1), [], found)
-        panel = [page.large, page.maps, page.details, page.detail]
-        opened = on(page.grid.open, self.show, [], panel)
-        on(opened.then, self.look, [], [page.maps], "maps")
-        on(page.close.click, self.close, [], [page.detail])
+        on(page.grid.mark, self.mark, [], [page.marks], mode="multiple")
+        on(page.marks.apply, self.search_marks, controls, found)
+        on(page.marks.clear, self.clear_marks, controls, found)
+        panel = [page.large, page.maps, page.source, page.details, page.detail]
+        opened = on(page.grid.open, self.panel.show, [], panel)
+        on(opened.then, self.panel.find_source, [], [page.source], "frames")
+        on(opened.then, self.panel.look, [], [page.maps], "maps")
+        on(page.close.click, self.panel.close, [], [page.detail])
         kept = [page.tray, page.export_tray]
-        on(page.grid.keep, self.keep, [], kept, mode="multiple")
-        on(page.tray.drop, self.drop, [], kept, mode="multiple")
-        for button, work in ((page.export, self.export), (page.export_tray, self.export_tray)):
+        on(page.grid.keep, self.tray.keep, [], kept, mode="multiple")
+        on(page.tray.drop, self.tray.drop, [], kept, mode="multiple")
+        for button, work in ((page.export, self.tray.export), (page.export_tray, self.tray.export_kept)):
             on(button.click, work, [], [page.problem, page.file]).success(None, None, None, js=_DOWNLOAD)
 
     def submit(self, session: Session, sentence: str, composed: bool, *values: Any) -> dict[Any, Any]:
@@ -128,83 +139,53 @@ class SearchPage:
 
     def restore(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
         """Restores the search of an address, from the history or a link, and sets the controls to it."""
-        address = event._data.get("address") if isinstance(event._data, dict) else None
+        address = sent(event, "address")
         try:
             asked = from_address(address if isinstance(address, str) else "")
         except ValueError as error:
             return {self.layout.problem: cards.error(str(error))}
         if asked is None:
             return self._start(session)
-        kind, key, words, settings = asked
+        kind, key, words, right, wrong, settings = asked
         sources: dict[str, Callable[[], Query]] = {
             "q": lambda: self._queries.sentence(key),
             "like": lambda: self._queries.like(key),
             "picture": lambda: self._queries.known_picture(session, key),
         }
         source = partial(self._queries.composed, session, kind, key, words) if words else sources[kind]
+        if marks := {**dict.fromkeys(right, True), **dict.fromkeys(wrong, False)}:
+            unmarked = source
+            source = lambda: self._queries.marked(unmarked(), marks)  # noqa: E731
         updates = self._answer(session, settings.validated, cache(source), is_restored=True)
         return updates | self._set_controls(session, settings) | {self.layout.sentence: key if kind == "q" else words}
 
-    def show(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
-        """Opens one of the hits in the detail view; ignores other rows."""
-        page, hit = self.layout, _hit_of(session, event)
-        if hit is None:
-            return {page.detail: gr.skip()}
-        session.shown = hit
-        rank = session.settings.first_rank + session.hits.index(hit)
-        try:
-            large, maps = cards.large(hit, rank, self._pictures.large(hit.path)), cards.maps(None)
-        except OSError as error:
-            large, maps = cards.error(str(error)), ""
-        shown = gr.update(visible=True)
-        return {page.large: large, page.maps: maps, page.details: cards.details(hit), page.detail: shown}
+    def mark(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
+        """Marks a hit as right or wrong, or takes the mark away; the next search by marks uses it."""
+        hit, mark = session.sent_hit(event), sent(event, "mark")
+        if hit is not None and mark in ("right", "wrong") and len(session.marks) < _MARKS:
+            session.marks[hit.name] = mark == "right"
+        elif hit is not None:
+            session.marks.pop(hit.name, None)
+        return {self.layout.marks: self._marks(session)}
 
-    def look(self, session: Session) -> Any:
-        """Computes the occlusion maps of the opened image."""
-        hit, query = session.shown, session.query
-        if hit is None or query is None:
-            return gr.skip()
-        try:
-            found = cards.maps(self._pictures.maps(hit.path, query.vector))
-        except OSError:
-            found = ""
-        return found if session.shown is hit else gr.skip()  # drops maps of a closed image
+    def search_marks(self, session: Session, *values: Any) -> dict[Any, Any]:
+        """Searches by the shown query, moved by the marked images."""
+        query, marks = session.query, dict(session.marks)
+        return self._ask(session, values, None if query is None else cache(lambda: self._queries.marked(query, marks)))
 
-    def close(self, session: Session) -> Any:
-        """Closes the detail view."""
-        session.shown = None
-        return gr.update(visible=False)
-
-    def keep(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
-        """Adds a hit to the tray, with its search as metadata, or removes it."""
-        hit, record = _hit_of(session, event), session.record
-        if hit is not None and not event._data.get("kept"):
-            session.tray.pop(hit.name, None)
-        elif hit is not None and record is not None and len(session.tray) < _TRAY:
-            search = {"search": record.query, "filter": " AND ".join(record.where), "searched": record.time}
-            session.tray[hit.name] = replace(hit, metadata={**hit.metadata, **search})
-        return self._tray(session)
-
-    def drop(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
-        """Removes an image from the tray."""
-        name = event._data.get("name") if isinstance(event._data, dict) else None
-        if isinstance(name, str):
-            session.tray.pop(name, None)
-        return self._tray(session)
-
-    def export(self, session: Session) -> dict[Any, Any]:
-        """Writes the shown hits to a zip file."""
-        return self._export(session.hits, session.record)
-
-    def export_tray(self, session: Session) -> dict[Any, Any]:
-        """Writes the kept images to a zip file; each names its search."""
-        record = session.record and replace(session.record, query="kept images of several searches", where=[])
-        return self._export(list(session.tray.values()), record)
+    def clear_marks(self, session: Session, *values: Any) -> dict[Any, Any]:
+        """Removes all marks, and searches without them if they act."""
+        session.marks.clear()
+        if session.query is not None and not session.query.marks:
+            return {self.layout.marks: self._marks(session)}
+        return self.search_marks(session, *values)
 
     def _ask(
         self, session: Session, values: Sequence[Any], source: Callable[[], Query] | None, only_changes: bool = False
     ) -> dict[Any, Any]:
-        return self._answer(session, lambda: Settings.checked(values, session.menus), source, only_changes)
+        return self._answer(
+            session, lambda: Settings.checked(values, session.menus, session.ranges), source, only_changes
+        )
 
     def _answer(
         self,
@@ -243,27 +224,38 @@ class SearchPage:
                 if session.source is source:
                     session.source = session.answered
                 raise
-            where = conditions(time_column(self._gallery), *settings.filters)
+            where = conditions(self._gallery, *settings.filters)
             beta = (self._gallery.manifest.clothing_weight or 1.0) * (1 - settings.changed / 100)
             wanted = settings.first_rank + settings.count  # one more than shown: is there a next page?
-            search = query.vector, wanted, beta, where, query.digest, query.calibrated_as
+            compared = COMPARED if settings.in_detail and query.sentence is not None else 0
+            if settings.in_detail and not compared:
+                notes = [*notes, "a picture without a sentence cannot be compared in detail"]
+            kind = None if query.marks else query.calibrated_as  # a moved vector has higher scores
+            search = query.vector, max(wanted, compared), beta, where, query.digest, kind, compared, query.sentence
             hits = self._gallery.search_vector(*search)
             if settings.page > 1 and len(hits) < settings.first_rank:
                 raise ValueError(f"there are only {cards.images(len(hits))}, and none on page {settings.page}")
-            record = self._gallery.record(query.title, where, beta, settings.count)
+            moved = f"moved by marks: {cards.marks_in_words(query.marks)}" if query.marks else ""
+            title = ", ".join(filter(None, [query.title, moved]))
+            record = self._gallery.record(title, where, beta, settings.count)
         except (ValueError, OSError) as error:
             return {self.layout.problem: cards.error(str(error))} if turn == session.turn else self._nothing
         if turn != session.turn:
             return self._nothing
-        push = not is_restored and (
-            session.query is None or _step(query, settings) != _step(session.query, session.settings)
-        )
+        former = session.query
+        push = not is_restored and (former is None or _step(query, settings) != _step(former, session.settings))
+        if is_restored or former is None or _question(query) != _question(former):
+            session.marks = query.marks
         session.answered, session.query, session.settings, session.shown = source, query, settings, None
         session.hits = hits[settings.first_rank - 1 : wanted - 1]
-        session.record = replace(record, picture_sha256=query.digest)
-        status = self._status(session, beta, [*filter(None, [absence_note(hits)]), *query.remarks, *notes])
+        right, wrong = list(query.right), list(query.wrong)
+        session.record = replace(record, picture_sha256=query.digest, rerank=compared, right=right, wrong=wrong)
+        facts = [f"clothing weight {beta:.2f}"]
+        facts += [moved] if moved else []
+        facts += [f"the first {min(compared, len(hits))} compared in detail"] if compared else []
+        status = self._status(session, facts, [*filter(None, [absence_note(hits)]), *query.remarks, *notes])
         address = cards.place(to_address(query, settings), turn, push)
-        return updates | self._found(session, address + status, len(hits) == wanted)
+        return updates | self._found(session, address + status, len(hits) >= wanted)
 
     def _found(self, session: Session, status: str, has_more: bool) -> dict[Any, Any]:
         page, settings, found = self.layout, session.settings, bool(session.hits)
@@ -271,6 +263,7 @@ class SearchPage:
         return {
             page.problem: "",
             page.status: status,
+            page.marks: self._marks(session),
             page.grid: self._grid(session) if found else cards.no_hits(),
             page.previous: gr.update(visible=settings.page > 1),
             page.next: gr.update(visible=has_more and settings.page < MOST_PAGES),
@@ -280,38 +273,27 @@ class SearchPage:
             page.filters: gr.update(label=f"Filters ({active} active)" if active else "Filters"),
         }
 
-    def _status(self, session: Session, beta: float, notes: Sequence[str]) -> str:
+    def _status(self, session: Session, facts: Sequence[str], notes: Sequence[str]) -> str:
         query, settings, count = session.query, session.settings, len(session.hits)
         assert query is not None
         first = settings.first_rank
         shown = cards.images(count) if first == 1 else f"hits {first} to {first + count - 1}"
         filters = in_words(time_label(self._gallery), *settings.filters)
-        return cards.status(query.title, query.picture, shown, beta, filters, notes)
+        return cards.status(query.title, query.picture, [shown, *facts], filters, notes)
 
     def _grid(self, session: Session) -> str:
         settings, columns = session.settings, card_columns(self._gallery)
         return cards.grid(session.hits, self._pictures, settings.grouped, columns, settings.first_rank)
 
-    def _tray(self, session: Session) -> dict[Any, Any]:
-        kept = list(session.tray.values())
-        return {
-            self.layout.tray: cards.tray(kept, self._pictures),
-            self.layout.export_tray: gr.update(visible=bool(kept)),
-        }
-
-    def _export(self, hits: Sequence[PersonHit], record: SearchRecord | None) -> dict[Any, Any]:
-        page = self.layout
-        if record is None or not hits:
-            return {page.problem: cards.error("there are no hits to export: search first"), page.file: gr.skip()}
-        folder = Path(tempfile.mkdtemp(dir=self.blocks.GRADIO_CACHE))
-        return {page.problem: "", page.file: str(export_hits(hits, record, folder / "hits.zip"))}
+    def _marks(self, session: Session) -> str:
+        return cards.marks(session.marks, {} if session.query is None else session.query.marks)
 
     def _start(self, session: Session) -> dict[Any, Any]:
         """Returns the page before the first search; the tray stays."""
         page = self.layout
         session.turn += 1
         session.query = session.source = session.answered = session.asked = session.shown = session.record = None
-        session.hits, session.settings = [], Settings()
+        session.hits, session.settings, session.marks = [], Settings(), {}
         empty = {
             page.grid: cards.welcome(len(self._gallery)),
             page.status: cards.place("", session.turn, push=False),
@@ -328,15 +310,19 @@ class SearchPage:
             self._shown = manifest
         if session.manifest == manifest:
             return [], {}
-        session.manifest, session.menus = manifest, tuple(menus(self._gallery))
+        new = self.new_session()
+        session.manifest, session.menus, session.ranges = manifest, new.menus, new.ranges
         return [f"the index was updated: {cards.images(len(self._gallery))}"], self.layout.index_updates(self._gallery)
 
     def _set_controls(self, session: Session, settings: Settings) -> dict[Any, Any]:
-        values = [settings.changed, settings.count, settings.grouped, settings.typed, settings.first, settings.last]
+        values: list[Any] = [settings.changed, settings.count, settings.grouped, settings.in_detail]
+        values += [settings.typed, settings.first, settings.last]
+        bounds = [range_in_text(settings.numbers.get(column)) for column in session.ranges]
+        bounds += [""] * (RANGES - len(bounds))
         chosen = [settings.chosen.get(column, []) for column in session.menus]
         return {
             control: gr.update(value=value)
-            for control, value in zip(self.layout.controls, [*values, *chosen], strict=False)
+            for control, value in zip(self.layout.controls, [*values, *bounds, *chosen], strict=False)
         }
 
     @property
@@ -344,12 +330,11 @@ class SearchPage:
         return {self.layout.problem: gr.skip()}
 
 
-def _hit_of(session: Session, event: gr.EventData) -> PersonHit | None:
-    """Returns the hit of an event's row, or None for any other row."""
-    row = event._data.get("row") if isinstance(event._data, dict) else None
-    return next((hit for hit in session.hits if hit.row == row and not isinstance(row, bool)), None)
+def _question(query: Query) -> tuple[str, ...]:
+    """What a search asks for, without marks and settings."""
+    return query.kind, query.key, query.words
 
 
 def _step(query: Query, settings: Settings) -> tuple[Any, ...]:
     """What makes a search a step in the history: everything but the slider."""
-    return query.kind, query.key, query.words, replace(settings, changed=0)
+    return *_question(query), query.marks, replace(settings, changed=0)

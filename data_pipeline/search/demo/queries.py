@@ -1,12 +1,16 @@
 """Embeds the queries of the demo page: sentences, images of the index, uploaded pictures."""
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ...images import open_image
 from ..composition import compose_vectors
+from ..feedback import move_query
 from ..gallery import PersonGallery
 from .pictures import Pictures, small_picture
 from .session import Kind, Query, Session
@@ -80,3 +84,12 @@ class Queries:
             words=sentence,
             calibrated_as="composed",
         )
+
+    def marked(self, query: Query, marks: Mapping[str, bool]) -> Query:
+        """Returns a query that the marked images move (`move_query`); `marks` says of each name whether it is right."""
+        original = query.vector if query.original is None else query.original
+        right, wrong = (tuple(name for name, is_right in marks.items() if is_right == kind) for kind in (True, False))
+        rows = ([self._gallery.row_of(name) for name in names] for names in (right, wrong))
+        liked, disliked = (np.array([self._gallery.vector(row) for row in found]) for found in rows)
+        vector = move_query(original, liked, disliked) if marks else original
+        return replace(query, vector=vector, original=original, right=right, wrong=wrong)

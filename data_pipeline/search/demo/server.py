@@ -42,7 +42,8 @@ def serve_demo(
     with tempfile.TemporaryDirectory(prefix="bdam-demo-") as folder:
         # gradio serves files only from this folder: uploads and exports
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = SearchPage(gallery).blocks
+        search = SearchPage(gallery)
+        page, routes = search.blocks, [search.panel.sources.route]
         page.queue(max_size=_QUEUE_SIZE)
         guard = Middleware(Guard, hosts=accepted_hosts(host))
         # No share link, analytics, API documentation or server-side rendering
@@ -55,7 +56,11 @@ def serve_demo(
                 css_paths=_HERE / "page.css",
                 js=(_HERE / "page.js").read_text(encoding="utf-8"),
                 max_file_size=f"{LARGEST_UPLOAD}mb",
-                app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
+                app_kwargs={
+                    "middleware": [guard],
+                    "routes": routes,
+                    **dict.fromkeys(("docs_url", "redoc_url", "openapi_url")),
+                },
                 footer_links=[],
                 share=False,
                 ssr_mode=False,

@@ -1,9 +1,8 @@
-"""State of a browser window, and the address (URL query) that restores its search."""
+"""State of a browser window."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlencode
 
 from numpy.typing import NDArray
 
@@ -12,11 +11,11 @@ from modeling_bdam.evaluation.calibration import Kind as CalibratedKind
 from ..gallery import PersonHit
 from ..index.manifest import Manifest
 from ..search_record import SearchRecord
+from .filters import RANGES, Range, to_range
 
 RESULTS = (12, 24, 48, 96)
 MOST_PAGES = 20
-_LONGEST_ADDRESS = 30_000  # characters
-_COLUMN = "is."  # prefix of a menu's column in an address
+COMPARED = 32  # hits that the matching head orders again
 Kind = Literal["q", "like", "picture"]
 
 
@@ -33,6 +32,20 @@ class Query:
     digest: str | None = None  # SHA-256 of the picture, copies of it are no hits
     words: str = ""  # sentence that describes the clothes of the person of a picture
     calibrated_as: CalibratedKind | None = None
+    # Relevance feedback
+    original: NDArray | None = None  # the vector before the marked images moved it
+    right: tuple[str, ...] = ()  # names of the marked images
+    wrong: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str | None:
+        """The sentence that the matching head compares with images; None for a picture only."""
+        return self.key if self.kind == "q" else self.words or None
+
+    @property
+    def marks(self) -> dict[str, bool]:
+        """Whether an image is right, by the name of each marked one."""
+        return {**dict.fromkeys(self.right, True), **dict.fromkeys(self.wrong, False)}
 
 
 @dataclass(frozen=True)
@@ -42,19 +55,30 @@ class Settings:
     changed: float = 0  # percent by which clothes count less
     count: int = RESULTS[1]  # images on a page
     grouped: bool = False
+    in_detail: bool = False  # re-ranks the first hits by the matching head
     typed: str = ""  # filter expression
-    first: str = ""  # day
-    last: str = ""  # day, included
+    first: str = ""  # day or minute
+    last: str = ""  # day or minute, included
     chosen: dict[str, list[str]] = field(default_factory=dict)  # values of each menu by column
+    numbers: dict[str, Range] = field(default_factory=dict)  # bounds of each range by column
     page: int = 1
 
     @classmethod
-    def checked(cls, values: Sequence[Any], columns: Sequence[str]) -> "Settings":
-        """Validates the values that a client sent; `columns` are those of the menus. Raises `ValueError`."""
-        changed, count, grouped, typed, first, last, *menus = values
-        chosen = {column: list(menu) for column, menu in zip(columns, menus, strict=False) if menu}
-        settings = cls(changed, count, bool(grouped), typed or "", first or "", last or "", chosen)
-        return settings.validated()
+    def checked(cls, values: Sequence[Any], menus: Sequence[str], ranges: Sequence[str]) -> "Settings":
+        """Validates the values that a client sent; `menus` and `ranges` are their columns. Raises `ValueError`."""
+        changed, count, grouped, in_detail, typed, first, last, *filters = values
+        bounds, lists = filters[:RANGES], filters[RANGES:]
+        return cls(
+            changed,
+            count,
+            bool(grouped),
+            bool(in_detail),
+            typed or "",
+            first or "",
+            last or "",
+            {column: list(menu) for column, menu in zip(menus, lists, strict=False) if menu},
+            {column: to_range(column, text) for column, text in zip(ranges, bounds, strict=False) if text},
+        ).validated()
 
     def validated(self) -> "Settings":
         """Returns these settings; raises `ValueError` for a value that no control has."""
@@ -69,9 +93,9 @@ class Settings:
         return self
 
     @property
-    def filters(self) -> tuple[dict[str, list[str]], str, str, str]:
-        """The filters: values of the menus by column, first day, last day, expression."""
-        return self.chosen, self.first, self.last, self.typed
+    def filters(self) -> tuple[dict[str, list[str]], dict[str, Range], str, str, str]:
+        """The filters: values of the menus and bounds by column, first and last time, expression."""
+        return self.chosen, self.numbers, self.first, self.last, self.typed
 
     @property
     def compared(self) -> "Settings":
@@ -85,7 +109,7 @@ class Settings:
 
     def without_filters(self) -> "Settings":
         """Returns these settings on the first page without any filter."""
-        return replace(self, typed="", first="", last="", chosen={}, page=1)
+        return replace(self, typed="", first="", last="", chosen={}, numbers={}, page=1)
 
 
 @dataclass
@@ -94,6 +118,7 @@ class Session:
 
     manifest: Manifest | None = None  # of the index that the page shows
     menus: tuple[str, ...] = ()  # columns of the menus
+    ranges: tuple[str, ...] = ()  # columns of the ranges
     turn: int = 0  # number of the latest event
     source: Callable[[], Query] | None = None  # of the latest question, which may not be embedded yet
     asked: Any = None  # the latest question and settings, answered or refused
@@ -104,55 +129,17 @@ class Session:
     hits: list[PersonHit] = field(default_factory=list)
     record: SearchRecord | None = None
     shown: PersonHit | None = None  # the opened image
+    marks: dict[str, bool] = field(default_factory=dict)  # whether a hit is right, by its name; not searched yet
     # Kept until the window is closed
     pictures: dict[str, Query] = field(default_factory=dict)  # uploaded pictures by digest, for the way back
     tray: dict[str, PersonHit] = field(default_factory=dict)  # kept hits by name
 
-
-def to_address(query: Query, settings: Settings) -> str:
-    """Returns the URL query, such as `?q=a+man&is.camera=3`, that `from_address` reads; defaults are left out."""
-    default = Settings()
-    named = {
-        "changed": f"{settings.changed:g}" if settings.changed else None,
-        "show": settings.count if settings.count != default.count else None,
-        "group": 1 if settings.grouped else None,
-        "where": settings.typed.strip() or None,
-        "from": settings.first or None,
-        "to": settings.last or None,
-        "page": settings.page if settings.page > 1 else None,
-        "words": query.words or None,
-    }
-    pairs = [(query.kind, query.key), *((name, value) for name, value in named.items() if value is not None)]
-    pairs += [(_COLUMN + column, value) for column, values in settings.chosen.items() for value in values]
-    return "?" + urlencode(pairs)
+    def sent_hit(self, event: Any) -> PersonHit | None:
+        """Returns the hit of the row that an event of the page has, or None for any other row."""
+        row = sent(event, "row")
+        return next((hit for hit in self.hits if hit.row == row and not isinstance(row, bool)), None)
 
 
-def from_address(address: str) -> tuple[Kind, str, str, Settings] | None:
-    """Reads an address: kind, key and words of the query, and the settings; None without a query.
-
-    Raises `ValueError` for an address that `to_address` does not write.
-    """
-    if len(address) > _LONGEST_ADDRESS:
-        raise ValueError(f"the address has {len(address)} characters; the limit is {_LONGEST_ADDRESS}")
-    pairs = parse_qsl(address.removeprefix("?"))
-    named = dict(pairs)
-    chosen: dict[str, list[str]] = {}
-    for name, value in pairs:
-        if name.startswith(_COLUMN):
-            chosen.setdefault(name.removeprefix(_COLUMN), []).append(value)
-    try:
-        settings = Settings(
-            changed=float(named.get("changed", 0)),
-            count=int(named.get("show", RESULTS[1])),
-            grouped="group" in named,
-            typed=named.get("where", ""),
-            first=named.get("from", ""),
-            last=named.get("to", ""),
-            chosen=chosen,
-            page=int(named.get("page", 1)),
-        ).validated()
-    except ValueError as error:
-        raise ValueError(f"the address of this page: {error}") from None
-    kinds: tuple[Kind, ...] = ("q", "like", "picture")
-    words = named.get("words", "")
-    return next(((kind, named[kind], words, settings) for kind in kinds if kind in named), None)
+def sent(event: Any, key: str) -> Any:
+    """Returns a value that the page sent with an event, or None."""
+    return event._data.get(key) if isinstance(event._data, dict) else None

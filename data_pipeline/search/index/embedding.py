@@ -25,13 +25,16 @@ class EmbeddedBatch:
     reasons: list[str | None]  # why an image is unreadable, or None
     contents: list[str | None]  # digests of the files
     aspects: np.ndarray  # float32 [B]: width divided by height
+    tokens: np.ndarray | None = None  # float16 [B, 2L, D], for the matching head; zeros for unreadable images
 
 
 Batch = tuple[Sequence[Path], Sequence[str | None]]
 """Image files, and the identity description to fuse with each, or None."""
 
 
-def embed_batches(embedder: Embedder, batches: Iterable[Batch], workers: int | None = None) -> Iterator[EmbeddedBatch]:
+def embed_batches(
+    embedder: Embedder, batches: Iterable[Batch], workers: int | None = None, with_tokens: bool = False
+) -> Iterator[EmbeddedBatch]:
     """Embeds batches concurrently and yields the results in order.
 
     On a CPU, each worker decodes and embeds whole batches with one torch thread: parallel batches use all cores, unlike
@@ -46,7 +49,7 @@ def embed_batches(embedder: Embedder, batches: Iterable[Batch], workers: int | N
     pending: deque[Future[EmbeddedBatch]] = deque()
     try:
         for files, descriptions in batches:
-            pending.append(pool.submit(_embed, embedder, files, descriptions))
+            pending.append(pool.submit(_embed, embedder, files, descriptions, with_tokens))
             if len(pending) > 2 * count:
                 yield pending.popleft().result()
         while pending:
@@ -73,8 +76,11 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)  # applies to the calling worker only
 
 
-def _embed(embedder: Embedder, files: Sequence[Path], descriptions: Sequence[str | None]) -> EmbeddedBatch:
+def _embed(
+    embedder: Embedder, files: Sequence[Path], descriptions: Sequence[str | None], with_tokens: bool
+) -> EmbeddedBatch:
     vectors = np.zeros((len(files), embedder.dimensions), dtype=np.float32)
+    tokens = np.zeros((len(files), *embedder.token_shape), dtype=np.float16) if with_tokens else None
     reasons: list[str | None] = [None] * len(files)
     aspects = np.full(len(files), np.nan, dtype=np.float32)
     contents: list[str | None] = [None] * len(files)
@@ -93,6 +99,9 @@ def _embed(embedder: Embedder, files: Sequence[Path], descriptions: Sequence[str
         aspects[place] = image.width / image.height
         contents[place] = content_digest(file)
     readable = [place for place, reason in enumerate(reasons) if reason is None]
-    if readable:
-        vectors[readable] = embedder.embed_images(pixels, [descriptions[place] for place in readable])
-    return EmbeddedBatch(vectors, reasons, contents, aspects)
+    texts = [descriptions[place] for place in readable]
+    if readable and tokens is None:
+        vectors[readable] = embedder.embed_images(pixels, texts)
+    elif readable and tokens is not None:
+        vectors[readable], tokens[readable] = embedder.embed_with_tokens(pixels, texts)
+    return EmbeddedBatch(vectors, reasons, contents, aspects, tokens)

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -23,9 +24,10 @@ from .opened import OpenedIndex, check_model, open_index
 from .publishing import LOCK, default_type, is_part_of_an_index, publish
 from .removals import check_removals, lost_images
 from .report import IndexReport, count_shapes
-from .reuse import reusable_rows
+from .reuse import reusable_rows, rows_with_tokens
 from .shards import SHARD_SIZE, Key, Shards, aspects_of, keys_of
 from .sources import GallerySource, images_in_folder, images_of_dataset, merged
+from .tokens_file import token_bytes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,6 +49,7 @@ def build_index(
     time_zone: str | None = None,
     index_type: IndexType | None = None,
     store: str | None = None,
+    with_tokens: bool | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: str | None = None,
@@ -75,6 +78,8 @@ def build_index(
             that of the index, or UTC.
         index_type: `exact`, `hnsw` or `int8`; by default exact up to a million images, then hnsw.
         store: address of a Milvus cluster for the vectors; by default they are in the index folder.
+        with_tokens: stores the image tokens that the matching head of the model re-ranks by; by default if the last
+            generation has them.
         batch_size: images per forward pass.
         workers: threads that decode images; by default one per core.
         device: device of the model; by default an accelerator if there is one.
@@ -82,7 +87,7 @@ def build_index(
 
     Raises:
         ValueError: the index was built by another model or version, or another run holds its lock; metadata or
-            descriptions are invalid; no image is readable; too many images would be removed.
+            descriptions are invalid; no image is readable; too many images would be removed; there is no matching head.
         OSError: files cannot be read or written, or the disk is full. The last generation stays usable.
     """
     index = Path(index)
@@ -91,15 +96,16 @@ def build_index(
     if store is not None:  # before hours of embedding
         _check_store(store)
     embedder = model if isinstance(model, Embedder) else Embedder.load(model, _process_device(device))
+    if with_tokens:
+        embedder.check_matching()
     state = PartialState()
     report: list[IndexReport | None] = [None]
-    work: list[tuple[str, list[Key], int, dict[str, str]] | None] = [None]
+    work: list[tuple[str, list[Key], int, dict[str, str], bool] | None] = [None]
     if dry_run and state.num_processes > 1:
         raise ValueError("dry_run plans in one process: run it without torchrun")
     lock = nullcontext() if dry_run else _locked(index, state.is_main_process)
     with lock, _one_line_if_disk_full(index), TemporaryDirectory() as temporary:
         # The main process plans and broadcasts the images to embed
-        shards = Shards(index / f"partial-{embedder.weights}-{embedder.config}")
         last: OpenedIndex | None = None
         kept: dict[Key, int] = {}
         if state.is_main_process:
@@ -107,6 +113,7 @@ def build_index(
                 last = open_index(index)
                 check_model(index, last.manifest, embedder)
                 time_zone = time_zone or last.manifest.time_zone
+                with_tokens = last.tokens is not None if with_tokens is None else with_tokens
             elif moved_from is not None:
                 raise ValueError(f"{index}: there is no index, so no vectors to keep; leave out moved_from")
             replaced = None
@@ -125,7 +132,8 @@ def build_index(
             if last is not None:
                 kept = reusable_rows(index, last, source, None if moved_from is None else Path(moved_from))
             _note_time_zone(source, time_zone or "UTC")
-            planned = _planned(index, last, source, kept, index_type)
+            reused = rows_with_tokens(last, kept) if with_tokens else kept
+            planned = _planned(index, last, source, kept, reused, index_type)
             try:
                 if not allow_removals:
                     check_removals(index, last, source.root, planned.lost, add or moved_from is not None)
@@ -134,13 +142,18 @@ def build_index(
                     raise
                 planned.notes.append(str(error))
             if dry_run:
-                return planned
-            plan, first = shards.plan([key for key in keys_of(source.table) if key not in kept])
-            work = [(source.root, plan, first, {key[0]: source.descriptions[key[0]] for key in plan if key[3]})]
+                size = token_bytes(embedder.token_shape, planned.images) if with_tokens else 0
+                return replace(planned, token_bytes=size)
+            plan, first = _shards(index, embedder, with_tokens).plan(
+                [key for key in keys_of(source.table) if key not in reused]
+            )
+            texts = {key[0]: source.descriptions[key[0]] for key in plan if key[3]}
+            work = [(source.root, plan, first, texts, bool(with_tokens))]
         if state.num_processes > 1:
             broadcast_object_list(work)
         assert work[0] is not None
-        root, plan, first, texts = work[0]
+        root, plan, first, texts, with_tokens = work[0]
+        shards = _shards(index, embedder, with_tokens)
 
         # Each process embeds its shards
         numbers = range(state.process_index, -(-len(plan) // SHARD_SIZE), state.num_processes)
@@ -151,7 +164,8 @@ def build_index(
             unit="image",
             disable=None if show_progress and state.is_main_process and jobs else True,  # None: only in a terminal
         ) as bar:
-            _embed_shards(embedder, shards, jobs, (index.absolute() / root), texts, batch_size, workers, bar)
+            place = index.absolute() / root
+            _embed_shards(embedder, shards, jobs, place, texts, with_tokens, batch_size, workers, bar)
         state.wait_for_everyone()
 
         # The main process publishes the generation
@@ -161,6 +175,7 @@ def build_index(
                 store,
                 time_zone or "UTC",
                 (allow_removals, add or moved_from is not None),
+                with_tokens,
                 show_progress,
             )
             report = [publish(index, source, embedder, last, kept, shards, *options)]
@@ -168,6 +183,12 @@ def build_index(
             broadcast_object_list(report)
     assert report[0] is not None
     return report[0]
+
+
+def _shards(index: Path, embedder: Embedder, with_tokens: bool | None) -> Shards:
+    """Returns the shards of a model; those with and without tokens are in different folders."""
+    suffix = "-tokens" if with_tokens else ""
+    return Shards(index / f"partial-{embedder.weights}-{embedder.config}{suffix}")
 
 
 def _process_device(device: str | None) -> str | None:
@@ -198,7 +219,12 @@ def _note_time_zone(source: GallerySource, time_zone: str) -> None:
 
 
 def _planned(
-    index: Path, last: OpenedIndex | None, source: GallerySource, kept: dict[Key, int], index_type: IndexType | None
+    index: Path,
+    last: OpenedIndex | None,
+    source: GallerySource,
+    kept: dict[Key, int],
+    reused: dict[Key, int],
+    index_type: IndexType | None,
 ) -> IndexReport:
     """Returns the report of a run that has not begun: all images count as readable."""
     keys = keys_of(source.table)
@@ -206,7 +232,7 @@ def _planned(
     rows = {kept[key] for key in keys if key in kept}
     return IndexReport(
         images=len(keys),
-        embedded=sum(key not in kept for key in keys),
+        embedded=sum(key not in reused for key in keys),
         removed=0 if last is None else len(last.table) - len(rows),
         unreadable=sorted(source.left_out),
         shapes=count_shapes(np.array([aspects[row] for row in rows], dtype=np.float32)),
@@ -223,6 +249,7 @@ def _embed_shards(
     jobs: list[tuple[int, list[Key]]],
     root: Path,
     texts: dict[str, str],
+    with_tokens: bool,
     batch_size: int,
     workers: int | None,
     bar: tqdm,
@@ -235,7 +262,7 @@ def _embed_shards(
         for _, keys in missing
         for part in (keys[start : start + batch_size] for start in range(0, len(keys), batch_size))
     )
-    embedded = embed_batches(embedder, batches, workers)
+    embedded = embed_batches(embedder, batches, workers, with_tokens)
     for number, keys in missing:
         parts = []
         for _ in range(0, len(keys), batch_size):
@@ -248,6 +275,7 @@ def _embed_shards(
             [reason for part in parts for reason in part.reasons],
             [content for part in parts for content in part.contents],
             np.concatenate([part.aspects for part in parts]),
+            np.concatenate([part.tokens for part in parts if part.tokens is not None]) if with_tokens else None,
         )
 
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
 from ..stores.faiss_store import FaissStore
 from ..stores.store import VectorStore
 from .manifest import Manifest, read_manifest
+from .tokens_file import open_tokens
 
 if TYPE_CHECKING:
     from ..embedder import Embedder
@@ -21,11 +23,15 @@ TABLE = "metadata.parquet"
 
 @dataclass(frozen=True)
 class OpenedIndex:
-    """Manifest, table and vectors of one generation; row i of the table has vector i."""
+    """Manifest, table, vectors and tokens of one generation; row i of the table has vector i and tokens i.
+
+    The tokens are those that the matching head reads, memory-mapped float16 [count, 2L, D], or None.
+    """
 
     manifest: Manifest
     table: pa.Table
     store: VectorStore
+    tokens: np.ndarray | None = None
 
 
 def open_index(index: Path) -> OpenedIndex:
@@ -40,15 +46,16 @@ def open_index(index: Path) -> OpenedIndex:
         try:
             with pyarrow.parquet.ParquetFile(folder / TABLE) as file:  # `read_table` would import pandas
                 table = file.read()
+            tokens = open_tokens(folder, manifest.count)
             if manifest.store is None:
-                return OpenedIndex(manifest, table, FaissStore(folder, manifest.index_type))
+                return OpenedIndex(manifest, table, FaissStore(folder, manifest.index_type), tokens)
             from ..stores.milvus_store import MilvusStore
 
             assert manifest.collection is not None
             store = MilvusStore(manifest.store, manifest.collection, manifest.index_type, manifest.count)
             if is_copy(index, manifest):
                 store.hold(reader_name(index))
-            return OpenedIndex(manifest, table, store)
+            return OpenedIndex(manifest, table, store, tokens)
         except (FileNotFoundError, RuntimeError, pa.ArrowException) as error:
             # Try again if an indexing run published a new generation and removed this one in between
             if read_manifest(index) == manifest:

@@ -1,12 +1,14 @@
 """Publishes a generation of an index atomically: writes its files beside the old ones, then replaces the manifest."""
 
 import json
+import math
 import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +29,19 @@ from .manifest import MANIFEST, Manifest, write_manifest
 from .opened import TABLE, OpenedIndex, is_copy
 from .removals import check_removals, lost_images
 from .report import IndexReport, count_shapes
-from .shards import Key, Shards, aspects_of, contents_of, keys_of
+from .reuse import rows_with_tokens
+from .shards import SHARD_SIZE, Key, Shards, aspects_of, contents_of, keys_of
 from .sources import EXPORTED, GallerySource
+from .tokens_file import token_bytes, write_tokens
 
 UNREADABLE = "unreadable.json"
 LOCK = ".lock"
 _CHUNK = 16384  # rows
+_ARRAYS = ("vector", "tokens")  # columns of a shard
 
 
 class _Vectors:
-    """The vectors of the last generation and of all shards, by the key of their image."""
+    """The vectors and tokens of the last generation and of all shards, by the key of their image."""
 
     def __init__(self, last: OpenedIndex | None, kept: dict[Key, int], shards: Shards) -> None:
         self.last = last
@@ -47,10 +52,10 @@ class _Vectors:
         self.aspects = {key: aspects[row] for key, row in kept.items()}
         self.new: dict[Key, tuple[int, int]] = {}  # shard, and row in it
         self.reasons: dict[Key, str] = {}
-        self._shards: list[np.ndarray] = []
+        self._shards: list[dict[str, np.ndarray]] = []
         for table in shards.read():
-            vectors = table["vector"].combine_chunks()
-            self._shards.append(vectors.flatten().to_numpy().reshape(len(table), -1))
+            arrays = {name: table[name].combine_chunks().flatten() for name in _ARRAYS if name in table.column_names}
+            self._shards.append({name: array.to_numpy().reshape(len(table), -1) for name, array in arrays.items()})
             columns = (table["reason"].to_pylist(), contents_of(table), aspects_of(table))
             for row, (key, reason, content, aspect) in enumerate(zip(keys_of(table), *columns, strict=True)):
                 if reason is not None:
@@ -59,18 +64,31 @@ class _Vectors:
                 self.new[key] = (len(self._shards) - 1, row)
                 self.contents[key], self.aspects[key] = content, aspect
 
-    def chunks(self, keys: list[Key], dimensions: int) -> Iterator[np.ndarray]:
+    def vectors(self, keys: list[Key], dimensions: int) -> Iterator[np.ndarray]:
         """Yields the vectors of `keys` in order, float32 [at most _CHUNK, dimensions] at a time."""
-        for start in range(0, len(keys), _CHUNK):
-            part = keys[start : start + _CHUNK]
-            chunk = np.empty((len(part), dimensions), dtype=np.float32)
+        read = None if self.last is None else self.last.store.vectors
+        return self._chunks("vector", keys, _CHUNK, np.empty(dimensions, dtype=np.float32), read)
+
+    def tokens(self, keys: list[Key], shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """Yields the tokens of `keys` in order, float16 [at most SHARD_SIZE, 2L * D] at a time; `shape` is [2L, D]."""
+        old = None if self.last is None else self.last.tokens
+        read = None if old is None else lambda rows: old[rows].reshape(len(rows), -1)
+        return self._chunks("tokens", keys, SHARD_SIZE, np.empty(math.prod(shape), dtype=np.float16), read)
+
+    def _chunks(
+        self, column: str, keys: list[Key], size: int, like: np.ndarray, read: Callable[[list[int]], np.ndarray] | None
+    ) -> Iterator[np.ndarray]:
+        """Yields rows of the shape and type of `like`, from a column of the shards or from the last generation."""
+        for start in range(0, len(keys), size):
+            part = keys[start : start + size]
+            chunk = np.empty((len(part), *like.shape), dtype=like.dtype)
             kept = [place for place, key in enumerate(part) if key in self.old]
-            if self.last is not None and kept:
-                chunk[kept] = self.last.store.vectors([self.old[part[place]] for place in kept])
+            if read is not None and kept:
+                chunk[kept] = read([self.old[part[place]] for place in kept])
             for place, key in enumerate(part):
                 if key not in self.old:
                     shard, row = self.new[key]
-                    chunk[place] = self._shards[shard][row]
+                    chunk[place] = self._shards[shard][column][row]
             yield chunk
 
 
@@ -85,6 +103,7 @@ def publish(
     store: str | None,
     time_zone: str,
     may_remove: tuple[bool, bool],
+    with_tokens: bool,
     show_progress: bool,
 ) -> IndexReport:
     """Writes a new generation, replaces the manifest and removes old files; an unchanged generation is kept.
@@ -95,7 +114,8 @@ def publish(
     file cannot be written; the last generation is then unchanged.
     """
     # Select the readable images
-    vectors = _Vectors(last, kept, shards)
+    reused = rows_with_tokens(last, kept) if with_tokens else kept
+    vectors = _Vectors(last, reused, shards)
     keys = keys_of(source.table)
     rows = [row for row, key in enumerate(keys) if key in vectors.old or key in vectors.new]
     unreadable = [(key[0], vectors.reasons[key]) for key in keys if key in vectors.reasons]
@@ -115,7 +135,7 @@ def publish(
     pyarrow.parquet.write_table(stored.add_column(len(KEY_COLUMNS), ASPECT, pa.array(aspects)), sink)
     table = sink.getvalue().to_pybytes()  # equal tables give equal bytes
 
-    # Compose the manifest; keep the generation if table, model, index type and store are equal
+    # Compose the manifest; keep the generation if table, model, index type, store and the presence of tokens are equal
     old = None if last is None else last.manifest
     number = 0 if old is None else int(old.generation.split("-")[1])
     address = store or (old.store if old is not None else None)
@@ -135,21 +155,22 @@ def publish(
         time_zone=time_zone,
         home=None if address is None else os.path.realpath(index),
     )
-    if old is not None and table == (index / old.generation / TABLE).read_bytes():
+    had_tokens = last is not None and last.tokens is not None
+    if old is not None and had_tokens == with_tokens and table == (index / old.generation / TABLE).read_bytes():
         same = replace(manifest, generation=old.generation, collection=old.collection)
         manifest = same if same == old else manifest
     # Write the generation, then switch to it by the manifest
     notes = [*source.notes, *_equal_files(contents, [key[0] for key in keys])]
     collections = Collections(index)
     if manifest != old:
-        chunks = tqdm(
-            vectors.chunks(keys, embedder.dimensions),
-            desc="writing the index",
-            total=-(-len(keys) // _CHUNK),
-            disable=None if show_progress else True,
-            leave=False,
-        )
-        notes += _write_generation(index, manifest, table, chunks, unreadable, collections)
+        bar = partial(tqdm, disable=None if show_progress else True, leave=False)
+        chunks = bar(vectors.vectors(keys, embedder.dimensions), desc="writing vectors", total=-(-len(keys) // _CHUNK))
+        tokens = None
+        if with_tokens:
+            parts = vectors.tokens(keys, embedder.token_shape)
+            parts = bar(parts, desc="writing tokens", total=-(-len(keys) // SHARD_SIZE))
+            tokens = partial(write_tokens, chunks=parts, shape=(len(keys), *embedder.token_shape))
+        notes += _write_generation(index, manifest, table, chunks, tokens, unreadable, collections)
         write_manifest(index, manifest)
         collections.published(manifest, old, old is not None and is_copy(index, old))
 
@@ -161,11 +182,12 @@ def publish(
     return IndexReport(
         images=len(keys),
         embedded=sum(key not in vectors.old for key in keys),
-        removed=0 if last is None else len(last.table) - len({vectors.old[key] for key in keys if key in vectors.old}),
+        removed=0 if last is None else len(last.table) - len({kept[key] for key in keys if key in kept}),
         unreadable=unreadable,
         shapes=count_shapes(aspects),
         index_type=manifest.index_type,
         notes=notes,
+        token_bytes=token_bytes(embedder.token_shape, len(keys)) if with_tokens else 0,
         lost=lost,
     )
 
@@ -188,6 +210,7 @@ def _write_generation(
     manifest: Manifest,
     table: bytes,
     chunks: Iterable[np.ndarray],
+    write_tokens: Callable[[Path], None] | None,
     unreadable: list[tuple[str, str]],
     collections: Collections,
 ) -> list[str]:
@@ -210,6 +233,8 @@ def _write_generation(
             assert manifest.collection is not None
             collections.begin(manifest.store, manifest.collection)
             MilvusStore.write(manifest.store, manifest.collection, chunks, manifest.dimensions, manifest.index_type)
+        if write_tokens is not None:
+            write_tokens(folder)
         (folder / TABLE).write_bytes(table)
         (folder / UNREADABLE).write_text(json.dumps(unreadable, indent=1))
         for file in folder.iterdir():  # on the disk before the manifest that names them

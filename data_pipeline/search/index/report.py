@@ -23,6 +23,7 @@ class IndexReport:
         shapes: number of images of the index with each unusual shape of `SHAPES`; only those that have one.
         index_type: `exact`, `hnsw` or `int8`.
         notes: notes on metadata, descriptions, equal files and the vectors.
+        token_bytes: size of the image tokens on the disk; 0 for an index without tokens.
         lost: paths of images of the last generation of which neither file nor content is in the new one.
         is_planned: whether the run was not carried out (`dry_run`).
     """
@@ -34,6 +35,7 @@ class IndexReport:
     shapes: dict[str, int]
     index_type: IndexType
     notes: list[str]
+    token_bytes: int = 0
     lost: list[str] = field(default_factory=list)
     is_planned: bool = False
 

@@ -36,6 +36,11 @@ def reusable_rows(index: Path, last: OpenedIndex, source: GallerySource, moved_f
     return rows
 
 
+def rows_with_tokens(last: OpenedIndex | None, rows: dict[Key, int]) -> dict[Key, int]:
+    """Returns the reusable rows of an index with tokens: none if the last generation has no tokens."""
+    return {} if last is None or last.tokens is None else rows
+
+
 def _moved(
     index: Path, last: OpenedIndex, old: list[Key], contents: list[str | None], keys: list[Key], folder: Path
 ) -> dict[Key, int]:

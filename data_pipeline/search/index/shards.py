@@ -1,4 +1,4 @@
-"""Shards: the vectors of an unfinished indexing run, in small files, so that an interrupted run resumes."""
+"""Shards: the vectors and tokens of an unfinished indexing run, in small files, so that an interrupted run resumes."""
 
 import hashlib
 import json
@@ -57,11 +57,14 @@ class Shards:
         reasons: Sequence[str | None],
         contents: Sequence[str | None],
         aspects: np.ndarray,
+        tokens: np.ndarray | None = None,
     ) -> None:
-        """Writes a shard atomically; see `EmbeddedBatch` for vectors, reasons, contents and aspects."""
-        flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
+        """Writes a shard atomically; see `EmbeddedBatch` for the columns."""
         columns = {name: pa.array(values) for name, values in zip(KEY_COLUMNS, zip(*keys, strict=True), strict=True)}
-        columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+        for name, rows in (("vector", vectors), ("tokens", tokens)):
+            if rows is not None:
+                flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
+                columns[name] = pa.FixedSizeListArray.from_arrays(flat, len(flat) // len(keys))
         columns[CONTENT] = pa.array(contents, pa.string())
         columns["reason"] = pa.array(reasons, pa.string())
         columns[ASPECT] = pa.array(aspects, pa.float32())
@@ -69,7 +72,7 @@ class Shards:
             pyarrow.feather.write_feather(pa.table(columns), file, compression="uncompressed")
 
     def read(self) -> Iterator[pa.Table]:
-        """Yields all shards, memory-mapped: the key columns, `vector`, `_content`, `reason` (or null), `_aspect`."""
+        """Yields all shards, memory-mapped: the key columns, `vector`, `tokens`, `_content`, `reason`, `_aspect`."""
         for _, file in self._files():
             yield pyarrow.feather.read_table(file, memory_map=True)
 

@@ -23,6 +23,18 @@ class Settings(BaseModel):
         Field(max_length=20, description="SQL filters over the metadata columns, `camera == 3`; all must hold."),
     ] = []
     without: Annotated[Sentence | None, Field(description="Words that hits should not match, `a backpack`.")] = None
+    min_likelihood: Annotated[
+        float | None, Field(ge=0, le=1, description="Leaves out hits that are less likely; needs a calibrated model.")
+    ] = None
+    rerank: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Number of the first hits that the model's matching head orders again by the sentence; slow "
+            "for an index without image tokens.",
+        ),
+    ] = 0
 
 
 class TextQuery(Settings):
@@ -60,9 +72,10 @@ class Hit(Item):
     """An image that matches a query."""
 
     rank: int
-    score: Annotated[float, Field(description="The sum of both scores.")]
+    score: Annotated[float, Field(description="The sum of the other scores.")]
     identity_score: float
     clothing_score: float
+    match_score: Annotated[float, Field(description="Score of the matching head; 0 without `rerank`.")]
     likelihood: Annotated[
         float | None, Field(description="Probability that this is the person; null for a model without calibration.")
     ]

@@ -10,15 +10,16 @@ import numpy as np
 
 from modeling_bdam.files import usable_cores
 
-from ...images import open_image
-from ..composition import compose_vectors, query_kind
+from ...images import UnreadableImageError, open_image
+from ..composition import clothes_of, compose_vectors, query_kind
 from ..gallery import PersonGallery
-from ..hits import PersonHit, is_probably_absent
+from ..hits import PersonHit, is_probably_absent, likely_hits
 from ..picture_checks import picture_remarks
 from .batching import Batcher
 from .models import Answer, ComposedQuery, Hit, ImageQuery, Item, TextQuery
 from .pictures import shrunk_jpeg
 
+_RERANKINGS = 4  # searches with re-ranking at the same time
 _FILTERS = 8  # filtered searches at the same time; the filters run one after another, for at most ten seconds each
 Found = TypeVar("Found")
 
@@ -43,35 +44,43 @@ class SearchService:
         )
         self._decoding = threading.Semaphore(usable_cores())  # bounds the memory of decoded pictures
         self._filtering = threading.BoundedSemaphore(_FILTERS)
+        self._reranking = threading.BoundedSemaphore(_RERANKINGS)
 
     def search(self, query: TextQuery | ImageQuery) -> Answer:
         """Answers a query by a sentence, a picture or both."""
         notes: list[str] = []
-        picture = words = excluded = None
+        picture = words = excluded = sentence = None
         if isinstance(query, ImageQuery):
             picture, digest = self._embed_picture(query, notes)
             excluded = None if query.include_self else digest
         if isinstance(query, TextQuery | ComposedQuery):
-            words = self._embed_sentence(query.sentence)
-            notes += self._gallery.remarks(query.sentence)
+            sentence = query.sentence
+            words = self._embed_sentence(sentence)
+            notes += self._gallery.remarks(sentence)
         source = query.identity_from if isinstance(query, ComposedQuery) else "image"
         removed = None if query.without is None else self._embed_sentence(query.without)
         vector = compose_vectors(picture, words, source, removed)
         kind = query_kind(picture is not None, words is not None, source, removed is not None)
+        clothes = clothes_of(picture is not None, sentence, source)
+        options = (query.clothing_weight, query.where, excluded, kind, query.rerank, clothes)
         wanted = query.offset + query.top_k + 1  # one more: is there a next page?
 
         def search() -> Any:
-            return self._gallery.search_vector(vector, wanted, query.clothing_weight, query.where, excluded, kind)
+            try:
+                return self._gallery.search_vector(vector, max(wanted, query.rerank), *options)
+            except UnreadableImageError:  # its message has a path of this machine
+                raise BusyError("the file of an image to re-rank cannot be read: leave out rerank") from None
 
-        with self._filter_slot(bool(query.where)):
-            hits, manifest = self._in_one_generation(search)
+        with _slot(self._filtering, bool(query.where)), _slot(self._reranking, query.rerank > 0):
+            found, manifest = self._in_one_generation(search)
+        hits = likely_hits(found, query.min_likelihood)[:wanted]
         shown = hits[query.offset : wanted - 1]
         return Answer(
             generation=manifest.generation,
             images=manifest.count,
             clothing_weight=manifest.clothing_weight if query.clothing_weight is None else query.clothing_weight,
             has_more=len(hits) == wanted,
-            is_probably_absent=is_probably_absent(hits),
+            is_probably_absent=is_probably_absent(found),
             notes=notes,
             hits=[_entry(rank, hit, manifest.generation) for rank, hit in enumerate(shown, query.offset + 1)],
         )
@@ -131,15 +140,17 @@ class SearchService:
         notes += picture_remarks(image, pixels)
         return self._pictures.embed(pixels), hashlib.sha256(content).hexdigest()
 
-    @contextmanager
-    def _filter_slot(self, is_filtered: bool) -> Iterator[None]:
-        if is_filtered and not self._filtering.acquire(blocking=False):
-            raise BusyError("too many filtered searches at the same time: try again later")
-        try:
-            yield
-        finally:
-            if is_filtered:
-                self._filtering.release()
+
+@contextmanager
+def _slot(slots: threading.Semaphore, is_needed: bool) -> Iterator[None]:
+    """Takes one of the slots for costly searches if it is needed; raises `BusyError` if none is free."""
+    if is_needed and not slots.acquire(blocking=False):
+        raise BusyError("too many searches with a filter or with re-ranking at the same time: try again later")
+    try:
+        yield
+    finally:
+        if is_needed:
+            slots.release()
 
 
 def _entry(rank: int, hit: PersonHit, generation: str) -> Hit:

@@ -147,12 +147,10 @@ class MilvusStore:
 
     def _ask(self, call: Callable[[Any], Answer]) -> Answer:
         """Sends a request; after an error, it connects again, since the cluster may have been restarted."""
-        from pymilvus.exceptions import MilvusException
-
         try:
             return call(self._client)
-        except MilvusException:
-            with suppress(MilvusException):
+        except _errors():
+            with suppress(*_errors()):
                 self._client.close()
             self._client = self._load()
         with _milvus_errors(self._address):
@@ -179,7 +177,6 @@ def _connect(address: str) -> Any:
         raise ValueError("store: the index would store the password; give the cluster's token in MILVUS_TOKEN instead")
     try:
         from pymilvus import MilvusClient
-        from pymilvus.exceptions import MilvusException
     except ImportError:
         raise ValueError(f"a store in Milvus needs pymilvus: {install_command('milvus')}") from None
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback for each exception
@@ -188,16 +185,26 @@ def _connect(address: str) -> Any:
         # for a time that doubles with each attempt
         own: dict[str, Any] = {"dedicated": True, "grpc_options": {"grpc.use_local_subchannel_pool": 1}}
         return MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=10, **own)
-    except MilvusException as error:
-        raise ConnectionError(f"no response of Milvus at {address}: {error.message}") from None
+    except _errors() as error:
+        raise ConnectionError(f"no response of Milvus at {address}: {_reason(error)}") from None
 
 
 @contextmanager
 def _milvus_errors(address: str) -> Iterator[None]:
     """Converts errors of Milvus to an `OSError` with the address."""
-    from pymilvus.exceptions import MilvusException
-
     try:
         yield
-    except MilvusException as error:
-        raise OSError(f"Milvus at {address}: {' '.join(str(error.message).split())}") from None
+    except _errors() as error:
+        raise OSError(f"Milvus at {address}: {_reason(error)}") from None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Returns the exceptions of pymilvus, and of gRPC for a request without an answer in time."""
+    from grpc import RpcError
+    from pymilvus.exceptions import MilvusException
+
+    return MilvusException, RpcError
+
+
+def _reason(error: Any) -> str:
+    return " ".join(str(getattr(error, "message", None) or error.details()).split())

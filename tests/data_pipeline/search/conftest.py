@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,8 +33,11 @@ WIDTH = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 WORDS = [caption for person in range(8) for caption in synthetic_row(0, person, 0, 0)["captions"]]
 
 
-def make_model(folder: Path, seed: int) -> Path:
-    """Saves a tiny model with large random weights, so that different images have different scores."""
+def make_model(folder: Path, seed: int, **fields: Any) -> Path:
+    """Saves a tiny model with large random weights, so that different images have different scores.
+
+    `fields` are further fields of its config.
+    """
     tokenizer = train_tokenizer(WORDS, vocab_size=600, max_length=32)
     torch.manual_seed(seed)
     text_config = {"vocab_size": len(tokenizer), "max_position_embeddings": 32, "pad_token_id": tokenizer.pad_token_id}
@@ -48,6 +53,7 @@ def make_model(folder: Path, seed: int) -> Path:
         mamba_state_size=4,
         fusion_norm=False,  # large random weights behind a norm would amplify the rounding of bfloat16
         initializer_range=0.3,
+        **fields,
     )
     BDAMModel(config).save_pretrained(folder)
     BDAMProcessor(default_image_processor(32, 32), tokenizer).save_pretrained(folder)
@@ -67,6 +73,21 @@ def other_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def embedder(model_folder: Path) -> Embedder:
     return Embedder.load(model_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def matching_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a matching head that changes the order of the hits."""
+    fields = {"use_matching": True, "matching_weight": 0.5, "matching_hidden_size": 16}
+    return make_model(tmp_path_factory.mktemp("matching"), seed=0, **fields)
+
+
+@pytest.fixture
+def matching(matching_folder: Path) -> Embedder:
+    """The model with a matching head, in float32, so that vectors and tokens do not depend on the batch."""
+    embedder = Embedder.load(matching_folder, device="cpu")
+    embedder.in_bfloat16 = False
+    return embedder
 
 
 @pytest.fixture(scope="session")
@@ -144,8 +165,15 @@ class MilvusServer:
                 time.sleep(0.3)
 
     def stop(self) -> None:
+        self._server.send_signal(signal.SIGCONT)  # of one that a failed test has stopped
         self._server.terminate()
         self._server.wait(timeout=30)
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal, such as SIGSTOP, to the server."""
+        self._server.send_signal(number)
+        if number == signal.SIGKILL:
+            self._server.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")

@@ -176,6 +176,8 @@ def test_search_notes_few_images_and_foreign_words(index: Path) -> None:
         (["search", "--index", "{index}", SENTENCE, "--sheet", "nowhere/sheet.png"], "there is no folder nowhere"),
         (["search", "--index", "{index}", SENTENCE, "--export", "hits.csv"], "the export is written as .zip"),
         (["search", "--index", "{index}", SENTENCE, "--export", "nowhere/hits.zip"], "there is no folder nowhere"),
+        (["search", "--index", "{index}", SENTENCE, "--rerank", "4"], "the model has no matching head, so it cannot"),
+        (["search", "--index", "{index}", "--image", "{photo}", "--rerank", "4"], "rerank needs a sentence for the"),
         (["search", "--index", "{index}", SENTENCE, "--device", "foo"], "the device 'foo' cannot be used here"),
         (["search", "--index", "{index}", SENTENCE, "--device", "cuda:9"], "the device 'cuda:9' cannot be used here"),
         (["search", "--index", "{index}", "a red \udce4 coat"], "has a broken character at position 7"),
@@ -193,10 +195,11 @@ def test_search_notes_few_images_and_foreign_words(index: Path) -> None:
     ],
 )
 def test_commands_print_errors_in_one_line(
-    index: Path, model_folder: Path, tmp_path: Path, arguments: list[str], message: str
+    index: Path, model_folder: Path, drawn_photos: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     places = {"index": index, "model": model_folder, "new": tmp_path / "new", "pipe": tmp_path / "pipe.jpg"}
+    places["photo"] = next(drawn_photos.rglob("*.jpg"))
     result = bdam(*(text.format(**places) for text in arguments))
     assert result.exit_code == 1
     assert message in result.stderr

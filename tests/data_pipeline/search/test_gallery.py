@@ -15,7 +15,6 @@ from data_pipeline.search import PersonGallery, PersonHit, build_index, group_by
 from data_pipeline.search.embedder import Embedder
 from data_pipeline.search.stores.store import IndexType
 from data_pipeline.synthetic.dataset import synthetic_row
-from modeling_bdam import BDAMConfig, BDAMModel
 
 SENTENCE = "a young woman in a red coat and blue jeans"
 
@@ -52,19 +51,15 @@ def test_search_text_ranks_and_scores_as_the_model(gallery: PersonGallery, beta:
 
 
 def test_reranked_search_orders_the_first_images_by_the_matching_head(
-    model_folder: Path, drawn_photos: Path, tmp_path: Path
+    matching: Embedder, drawn_photos: Path, tmp_path: Path
 ) -> None:
-    torch.manual_seed(0)
-    base = Embedder.load(model_folder, device="cpu")
-    fields = base.model.config.to_dict() | {"use_matching": True, "matching_weight": 0.5, "matching_hidden_size": 16}
-    embedder = Embedder(BDAMModel(BDAMConfig(**fields)), base.processor, str(model_folder), device="cpu")
-    with PersonGallery.build(tmp_path, drawn_photos, embedder, show_progress=False) as gallery:
+    with PersonGallery.build(tmp_path, drawn_photos, matching, show_progress=False) as gallery:
         plain = gallery.search_text(SENTENCE, top_k=8, clothing_weight=2.0)
         hits = gallery.search_text(SENTENCE, top_k=8, clothing_weight=2.0, rerank=5)
         assert found(hits[5:]) == found(plain[5:])
         scores = {hit.row: hit.score for hit in plain[:5]}
         for hit in hits[:5]:
-            alone = float(embedder.match(SENTENCE, [gallery.image(hit.row)])[0])
+            alone = float(matching.match(SENTENCE, [matching.image_tokens([gallery.image(hit.row)])])[0])
             assert hit.match_score == pytest.approx(2.0 * alone, abs=1e-4)
             assert hit.score == pytest.approx(scores[hit.row] + hit.match_score)
         assert [hit.score for hit in hits[:5]] == sorted((hit.score for hit in hits[:5]), reverse=True)

@@ -10,7 +10,8 @@ from typer.testing import CliRunner, Result
 
 from data_pipeline.commands.main import app
 from data_pipeline.search import PersonGallery
-from data_pipeline.search.query_file import read_queries, search_queries, write_results
+from data_pipeline.search.embedder import Embedder
+from data_pipeline.search.query_file import TableQuery, read_queries, search_queries, write_results
 
 SENTENCES = ["a young woman in a red coat and blue jeans", "a man in a black coat, short grey hair", "an old man"]
 
@@ -47,6 +48,19 @@ def test_search_queries_equal_single_searches(
     for row in found:
         assert [hit["row"] for hit in row["hits"]] == expected(exact, row, 3 + offset, where)[offset:]
         assert [hit["rank"] for hit in row["hits"]] == list(range(offset + 1, offset + 1 + len(row["hits"])))
+
+
+def test_search_queries_rerank_and_keep_likely_hits(matching: Embedder, drawn_photos: Path, tmp_path: Path) -> None:
+    curve = {"slopes": [9.0], "intercepts": [0.0], "thresholds": [0.9], "growths": [0.0]}
+    matching.model.config.score_calibration = {"images": 24, "clothing_weights": [1.0], "text": curve}
+    queries = [TableQuery(row, None, sentence, None) for row, sentence in enumerate(SENTENCES, 1)]
+    with PersonGallery.build(tmp_path / "index", drawn_photos, matching, show_progress=False) as gallery:
+        for query, hits, is_absent in search_queries(gallery, queries, 4, 1, rerank=20, min_likelihood=0.5):
+            everything = gallery.search_text(query.sentence or "", 24, rerank=20)
+            likely = [hit for hit in everything if (hit.likelihood or 0) >= 0.5]
+            assert [hit.row for hit in hits] == [hit.row for hit in likely[:5]]
+            assert is_absent
+        assert 5 < len(likely) < 20
 
 
 def test_search_writes_parquet_rows_with_metadata(exact: PersonGallery, tmp_path: Path) -> None:
@@ -99,6 +113,8 @@ def test_search_names_the_line_of_a_bad_query(
         (["--queries", "{table}", "--output", "hits.csv"], "hits are written as .jsonl or .parquet"),
         (["--queries", "{table}", "--output", "nowhere/hits.jsonl"], "there is no folder nowhere"),
         (["--queries", "{table}", "--where", "camra = 1"], "did you mean camera"),
+        (["--queries", "{table}", "--rerank", "3"], "query 4 has no sentence for the clothes to re-rank by"),
+        (["--queries", "{table}", "--min-likelihood", "0.5"], "these hits have no likelihood"),
         (["--output", "hits.jsonl", "a man"], "--output needs --queries"),
         (["--offset", "2", "--sheet", "a.png", "a man"], "leave out --offset"),
     ],

@@ -1,8 +1,5 @@
 """`bdam demo` in a headless Chromium, in desktop and phone size."""
 
-import importlib.resources
-import shutil
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,112 +10,19 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[demo]'")
-selenium = pytest.importorskip("selenium", reason="driving a browser needs selenium: pip install selenium")
+pytest.importorskip("selenium", reason="driving a browser needs selenium: pip install selenium")
 
-from selenium import webdriver  # noqa: E402
-from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.common.keys import Keys
+
+from .browser import Page, windows
 
 SENTENCE = "a young woman in a red coat and blue jeans"
-PATIENCE = 30  # seconds
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-class Page:
-    """The demo in a browser window."""
-
-    def __init__(self, address: str, downloads: Path, width: int, height: int) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = str(shutil.which("chromium"))
-        for flag in (*FLAGS, f"--user-data-dir={downloads / 'profile'}", f"--window-size={width},{height}"):
-            options.add_argument(flag)
-        options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        self.open(address)
-
-    def open(self, address: str) -> None:
-        self.driver.get(address)
-        self.until(lambda: self.all("#sentence textarea") and self.all("#hits .empty, #hits .card"))
-
-    def all(self, selector: str) -> list[Any]:
-        return self.driver.find_elements("css selector", selector)
-
-    def one(self, selector: str) -> Any:
-        return self.until(lambda: self.all(selector))[0]
-
-    def text(self, selector: str) -> str:
-        return " ".join(element.text for element in self.all(selector))
-
-    def until(self, holds: Callable[[], Any]) -> Any:
-        """Waits until `holds` returns a true value, and returns it; elements may be replaced meanwhile."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                if found := holds():
-                    return found
-            except StaleElementReferenceException:
-                pass
-            time.sleep(0.05)
-        raise AssertionError(f"timeout; the page says {self.text('#problem')!r} and {self.text('#status')!r}")
-
-    def press(self, *keys: str) -> None:
-        webdriver.ActionChains(self.driver).send_keys(*keys).perform()
-
-    def order(self) -> list[str]:
-        return [card.get_attribute("data-row") for card in self.all("#hits .card")]
-
-    def ask(self, sentence: str) -> None:
-        """Types a sentence and Enter."""
-        box = self.one("#sentence textarea")
-        box.send_keys(Keys.CONTROL, "a")
-        self.driver.execute_cdp_cmd("Input.insertText", {"text": sentence})
-        box.send_keys(Keys.ENTER)
-
-    def turn(self) -> int:
-        """The number of searches so far."""
-        return int(self.one("#status [data-turn]").get_attribute("data-turn"))
-
-    def box(self, selector: str) -> dict[str, float]:
-        """The rectangle of an element in the viewport."""
-        return self.driver.execute_script("return arguments[0].getBoundingClientRect().toJSON()", self.one(selector))
-
-    def focused(self) -> Any:
-        return self.driver.switch_to.active_element
-
-    def search(self, sentence: str) -> list[str]:
-        """Types a sentence and waits for its hits."""
-        self.ask(sentence)
-        self.until(lambda: sentence[:100] in self.text("#status b") and self.order())
-        return self.order()
 
 
 @pytest.fixture(scope="module")
 def open_page(demo: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Page]]:
-    """Opens browser windows, which are closed after the tests."""
-    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    pages: list[Page] = []
-
-    def open_one(width: int = 1280, height: int = 900) -> Page:
-        pages.append(Page(demo.address, tmp_path_factory.mktemp("browser"), width, height))
-        return pages[-1]
-
-    yield open_one
-    for page in pages:
-        page.driver.quit()
+    with windows(demo.address, tmp_path_factory.mktemp("browser")) as open_one:
+        yield open_one
 
 
 @pytest.fixture(scope="module")
@@ -394,30 +298,22 @@ def test_panel_covers_neither_controls_nor_hits(page: Page) -> None:
 )
 def test_accessibility_audit_finds_no_violation(open_page: Callable[..., Page], width: int, scheme: str) -> None:
     """axe-core, which includes a contrast of at least 4.5, in each state of the page."""
-    pytest.importorskip("axe_core_python", reason="the audit needs axe-core: pip install axe-core-python")
-    script = (importlib.resources.files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
     page = open_page(width, 844)
     media = [{"name": "prefers-color-scheme", "value": scheme}]
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
     page.driver.refresh()
     page.until(lambda: page.all("#hits .empty") and not page.all(".loading"))
-    page.driver.execute_script(script)
-
-    def audit() -> list[str]:
-        found = page.driver.execute_async_script(
-            "const done = arguments[arguments.length - 1]; axe.run(document).then(done, (error) => done(String(error)))"
-        )
-        assert len(found["passes"]) > 15
-        return [f"{rule['id']}: {node['html']}" for rule in found["violations"] for node in rule["nodes"]]
-
-    assert audit() == []
+    assert page.audit() == []
     page.search(SENTENCE)
     assert page.one("#filters > button").get_attribute("aria-expanded") == "false"
     where = filter_box(page)
-    assert page.one("#filters > button").get_attribute("aria-expanded") == "true"
+    page.one("#saved > button").click()
+    page.until(lambda: page.one("#saved form").is_displayed())
+    toggles = page.all("#filters > button, #saved > button")
+    assert [toggle.get_attribute("aria-expanded") for toggle in toggles] == ["true", "true"]
     where.send_keys("person_id == 2", Keys.ENTER)
     page.until(lambda: page.text("#status .active"))
-    assert audit() == []
+    assert page.audit() == []
     where.send_keys(" and camra == 1", Keys.ENTER)
     page.until(lambda: page.text("#problem .error"))
     assert [page.one(name).get_attribute("role") for name in ("#problem", "#status")] == ["alert", "status"]
@@ -425,4 +321,6 @@ def test_accessibility_audit_finds_no_violation(open_page: Callable[..., Page], 
     page.until(lambda: page.all("#detail .maps img"))
     page.press("k")
     page.until(lambda: page.all("#tray .drop"))
-    assert audit() == []
+    page.press("w")
+    page.until(lambda: page.all("#hits .mark[aria-pressed=true]"))
+    assert page.audit() == []

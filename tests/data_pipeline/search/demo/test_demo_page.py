@@ -21,7 +21,7 @@ from data_pipeline.search.embedder import Embedder
 
 gr = pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[demo]'")
 
-from data_pipeline.search.demo.filters import conditions, example, menus, time_column  # noqa: E402
+from data_pipeline.search.demo.filters import RANGES, conditions, example, menus, time_column  # noqa: E402
 from data_pipeline.search.demo.page import SearchPage  # noqa: E402
 from data_pipeline.search.demo.session import Session  # noqa: E402
 from data_pipeline.search.hits import likelihood_in_words  # noqa: E402
@@ -39,20 +39,19 @@ def page(exact: PersonGallery) -> SearchPage:
 @pytest.fixture
 def session(page: SearchPage) -> Session:
     """A session after one search."""
-    session = new_session(page)
+    session = page.new_session()
     page.ask(session, SENTENCE, *controls(page))
     return session
 
 
-def new_session(page: SearchPage) -> Session:
-    return Session(manifest=page._gallery.manifest, menus=tuple(menus(page._gallery)))
-
-
 def controls(page: SearchPage, **given: Any) -> list[Any]:
     """The values of the controls, in their order."""
-    values = {"changed": 0, "count": 24, "grouped": False, "typed": "", "first": "", "last": "", **given}
-    chosen = values.pop("chosen", {})
-    return [*values.values(), *(chosen.get(column, []) for column in menus(page._gallery))]
+    values = {"changed": 0, "count": 24, "grouped": False, "in_detail": False, "typed": "", "first": "", "last": ""}
+    chosen, numbers = given.pop("chosen", {}), given.pop("numbers", {})
+    session = page.new_session()
+    bounds = [numbers.get(column, "") for column in session.ranges]
+    bounds += [""] * (RANGES - len(bounds))
+    return [*(values | given).values(), *bounds, *(chosen.get(column, []) for column in session.menus)]
 
 
 def noise(seed: int) -> Image.Image:
@@ -66,7 +65,7 @@ def event(**data: Any) -> Any:
 
 def texts(page: SearchPage, answer: dict[Any, Any]) -> SimpleNamespace:
     """The HTML of the answer's components by name; "" for components that do not change."""
-    names = ("problem", "status", "grid", "large", "maps", "details", "tray", "header")
+    names = ("problem", "status", "grid", "large", "maps", "details", "tray", "header", "marks")
     written = {name: answer.get(getattr(page.layout, name), "") for name in names}
     return SimpleNamespace(**{name: html if isinstance(html, str) else "" for name, html in written.items()})
 
@@ -105,7 +104,7 @@ class Tags(html.parser.HTMLParser):
 def test_ask_uses_the_slider_as_clothing_weight(
     page: SearchPage, exact: PersonGallery, changed: int, share: float
 ) -> None:
-    session = new_session(page)
+    session = page.new_session()
     shown = texts(page, page.ask(session, SENTENCE, *controls(page, changed=changed)))
     beta = share * exact.manifest.clothing_weight
     expected = exact.search_text(SENTENCE, 24, beta)
@@ -118,7 +117,7 @@ def test_ask_uses_the_slider_as_clothing_weight(
 def test_refine_repeats_the_query(page: SearchPage, exact: PersonGallery, session: Session) -> None:
     page.refine(session, *controls(page, changed=100, count=12, typed="person_id != 1"))
     assert rows(session) == [hit.row for hit in exact.search_text(SENTENCE, 12, 0.0, "person_id != 1")]
-    nothing = page.refine(new_session(page), *controls(page, changed=50))  # before the first query
+    nothing = page.refine(page.new_session(), *controls(page, changed=50))  # before the first query
     assert list(nothing.values()) == [gr.skip()]
 
 
@@ -164,7 +163,7 @@ def test_clear_filters_keeps_query_and_slider(page: SearchPage, exact: PersonGal
 
 def test_ask_during_another_one_wins(page: SearchPage, exact: PersonGallery, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first sentence takes longer than the second, whose hits must stay."""
-    session = new_session(page)
+    session = page.new_session()
     started, answered = threading.Event(), threading.Event()
     embed = page._gallery.embedder.embed_sentence
 
@@ -202,12 +201,12 @@ def test_refine_during_a_question_applies_to_it(
 
 
 def test_ask_picture_and_more_like_search_by_image(page: SearchPage, exact: PersonGallery, tmp_path: Path) -> None:
-    session = new_session(page)
+    session = page.new_session()
     upload = Path(shutil.copy(exact.path(5), tmp_path / "query.jpg"))
     page.ask_picture(session, str(upload), *controls(page))
     assert rows(session) == [hit.row for hit in exact.search_image(exact.path(5), 24)]  # without itself
     assert not upload.exists()  # deleted after embedding
-    page.show(session, event(row=rows(session)[3]))
+    page.panel.show(session, event(row=rows(session)[3]))
     shown = session.hits[3]
     status = texts(page, page.more_like(session, *controls(page))).status
     assert len(rows(session)) == 23 and shown.row not in rows(session)
@@ -215,7 +214,7 @@ def test_ask_picture_and_more_like_search_by_image(page: SearchPage, exact: Pers
 
 
 def test_submit_composes_the_shown_picture_and_words(page: SearchPage, exact: PersonGallery, tmp_path: Path) -> None:
-    session = new_session(page)
+    session = page.new_session()
     page.submit(session, "a man", True, *controls(page))  # there is no picture yet
     assert rows(session) == [hit.row for hit in exact.search_text("a man", 24)]
     answer = page.ask_picture(session, str(shutil.copy(exact.path(5), tmp_path / "query.jpg")), *controls(page))
@@ -237,13 +236,13 @@ def test_cards_show_the_likelihood_and_absence(
     curve = {"slopes": [2.0], "intercepts": [0.0], "thresholds": [0.9], "growths": [0.0]}
     calibration = {"images": 24, "clothing_weights": [1.0], "text": curve}
     monkeypatch.setattr(exact.embedder.model.config, "score_calibration", calibration)
-    session = new_session(page)
+    session = page.new_session()
     shown = texts(page, page.ask(session, SENTENCE, *controls(page)))
     best = likelihood_in_words(session.hits[0].likelihood or 0)
     assert f"<p class='note'>Probably not in this gallery (the best hit is {best})</p>" in shown.status
     assert f"<span>1</span><span>{best}</span>" in shown.grid
     assert "body 0." not in shown.grid and "it is not a probability" not in shown.grid
-    opened = texts(page, page.show(session, event(row=rows(session)[0]))).large
+    opened = texts(page, page.panel.show(session, event(row=rows(session)[0]))).large
     assert best in opened and f"body {session.hits[0].identity_score:.2f}" in opened
 
 
@@ -259,19 +258,20 @@ def test_restore_brings_back_a_search_from_its_address(
     }
     address = address_of(page, page.refine(session, *controls(page, **given)))
     expected = rows(session)
-    other = new_session(page)  # another window
+    other = page.new_session()  # another window
     answer = page.restore(other, event(address=address))
     assert rows(other) == expected and address_of(page, answer) == address
     assert answer[page.layout.sentence] == SENTENCE
-    values = [answer[control]["value"] for control in page.layout.controls[:8]]
-    assert values == [40, 12, False, "person_id <> 3 ".strip(), "", "2026-05-20", [], ["1", "2"]]
+    values = [answer[control]["value"] for control in page.layout.controls if control in answer]
+    bounds = [""] * RANGES
+    assert values == [40, 12, False, False, "person_id <> 3 ".strip(), "", "2026-05-20", *bounds, [], ["1", "2"]]
     # The controls that were set send their changes, which are no further searches
     assert list(page.refine(other, *controls(page, **given)).values()) == [gr.skip()]
 
 
 def test_restore_goes_back_from_more_like_this(page: SearchPage, exact: PersonGallery, session: Session) -> None:
     before, text = rows(session), "?q=" + SENTENCE.replace(" ", "+")
-    page.show(session, event(row=before[3]))
+    page.panel.show(session, event(row=before[3]))
     like = address_of(page, page.more_like(session, *controls(page)))
     found = rows(session)
     page.restore(session, event(address=text))
@@ -292,26 +292,30 @@ def test_restore_goes_back_from_more_like_this(page: SearchPage, exact: PersonGa
         ("?q=a+man&page=x", "the address of this page"),
         ("?q=a+man&page=9", "none on page 9"),
         ("?q=a+man&from=yesterday", "'yesterday' is not a day"),
-        ("?q=a+man&from=2026-05-09&to=2026-05-08", "is after the last day"),
+        ("?q=a+man&from=2026-05-09T10:00&to=2026-05-08", "is after the last one"),
+        ("?q=a+man&between.camera=1..x", "the address of this page: camera: a bound must be a number"),
+        ("?q=a+man&between.camera=nan..", "a bound must be a number"),
+        ("?q=a+man&between.camera=2..1", "the lower bound, 2, is above the upper one, 1"),
+        ("?q=a+man&right=gone.jpg", "the index no longer has the image gone.jpg"),
         ("?q=a+man&is.nowhere=1", "nowhere"),
         ("?q=" + "a" * 40_000, "the limit is 30000"),
     ],
 )
 def test_restore_shows_an_error_for_a_bad_address(page: SearchPage, address: str, message: str) -> None:
-    answer = page.restore(new_session(page), event(address=address))
+    answer = page.restore(page.new_session(), event(address=address))
     assert message in Tags(texts(page, answer).problem).text
     assert page.layout.grid not in answer
 
 
 def test_turn_page_shows_the_next_hits(page: SearchPage, exact: PersonGallery) -> None:
-    session = new_session(page)
+    session = page.new_session()
     answer = page.ask(session, SENTENCE, *controls(page, count=12))
     assert answer[page.layout.next]["visible"] is True and answer[page.layout.previous]["visible"] is False
     answer = page.turn_page(1, session)
     assert rows(session) == [hit.row for hit in exact.search_text(SENTENCE, 24)][12:]
     assert "hits 13 to 24" in texts(page, answer).status
     assert answer[page.layout.next]["visible"] is False and answer[page.layout.previous]["visible"] is True
-    assert "Hit 13" in texts(page, page.show(session, event(row=rows(session)[0]))).large
+    assert "Hit 13" in texts(page, page.panel.show(session, event(row=rows(session)[0]))).large
 
 
 def test_menus_are_columns_with_few_values(exact: PersonGallery) -> None:
@@ -327,7 +331,7 @@ def test_example_is_a_filter_that_finds_images(exact: PersonGallery) -> None:
 
 def test_ask_combines_all_filters(page: SearchPage, exact: PersonGallery) -> None:
     """Both days are included."""
-    session = new_session(page)
+    session = page.new_session()
     cameras = [str(value) for value in exact.values("camera")[:2]]
     given = {"chosen": {"camera": cameras}, "first": "2026-05-04", "last": "2026-05-20", "typed": "path <> ''"}
     page.ask(session, SENTENCE, *controls(page, **given))
@@ -348,12 +352,12 @@ def test_typed_filter_cannot_cancel_the_menus(page: SearchPage, session: Session
 
 def test_conditions_prevent_sql_injection_by_values(exact: PersonGallery) -> None:
     for value in ("x') OR ('' = '", "x' --", "'; DROP TABLE gallery; --", '"'):
-        where = conditions("time", {"camera": [value]}, "", "", "")
+        where = conditions(exact, {"camera": [value]}, {}, "", "", "")
         assert exact.search_text(SENTENCE, where=where) == []
 
 
 def test_ask_shows_a_message_without_hits(page: SearchPage) -> None:
-    session = new_session(page)
+    session = page.new_session()
     answer = page.ask(session, SENTENCE, *controls(page, typed="camera == 99"))
     shown = texts(page, answer)
     assert "No image matches the filter." in shown.grid and "camera == 99" in shown.status
@@ -388,7 +392,7 @@ def test_ask_shows_an_error_and_keeps_the_last_hits(
 
 
 def test_ask_notes_a_truncated_sentence(page: SearchPage) -> None:
-    session = new_session(page)
+    session = page.new_session()
     status = texts(page, page.ask(session, "a woman in a red coat " * 170, *controls(page))).status
     assert len(session.hits) == 24
     assert "the model reads the first 32" in status
@@ -398,14 +402,14 @@ def test_ask_notes_a_truncated_sentence(page: SearchPage) -> None:
 def test_ask_picture_hides_the_path_of_a_bad_upload(page: SearchPage, tmp_path: Path) -> None:
     file = tmp_path / "query.jpg"
     file.write_text("no picture")
-    problem = texts(page, page.ask_picture(new_session(page), str(file), *controls(page))).problem
+    problem = texts(page, page.ask_picture(page.new_session(), str(file), *controls(page))).problem
     assert "the picture: no image of a known format" in problem
     assert str(tmp_path) not in problem
     assert not file.exists()
 
 
 def test_ask_groups_hits_by_person(page: SearchPage) -> None:
-    session = new_session(page)
+    session = page.new_session()
     tags = Tags(texts(page, page.ask(session, SENTENCE, *controls(page, grouped=True))).grid)
     assert [tag for tag, _ in tags.elements].count("h2") == 4
     assert "6 images" in tags.text
@@ -423,22 +427,22 @@ def test_cards_show_camera_and_time_in_full(embedder: Embedder, drawn_photos: Pa
     (folder / "metadata.csv").write_text(table)
     with PersonGallery.build(tmp_path / "index", folder, embedder, show_progress=False) as gallery:
         page = SearchPage(gallery)
-        shown = texts(page, page.ask(new_session(page), SENTENCE, *controls(page))).grid
+        shown = texts(page, page.ask(page.new_session(), SENTENCE, *controls(page))).grid
     assert f"camera_name {camera}" in shown and "seen at 2026-05-02 10:00:00" in shown
 
 
 def test_show_and_look_open_a_hit_with_its_maps(page: SearchPage, session: Session) -> None:
-    shown = texts(page, page.show(session, event(row=rows(session)[1])))
+    shown = texts(page, page.panel.show(session, event(row=rows(session)[1])))
     assert "Hit 2" in shown.large and "data:image/jpeg;base64," in shown.large
     assert "Computing" in shown.maps
     assert session.hits[1].name in shown.details and "person_id" in shown.details
-    assert [tag for tag, _ in Tags(page.look(session)).elements].count("img") == 2
+    assert [tag for tag, _ in Tags(page.panel.look(session)).elements].count("img") == 2
 
 
 @pytest.mark.parametrize("data", [None, {}, {"row": 999}, {"row": -1}, {"row": "../../etc/passwd"}, {"row": None}, "x"])
 def test_show_ignores_rows_that_are_no_hits(page: SearchPage, session: Session, data: Any) -> None:
-    assert page.show(session, SimpleNamespace(_data=data)) == {page.layout.detail: gr.skip()}  # type: ignore[arg-type]
-    assert page.look(session) == gr.skip()
+    assert page.panel.show(session, SimpleNamespace(_data=data)) == {page.layout.detail: gr.skip()}  # type: ignore[arg-type]
+    assert page.panel.look(session) == gr.skip()
 
 
 def test_look_drops_maps_of_a_closed_image(page: SearchPage, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,30 +453,30 @@ def test_look_drops_maps_of_a_closed_image(page: SearchPage, session: Session, m
         return "", ""
 
     monkeypatch.setattr(page._pictures, "maps", open_another)
-    assert page.look(session) == gr.skip()
+    assert page.panel.look(session) == gr.skip()
 
 
 def test_tray_keeps_hits_of_several_searches(page: SearchPage, session: Session) -> None:
     kept = [session.hits[2]]
-    page.keep(session, event(row=rows(session)[2], kept=True))
+    page.tray.keep(session, event(row=rows(session)[2], kept=True))
     page.ask(session, "a man", *controls(page, typed="person_id == 1"))
     kept += [hit for hit in session.hits if hit.name != kept[0].name][:1]
-    answer = page.keep(session, event(row=kept[1].row, kept=True))
+    answer = page.tray.keep(session, event(row=kept[1].row, kept=True))
     assert "Kept: 2 images" in texts(page, answer).tray
-    answer = page.export_tray(session)
+    answer = page.tray.export_kept(session)
     with zipfile.ZipFile(answer[page.layout.file]) as archive:
         table = list(csv.DictReader(io.StringIO(archive.read("hits.csv").decode("utf-8-sig"))))
     assert [row["file"] for row in table] == [hit.name for hit in kept]
     assert [row["search"] for row in table] == [SENTENCE, "a man"]
     assert [row["filter"] for row in table] == ["", "person_id == 1"]
-    page.drop(session, event(name=kept[0].name))
-    page.keep(session, event(row=kept[1].row, kept=False))
+    page.tray.drop(session, event(name=kept[0].name))
+    page.tray.keep(session, event(row=kept[1].row, kept=False))
     assert session.tray == {}
 
 
 def test_export_names_the_filter(page: SearchPage, session: Session) -> None:
     page.refine(session, *controls(page, chosen={"camera": ["1"]}, typed="person_id >= 0"))
-    with zipfile.ZipFile(page.export(session)[page.layout.file]) as archive:
+    with zipfile.ZipFile(page.tray.export(session)[page.layout.file]) as archive:
         record = json.loads(archive.read("hits.json"))["search"]
     assert record["query"] == SENTENCE
     assert "person_id >= 0" in record["where"] and any("camera" in condition for condition in record["where"])
@@ -481,7 +485,7 @@ def test_export_names_the_filter(page: SearchPage, session: Session) -> None:
 def test_page_shows_a_newly_published_index(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     with PersonGallery.build(tmp_path / "index", photos, embedder, show_progress=False) as gallery:
         page = SearchPage(gallery)
-        session = new_session(page)
+        session = page.new_session()
         page.ask(session, SENTENCE, *controls(page, count=96))
         former = session.hits[0]
         # Another process adds an image that comes first in the table, and a column with menu values
@@ -493,7 +497,7 @@ def test_page_shows_a_newly_published_index(photos: Path, embedder: Embedder, tm
         (photos / "metadata.csv").write_text("\n".join([*lines, "0.jpg,9,1,2026-05-01T10:00:00,north"]) + "\n")
         noise(0).save(photos / "0.jpg")
         build_index(tmp_path / "index", photos, embedder, show_progress=False)
-        assert former.name in texts(page, page.show(session, event(row=former.row))).details  # not the moved row
+        assert former.name in texts(page, page.panel.show(session, event(row=former.row))).details  # not the moved row
         answer = page.ask(session, SENTENCE, *controls(page, count=96))
         assert "the index was updated: 25 images" in texts(page, answer).status
         assert "25 images" in answer[page.layout.header]["value"]
@@ -506,10 +510,10 @@ def test_page_shows_a_newly_published_index(photos: Path, embedder: Embedder, tm
 def test_page_survives_a_missing_file(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     with PersonGallery.build(tmp_path / "index", photos, embedder, show_progress=False) as gallery:
         page = SearchPage(gallery)
-        session = new_session(page)
+        session = page.new_session()
         gallery.path(3).unlink()
         assert texts(page, page.ask(session, SENTENCE, *controls(page))).grid.count("the file is missing") == 1
-        assert "there is no such file" in texts(page, page.show(session, event(row=3))).large
+        assert "there is no such file" in texts(page, page.panel.show(session, event(row=3))).large
 
 
 def test_page_escapes_names_and_captions(embedder: Embedder, tmp_path: Path) -> None:
@@ -524,10 +528,11 @@ def test_page_escapes_names_and_captions(embedder: Embedder, tmp_path: Path) -> 
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     with PersonGallery.build(tmp_path / "index", folder, embedder, show_progress=False) as gallery:
         page = SearchPage(gallery)
-        session = new_session(page)
+        session = page.new_session()
         answers = [page.ask(session, f"a woman {HOSTILE[0]}", *controls(page, chosen={"cam": HOSTILE}))]
         for row in rows(session):
-            answers += [page.show(session, event(row=row)), page.keep(session, event(row=row, kept=True))]
+            answers += [page.panel.show(session, event(row=row)), page.tray.keep(session, event(row=row, kept=True))]
+            answers.append(page.mark(session, event(row=row, mark="right")))
         answers.append(page.more_like(session, *controls(page)))
     text = ""
     for written in [part for answer in answers for part in vars(texts(page, answer)).values()]:

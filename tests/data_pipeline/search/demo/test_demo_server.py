@@ -19,7 +19,7 @@ pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[d
 
 import httpx  # comes with gradio
 
-from data_pipeline.search.demo.filters import MENUS
+from data_pipeline.search.demo.filters import MENUS, RANGES
 
 SENTENCE = "a young woman in a red coat and blue jeans"
 
@@ -47,8 +47,8 @@ def ask(client: httpx.Client, name: str, values: list[Any], session: str) -> dic
 
 
 def controls(**given: Any) -> list[Any]:
-    values = {"changed": 0, "count": 24, "grouped": False, "typed": "", "first": "", "last": "", **given}
-    return [*values.values(), *[[]] * MENUS]
+    values = {"changed": 0, "count": 24, "grouped": False, "in_detail": False, "typed": "", "first": "", "last": ""}
+    return [*(values | given).values(), *[""] * RANGES, *[[]] * MENUS]
 
 
 def ask_by_upload(client: httpx.Client, name: str, content: bytes) -> tuple[Path, dict[str, Any]]:

@@ -36,11 +36,11 @@ def build(index: Path, images: Any, model: Any, **options: Any) -> indexing.Inde
 
 
 def contents(index: Path) -> dict[str, bytes]:
-    """Returns all files of an index without its lock file, and without the traced graph, which contains counters."""
+    """Returns all files of an index but its lock file, the traced graph (counters) and the tokenizer (last padding)."""
     return {
         path.relative_to(index).as_posix(): path.read_bytes()
         for path in sorted(index.rglob("*"))
-        if path.is_file() and path.name not in (".lock", "graph.pt")
+        if path.is_file() and path.name not in (".lock", "graph.pt", "tokenizer.json")
     }
 
 
@@ -171,30 +171,33 @@ def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def count_embedded(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Returns a list to which each later forward pass appends its number of images."""
     counts: list[int] = []
-    embed_images = embedder.embed_images
+    embed_images = embedder._embed_images
 
-    def count(pixels: Any, descriptions: Any) -> np.ndarray:
+    def count(pixels: Any, descriptions: Any) -> Any:
         counts.append(len(pixels))
         return embed_images(pixels, descriptions)
 
-    monkeypatch.setattr(embedder, "embed_images", count)
+    monkeypatch.setattr(embedder, "_embed_images", count)
     return counts
 
 
+@pytest.mark.parametrize("with_tokens", [False, True])
 def test_interrupted_run_resumes_to_a_bitwise_equal_index(
-    photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    with_tokens: bool, photos: Path, matching: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexing, "SHARD_SIZE", 5)
-    build(tmp_path / "unbroken", photos, embedder, batch_size=2)
+    options: dict[str, Any] = {"batch_size": 2, "with_tokens": with_tokens}
+    build(tmp_path / "unbroken", photos, matching, **options)
     for shards in (1, 2):
         with monkeypatch.context() as patched:
             stop_after(shards, patched)
             with pytest.raises(KeyboardInterrupt):
-                build(tmp_path / "stopped", photos, embedder, batch_size=2)
-    counts = count_embedded(embedder, monkeypatch)
-    build(tmp_path / "stopped", photos, embedder, batch_size=2)
+                build(tmp_path / "stopped", photos, matching, **options)
+    counts = count_embedded(matching, monkeypatch)
+    build(tmp_path / "stopped", photos, matching, **options)
     assert sum(counts) == 24 - 3 * 5
     assert contents(tmp_path / "stopped") == contents(tmp_path / "unbroken")
+    assert any(name.endswith("tokens.npy") for name in contents(tmp_path / "stopped")) == with_tokens
 
 
 def test_interrupted_run_resumes_with_changed_images(
@@ -223,13 +226,14 @@ from accelerate import PartialState
 from data_pipeline.search import build_index
 from data_pipeline.search.index import indexing
 indexing.SHARD_SIZE = 5
-index, images, model = sys.argv[1:]
-report = build_index(index, images, model, device="cpu", batch_size=2, workers=1, show_progress=False)
-print(f"{PartialState().num_processes} processes, {report.images} images")
+index, images, model, *tokens = sys.argv[1:]
+options = {"batch_size": 2, "workers": 1, "show_progress": False, "with_tokens": bool(tokens)}
+report = build_index(index, images, model, device="cpu", **options)
+print(f"{PartialState().num_processes} processes, {report.images} images, {report.token_bytes} bytes")
 """
 
 
-def start(launcher: list[str], tmp_path: Path, *arguments: Path) -> subprocess.Popen:
+def start(launcher: list[str], tmp_path: Path, *arguments: object) -> subprocess.Popen:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
@@ -261,16 +265,16 @@ def test_killed_run_resumes_to_a_bitwise_equal_index(photos: Path, model_folder:
 
 
 @pytest.mark.slow
-def test_two_processes_build_an_equal_index(photos: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_build_an_equal_index(photos: Path, matching_folder: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     runs = [
-        start([sys.executable], tmp_path, tmp_path / "one", photos, model_folder),
-        start(torchrun, tmp_path, tmp_path / "two", photos, model_folder),
+        start([sys.executable], tmp_path, tmp_path / "one", photos, matching_folder, "tokens"),
+        start(torchrun, tmp_path, tmp_path / "two", photos, matching_folder, "tokens"),
     ]
     printed = [run.communicate() for run in runs]
     assert [run.returncode for run in runs] == [0, 0], printed
-    assert printed[0][0].splitlines() == ["1 processes, 24 images"]
-    assert printed[1][0].splitlines() == ["2 processes, 24 images"] * 2
+    assert printed[0][0].splitlines() == ["1 processes, 24 images, 15360 bytes"]
+    assert printed[1][0].splitlines() == ["2 processes, 24 images, 15360 bytes"] * 2
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 

@@ -95,6 +95,69 @@ def test_search_with_picture_equals_direct_search(
     assert (answer.json()["hits"][0]["row"] == 5) == bool(options.get("include_self"))
 
 
+@pytest.fixture(scope="module")
+def matching_client(
+    drawn_photos: Path, matching_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[PersonGallery, TestClient]]:
+    """A service of a calibrated model with a matching head."""
+    curve = {"slopes": [9.0], "intercepts": [0.0], "thresholds": [0.9], "growths": [0.0]}
+    embedder = Embedder.load(matching_folder, device="cpu")
+    embedder.in_bfloat16 = False  # so that the tokens do not depend on the batch
+    calibration = {"images": 24, "clothing_weights": [1.0], "text": curve, "composed": curve}
+    embedder.model.config.score_calibration = calibration
+    folder = tmp_path_factory.mktemp("matching_index")
+    photos = Path(shutil.copytree(drawn_photos, folder / "photos"))
+    with PersonGallery.build(folder / "index", photos, embedder, show_progress=False) as gallery:
+        yield gallery, client_of(gallery)
+
+
+@pytest.mark.parametrize("settings", [{"rerank": 10}, {"rerank": 24, "offset": 2}, {"where": ["camera > 2"]}])
+def test_search_reranks_and_keeps_likely_hits(
+    matching_client: tuple[PersonGallery, TestClient], settings: dict[str, Any]
+) -> None:
+    gallery, client = matching_client
+    picture = gallery.path(5)
+    options = {"where": settings.get("where", []), "rerank": settings.get("rerank", 0)}
+    for image in (None, picture):
+        hits = gallery.search_composed(image, SENTENCE, 24, **options)
+        middle = sorted(hit.likelihood or 0 for hit in hits)[len(hits) // 2]
+        asked = {"sentence": SENTENCE, "top_k": 4, "min_likelihood": middle, **settings}
+        if image is None:
+            answer = client.post("/search/text", json=asked)
+        else:
+            answer = client.post("/search/compose", files={"image": ("a.jpg", image.read_bytes())}, data=asked)
+        offset = settings.get("offset", 0)
+        likely = [hit for hit in hits if (hit.likelihood or 0) >= middle]
+        assert_equal_hits(answer, likely[offset : offset + 4], offset + 1)
+        found = answer.json()
+        scores = [hit.match_score for hit in likely[offset : offset + 4]]
+        assert [hit["match_score"] for hit in found["hits"]] == pytest.approx(scores, abs=1e-4)
+        assert any(scores) == bool(options["rerank"])
+        assert (found["has_more"], found["is_probably_absent"]) == (len(likely) > offset + 4, True)
+
+
+def test_search_refuses_reranking_without_a_sentence(
+    matching_client: tuple[PersonGallery, TestClient], client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, matching = matching_client
+    image = {"image": ("a.jpg", gallery.path(5).read_bytes())}
+    answer = matching.post("/search/image", files=image, data={"rerank": 5})
+    assert answer.status_code == 400 and "rerank needs a sentence for the clothes" in answer.json()["detail"]
+    form = {"sentence": SENTENCE, "identity_from": "text", "rerank": 5}
+    assert matching.post("/search/compose", files=image, data=form).status_code == 400
+    answer = matching.post("/search/image", files=image, data={"min_likelihood": 0.5})
+    assert answer.status_code == 400 and "no calibration for this kind of query" in answer.json()["detail"]
+    answer = client.post("/search/text", json={"sentence": SENTENCE, "rerank": 5})
+    assert answer.status_code == 400 and answer.json()["detail"].startswith("the model has no matching head")
+    monkeypatch.setattr(service, "_RERANKINGS", 0)
+    asked = {"sentence": SENTENCE, "rerank": 5}
+    assert client_of(gallery).post("/search/text", json=asked).status_code == 503
+    shutil.move(gallery.index.parent / "photos", gallery.index.parent / "moved")
+    answer = matching.post("/search/text", json=asked)
+    shutil.move(gallery.index.parent / "moved", gallery.index.parent / "photos")
+    assert answer.status_code == 503 and str(gallery.index.parent) not in answer.text
+
+
 def test_items_are_the_rows_of_the_index(gallery: PersonGallery, client: TestClient) -> None:
     hit = client.post("/search/text", json={"sentence": SENTENCE, "top_k": 1}).json()["hits"][0]
     item = client.get(f"/items/{hit['row']}").json()
@@ -203,6 +266,9 @@ def _png(width: int, height: int) -> bytes:
         ({"sentence": "a man", "where": ["x" * 10_001]}, 422, "at most 10000 characters"),
         ({"sentence": "a" * 20_001}, 422, "at most 20000 characters"),
         ({"sentence": "a man", "top_k": 10**9}, 422, "less than or equal to 1000"),
+        ({"sentence": "a man", "rerank": 1001}, 422, "less than or equal to 1000"),
+        ({"sentence": "a man", "min_likelihood": 1.1}, 422, "less than or equal to 1"),
+        ({"sentence": "a man", "min_likelihood": 0.5}, 400, "these hits have no likelihood"),
         ({"sentence": "a man", "clothing_weight": -1}, 422, "greater than or equal to 0"),
         ({"sentence": "a man", "clothing_weight": "nan"}, 422, "finite number"),
         ({"sentence": "a" * 12_000_000}, 413, "more than 10 MB"),
@@ -276,6 +342,9 @@ def test_docs_describe_all_routes_without_other_hosts(client: TestClient) -> Non
     page, schema = client.get("/docs").text, client.get("/openapi.json").json()
     assert {"/search/text", "/search/image", "/search/compose", "/items/{row}", "/health"} < set(schema["paths"])
     assert all(path in page for path in schema["paths"]) and "identity_from" in page
+    settings = schema["components"]["schemas"]["TextQuery"]["properties"]
+    assert (settings["rerank"]["maximum"], settings["rerank"]["default"]) == (1000, 0)
+    assert "min_likelihood" in schema["components"]["schemas"]["ImageQuery"]["properties"]
     assert "<script" not in page and "src=" not in page and "http" not in page
 
 

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from data_pipeline.search import PersonGallery, build_index
 from data_pipeline.search.embedder import Embedder
-from data_pipeline.search.index import collections_file
+from data_pipeline.search.index import collections_file, publishing
+from data_pipeline.search.stores import milvus_store
+from data_pipeline.search.stores.milvus_store import MilvusStore
 from data_pipeline.synthetic.dataset import synthetic_row
 
 SENTENCE = "a young woman in a red coat and blue jeans"
@@ -120,3 +123,69 @@ def test_open_gallery_recovers_from_a_restart(
         server.start()
         assert [hit.name for hit in gallery.search_text(SENTENCE)] == before
         assert gallery.vector(3).shape == (32,)
+
+
+@pytest.mark.parametrize(("ends", "continues"), [("SIGKILL", None), ("SIGSTOP", "SIGCONT")])
+def test_server_that_ends_during_indexing_leaves_the_old_state(
+    ends: str,
+    continues: str | None,
+    photos: Path,
+    embedder: Embedder,
+    serve_milvus: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, index = serve_milvus(), tmp_path / "index"
+    options: dict[str, Any] = {"store": server.address, "show_progress": False}
+    vectors = publishing._Vectors.vectors
+
+    def ending(*arguments: Any) -> Iterator[Any]:
+        for number, chunk in enumerate(vectors(*arguments)):
+            if number == 2:
+                server.send(signal.Signals[ends])
+                monkeypatch.setattr(milvus_store, "_TIMEOUT", 1.0)
+            yield chunk
+
+    with PersonGallery.build(index, photos, embedder, **options) as gallery:
+        before, manifest = gallery.search_text(SENTENCE), (index / "manifest.json").read_bytes()
+        add_photo(photos, 7)
+        with monkeypatch.context() as patched:
+            patched.setattr(publishing, "_CHUNK", 5)
+            patched.setattr(publishing._Vectors, "vectors", ending)
+            with pytest.raises(OSError, match=f"^Milvus at {server.address}: ") as raised:
+                build_index(index, photos, embedder, **options)
+        assert "\n" not in str(raised.value) and len(str(raised.value)) < 300
+        assert (index / "manifest.json").read_bytes() == manifest
+        assert len(list(index.glob("generation-*"))) == 1
+        [(_, unfinished, _)] = json.loads((index / "collections.json").read_text())
+        monkeypatch.setattr(milvus_store, "_TIMEOUT", 60.0)
+        server.start() if continues is None else server.send(signal.Signals[continues])
+        assert gallery.search_text(SENTENCE) == before
+
+        # The next run embeds nothing again and drops the unfinished collection
+        with monkeypatch.context() as patched:
+            patched.setattr(embedder, "embed_images", lambda *arguments: pytest.fail("embedded again"))
+            assert build_index(index, photos, embedder, **options).images == 25
+        assert unfinished not in collections(server.address)
+        assert len(gallery.search_text(SENTENCE, 100)) == 25
+
+
+def test_server_that_ends_during_a_search_is_one_error(
+    photos: Path, embedder: Embedder, serve_milvus: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, search = serve_milvus(), MilvusStore.search
+
+    def ending(*arguments: Any) -> Any:
+        found = search(*arguments)
+        server.send(signal.SIGKILL)
+        return found
+
+    options: dict[str, Any] = {"store": server.address, "show_progress": False}
+    with PersonGallery.build(tmp_path / "index", photos, embedder, **options) as gallery:
+        before = gallery.search_text(SENTENCE)
+        with monkeypatch.context() as patched:
+            patched.setattr(MilvusStore, "search", ending)
+            with pytest.raises(OSError, match=f"^no response of Milvus at {server.address}: [^\n]{{1,200}}$"):
+                gallery.search_text(SENTENCE)
+        server.start()
+        assert gallery.search_text(SENTENCE) == before
