@@ -40,7 +40,13 @@ def one_process(command: Command) -> Path:
     ("launcher", "script", "tolerance"),
     [
         pytest.param((*ACCELERATE, str(CONFIGS / "cpu_2.yaml")), SCRIPT, 1e-5, id="accelerate"),
-        pytest.param((*ACCELERATE, str(CONFIGS / "fsdp_cpu_2.yaml")), CONFIGS / "fsdp_on_cpu.py", 1e-4, id="fsdp"),
+        pytest.param(
+            (*ACCELERATE, str(CONFIGS / "fsdp_cpu_2.yaml")),
+            CONFIGS / "fsdp_on_cpu.py",
+            1e-4,
+            id="fsdp",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(TORCHRUN, SCRIPT, 1e-5, id="torchrun", marks=pytest.mark.slow),
     ],
 )
