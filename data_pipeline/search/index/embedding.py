@@ -100,8 +100,8 @@ def _embed(
         contents[place] = content_digest(file)
     readable = [place for place, reason in enumerate(reasons) if reason is None]
     texts = [descriptions[place] for place in readable]
-    if readable and tokens is None:
-        vectors[readable] = embedder.embed_images(pixels, texts)
-    elif readable and tokens is not None:
+    if tokens is not None and readable:
         vectors[readable], tokens[readable] = embedder.embed_with_tokens(pixels, texts)
+    elif readable:
+        vectors[readable] = embedder.embed_images(pixels, texts)
     return EmbeddedBatch(vectors, reasons, contents, aspects, tokens)

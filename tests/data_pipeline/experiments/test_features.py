@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from data_pipeline.experiments.features import BranchFeatures, Features, save_features
 from data_pipeline.experiments.measurements import calibration_of
@@ -45,9 +46,8 @@ def test_features_are_read_back(tmp_path: Path) -> None:
 def test_calibration_of_fits_on_validation_and_measures_test(tmp_path: Path) -> None:
     def noisy_split(seed: int, noise: float) -> EncodedSplit:
         generator = torch.Generator().manual_seed(seed)
-        draw = lambda *shape: torch.nn.functional.normalize(torch.randn(*shape, generator=generator), dim=-1)  # noqa: E731
-        people = draw(20, 2, 8).repeat_interleave(3, dim=0)  # [60, 2, 8], both halves have unit length
-        queries = torch.nn.functional.normalize(people + noise * draw(60, 2, 8), dim=-1)
+        people = normalize(torch.randn(20, 2, 8, generator=generator), dim=-1).repeat_interleave(3, dim=0)  # [60, 2, 8]
+        queries = normalize(people + noise * torch.randn(60, 2, 8, generator=generator) / 8**0.5, dim=-1)
         rows = torch.arange(60)
         return EncodedSplit(people.flatten(1), None, rows // 3, rows, queries.flatten(1), rows)
 

@@ -1,16 +1,22 @@
-"""A demo of crops of videos, by a model with a matching head."""
+"""The page without a browser, and a demo of crops of videos by a model with a matching head."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from data_pipeline.detection.crops import crop_people
 from data_pipeline.detection.detector import PersonDetector
-from data_pipeline.search import build_index
+from data_pipeline.search import PersonGallery, build_index
 
 from ...detection.small_videos import Walk, save_detector, write_video
 from ..conftest import ServedDemo, serve
+from .page_events import SENTENCE, controls
+
+if TYPE_CHECKING:
+    from data_pipeline.search.demo.page import SearchPage
+    from data_pipeline.search.demo.session import Session
 
 VIDEOS = {"gate/a.mp4": [Walk(3, 0.0), Walk(11, 0.5, -1)], "hall/b.mp4": [Walk(38, 0.0, 1, 2.0)]}
 
@@ -35,3 +41,19 @@ def video_demo(crops: Path, matching_folder: Path, tmp_path_factory: pytest.Temp
     build_index(folder / "index", crops, matching_folder, device="cpu", show_progress=False)
     with serve(folder / "index", crops, folder) as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def page(exact: PersonGallery) -> "SearchPage":
+    pytest.importorskip("gradio", reason="the demo needs gradio: pip install -e '.[demo]'")
+    from data_pipeline.search.demo.page import SearchPage
+
+    return SearchPage(exact)
+
+
+@pytest.fixture
+def session(page: "SearchPage") -> "Session":
+    """A session after one search."""
+    session = page.new_session()
+    page.ask(session, SENTENCE, *controls(page))
+    return session

@@ -21,12 +21,7 @@ from data_pipeline.search.demo.filters import menus, ranges
 from data_pipeline.search.demo.page import SearchPage
 from data_pipeline.search.demo.session import COMPARED, Session
 
-from .test_demo_page import SENTENCE, Tags, address_of, controls, event, noise, rows, texts
-
-
-@pytest.fixture(scope="module")
-def page(exact: PersonGallery) -> SearchPage:
-    return SearchPage(exact)
+from .page_events import SENTENCE, Tags, address_of, controls, event, noise, rows, texts
 
 
 def searched(page: SearchPage, **given: Any) -> Session:
