@@ -218,7 +218,10 @@ def run_vision_tower(
     check_image_size(pixel_values, vision_model.config, one_size and not interpolate)
     if one_size and interpolate and _has_other_size(pixel_values, vision_model.config):
         kwargs["interpolate_pos_encoding"] = True
-    output = vision_model(pixel_values=pixel_values.to(vision_model.dtype), **kwargs)
+    pixel_values = pixel_values.to(vision_model.dtype)
+    if hasattr(vision_model.config, "hidden_sizes"):  # convolutions are faster with the channels last
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+    output = vision_model(pixel_values=pixel_values, **kwargs)
     tokens = output.last_hidden_state  # [B, L, width], or a feature map [B, width, h, w]
     if tokens.ndim == 4:
         tokens = tokens.flatten(2).transpose(1, 2)  # [B, h * w, width]

@@ -49,8 +49,12 @@ def add_lora(tower: PreTrainedModel, rank: int, alpha: int) -> None:
         alpha: their product is scaled by alpha / rank.
 
     Raises:
-        ValueError: peft is not installed.
+        ValueError: peft is not installed, or the tower has no linear layers (ResNet).
     """
+    if not any(isinstance(module, nn.Linear) for module in tower.modules()):
+        raise ValueError(
+            f"LoRA needs linear layers, which a {tower.config.model_type} tower has not: freeze it instead"
+        )
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:

@@ -17,6 +17,7 @@ from ..modeling_bdam import BDAMModel
 from ..objective_bdam import MATCHING, PairLabels
 from ..outputs_bdam import BDAMOutput
 from .baselines import new_objective
+from .batch_norm import rest_frozen_norms, use_whole_batch_norms
 from .collation import Collator, ProcessorCollator, described_rows
 from .console import ConsoleCallback
 from .dual_encoder import DualEncoder
@@ -208,6 +209,7 @@ class BDAMTrainer(RetrievalTrainer):
         separates the outputs of the model from each other, so that GradNorm could not see their dependence.
         """
         model = self.unwrapped
+        use_whole_batch_norms(model)
         assert isinstance(self.train_dataset, KeyedDataset)
         assert self.train_sampler is not None
         parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
@@ -263,6 +265,7 @@ class BDAMTrainer(RetrievalTrainer):
         objective, own, step = self.objective, self.unwrapped, self.state.global_step + 1
 
         # Forward pass of the N local rows, all-gather with gradient to M rows
+        rest_frozen_norms(own)
         output: BDAMOutput = model(**objective.inputs(own, inputs))
         gathered = gather_outputs(output, self.accelerator)
         texts = inputs if objective.is_decoupled else {}

@@ -37,11 +37,13 @@ CONVNEXT = {
     "num_stages": 2,
     "layer_scale_init_value": 0.1,
 }
+RESNET = {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1], "layer_type": "basic"}
 TOWERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "vit": ({"model_type": "vit"}, {"model_type": "bert"}),
     "clip": ({"model_type": "clip_vision_model"}, {"model_type": "clip_text_model"}),
     "siglip": ({"model_type": "siglip_vision_model"}, {"model_type": "siglip_text_model"}),
     "dinov2": ({"model_type": "dinov2"}, {"model_type": "bert"}),
+    "resnet": ({"model_type": "resnet", **RESNET}, {"model_type": "clip_text_model"}),
     "convnext": ({"model_type": "convnext", **CONVNEXT}, {"model_type": "bert"}),
 }
 

@@ -9,7 +9,7 @@ import transformers
 
 from modeling_bdam import BDAMModel, BDAMProcessor
 
-from .conftest import CONVNEXT, IMAGE, LAYERS, TEXT
+from .conftest import CONVNEXT, IMAGE, LAYERS, RESNET, TEXT
 
 pytestmark = pytest.mark.usefixtures("seed")
 
@@ -22,6 +22,7 @@ VISION: dict[str, tuple[str, dict[str, Any], str]] = {
     "dinov2_with_registers": ("Dinov2WithRegistersModel", IMAGE, "BitImageProcessorPil"),
     "convnext": ("ConvNextForImageClassification", NEXT, "ConvNextImageProcessorPil"),
     "convnextv2": ("ConvNextV2ForImageClassification", NEXT, "ConvNextImageProcessorPil"),
+    "resnet": ("ResNetForImageClassification", RESNET, "ConvNextImageProcessorPil"),
     "clip_vision_model": ("CLIPVisionModelWithProjection", IMAGE, "CLIPImageProcessorPil"),
     "siglip_vision_model": ("SiglipVisionModel", IMAGE, "SiglipImageProcessorPil"),
 }

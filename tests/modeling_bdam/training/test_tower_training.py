@@ -38,12 +38,12 @@ def trained(tower: torch.nn.Module) -> set[str]:
     return {name for name, value in tower.named_parameters() if value.requires_grad}
 
 
-@every_kind
+@pytest.mark.parametrize("towers", ["vit", "clip", "siglip", "dinov2", "convnext", "resnet"])
 def test_freeze_layers_freezes_given_layers_only(towers: str, tiny_config: MakeConfig, make_batch: MakeBatch) -> None:
     model = BDAMModel(tiny_config(towers))
     tower = model.vision_model
     every, heads = trained(tower), trained(model.fusion)
-    layer = "stages" if towers == "convnext" else r"layers?"
+    layer = "stages" if towers in ("convnext", "resnet") else r"layers?"
     freeze_layers(tower, 1)
     kept = trained(tower)
     assert {name for name in every if re.search(rf"^([a-z]+\.)*{layer}\.1\.", name)} <= kept
@@ -90,6 +90,11 @@ def test_lora_merges_into_plain_model_of_same_outputs(
     assert any(not merged[name].equal(value) for name, value in plain.items())
     for name, value in tower_training.unmerged_weights(model, merged, lora_weights(model)).items():
         torch.testing.assert_close(value, model.state_dict()[name])
+
+
+def test_lora_refuses_tower_without_linear_layers(tiny_config: MakeConfig) -> None:
+    with pytest.raises(ValueError, match="LoRA needs linear layers, which a resnet tower has not: freeze it instead"):
+        add_lora(BDAMModel(tiny_config("resnet")).vision_model, 2, 4)
 
 
 def run(folder: Path, *flags: str) -> Path:

@@ -382,6 +382,8 @@ QUICK = (
     "mixed: accumulation",
     "descriptions: frozen and LoRA",
     "descriptions: matching",
+    "descriptions: batch norm",
+    "descriptions: frozen batch norm",
 )
 
 

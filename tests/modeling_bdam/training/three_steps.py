@@ -27,7 +27,7 @@ from tests.modeling_bdam.tensor_rows import TensorRows, collate
 
 FIXED: dict[str, Any] = {"gradnorm": False}
 # Differences from the default settings by section
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "GradNorm": {},
     "fixed weights": {"training": FIXED},
     "uncertainty": {"training": {**FIXED, "uncertainty_weighting": True}},
@@ -50,6 +50,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "matching and GradNorm": {"model": {"use_matching": True}},
     "matching only": {"model": {"use_matching": True}, "training": {"train_only": "matching"}},
     "all tokens": {"model": {"fusion_sequence": "token"}},
+    "batch norm": {"towers": "resnet"},
+    "frozen batch norm": {"towers": "resnet", "weights": {"frozen_vision_layers": -1}},
 }
 for table in ("table1_bdam", "table2_fusion", "table3_losses", "figure5_efficiency"):
     SETTINGS |= {f"{table}, {row.name}": row.overrides for row in load_experiment(table).rows if row.overrides}
@@ -100,7 +102,11 @@ def train(output_dir: str, run: str) -> list[dict[str, float]]:
         adam_epsilon=1e-4,  # a smaller one would turn rounding errors of zero gradients into full steps
         **settings.get("training", {}),
     )
-    model = BDAMModel(_config("clip", **{"dropout": 0.0, "initializer_range": 0.2, **settings.get("model", {})}))
+    model = BDAMModel(
+        _config(
+            settings.get("towers", "clip"), **{"dropout": 0.0, "initializer_range": 0.2, **settings.get("model", {})}
+        )
+    )
     choose_trained_weights(model, ModelArguments(**settings.get("weights", {})))
     rows = Rows(texts)
     trainer = BDAMTrainer(model, args, rows.collate, rows, retrieval_collator=rows.collate)
