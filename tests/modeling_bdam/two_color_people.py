@@ -26,7 +26,8 @@ def train_dual_encoder(
     score: Callable[[Tensor, Tensor], Tensor], parameters: Iterator[nn.Parameter], size: tuple[int, int], end: int
 ) -> None:
     """Trains `score(pixels, ids)`, cosines [texts, images], by InfoNCE until it ranks other pictures well."""
-    optimizer = torch.optim.AdamW(parameters, lr=3e-3)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100)
     target = torch.arange(len(COLORS) ** 2)
     for step in range(600):
         logits = 20 * score(*draw_people(size, end, seed=step))
@@ -34,6 +35,7 @@ def train_dual_encoder(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        warmup.step()
         if step % 20 == 19:
             with torch.no_grad():
                 ranked = [rank_1(score(*draw_people(size, end, seed))) for seed in (2000, 2001, 2002)]
