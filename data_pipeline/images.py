@@ -1,4 +1,4 @@
-"""Checks and decodes image files of any format and mode to upright RGB images.
+"""Checks and decodes image files of any format and mode, also out of shards, to upright RGB images.
 
 Decompression bombs: Pillow warns above 89 megapixels and refuses above 179. Here the warning is suppressed, and a
 refused image is unreadable, like a truncated file.
@@ -9,14 +9,12 @@ import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, UnidentifiedImageError
-
-from .shard_images import MARK, read_reference
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,6 +31,7 @@ IMAGE_SUFFIXES = (
 )
 """Suffixes of image files, in lower case; see `readable_suffixes`."""
 DRAFT_FACTOR = 2  # a JPEG is decoded at this multiple of the target size, or larger
+_SHARD_MARK = "::"  # a reference to an image in a shard: `a.tar::512:9000`
 _ROTATING = {"exif", "xmp"}  # blocks of a JPEG that may contain a rotation
 
 # Set once for the whole process, including the decoding by `datasets`: warning filters are not thread-safe.
@@ -116,6 +115,16 @@ def with_image_files(split: "Dataset") -> "Dataset":
     return split.cast_column("image", ImageFeature(decode=False))
 
 
+def parquet_reference(file: str, group: int, row: int) -> str:
+    """Returns the reference of the image in a row of a row group of a Parquet file."""
+    return f"{file}{_SHARD_MARK}{group}:{row}"
+
+
+def tar_reference(file: str, offset: int, size: int) -> str:
+    """Returns the reference of a member of an uncompressed tar file, from its first byte and its size in bytes."""
+    return f"{file}{_SHARD_MARK}{offset}:{size}"
+
+
 @contextmanager
 def _opened(source: ImageFile | Image.Image) -> Iterator[Image.Image]:
     """Opens an image; converts any exception in the body to `UnreadableImageError`."""
@@ -124,8 +133,8 @@ def _opened(source: ImageFile | Image.Image) -> Iterator[Image.Image]:
             yield source
             return
         content = source["bytes"] if isinstance(source, Mapping) else None
-        if content is None and MARK in _name(source):
-            content = read_reference(_name(source))
+        if content is None and _SHARD_MARK in _name(source):
+            content = _read_reference(_name(source))
         if content is None and not os.path.isdir(_name(source)) and not stat.S_ISREG(os.stat(_name(source)).st_mode):
             raise OSError("a pipe, socket or device, which could block")
         with Image.open(_name(source) if content is None else BytesIO(content)) as image:
@@ -145,7 +154,7 @@ def _reason(error: Exception, source: ImageFile | Image.Image) -> str:
     """Returns the reason of an error in a few words, on one line."""
     if isinstance(error, UnidentifiedImageError):
         content = source["bytes"] if isinstance(source, Mapping) else None
-        is_file = content is None and MARK not in _name(source)
+        is_file = content is None and _SHARD_MARK not in _name(source)
         is_empty = content == b"" or (is_file and os.path.getsize(_name(source)) == 0)
         suffix = os.path.splitext(_name(source))[1].lower()
         if not is_empty and suffix in IMAGE_SUFFIXES and suffix not in readable_suffixes():
@@ -158,3 +167,26 @@ def _reason(error: Exception, source: ImageFile | Image.Image) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _read_reference(reference: str) -> bytes:
+    """Returns the bytes of an image file by its reference; raises `OSError` if the shard is missing or truncated."""
+    file, _, place = reference.rpartition(_SHARD_MARK)
+    first, _, second = place.partition(":")
+    if file.endswith(".parquet"):
+        return _group(file, int(first))[int(second)].as_py()
+    with open(file, "rb") as shard:
+        shard.seek(int(first))
+        return shard.read(int(second))
+
+
+@lru_cache(maxsize=64)
+def _parquet(file: str) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(file, memory_map=True)  # mapped, since forked workers share the position of an open file
+
+
+@lru_cache(maxsize=2)
+def _group(file: str, group: int) -> Any:
+    return _parquet(file).read_row_group(group, columns=["image.bytes"]).column("image").combine_chunks().field("bytes")

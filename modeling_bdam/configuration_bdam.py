@@ -178,6 +178,13 @@ class BDAMConfig(PreTrainedConfig):
             )
         return fields, kwargs
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "BDAMConfig":
+        """Makes a config of the fields of a file; one that was saved before there was `fusion_norm` has no norms."""
+        if "transformers_version" in config_dict:  # saved, with all fields
+            config_dict = {"fusion_norm": False} | config_dict
+        return super().from_dict(config_dict, **kwargs)
+
     def __post_init__(self, **kwargs: Any) -> None:
         for name in kwargs:
             if name not in _COMMON_ARGUMENTS and not name.startswith("_"):

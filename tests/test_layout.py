@@ -12,7 +12,6 @@ RANKS = {
     "data_pipeline.schema": 1,
     "data_pipeline.images": 1,
     "data_pipeline.offline": 1,
-    "data_pipeline.shard_images": 1,
     "data_pipeline.synthetic": 2,
     "data_pipeline.benchmarks": 3,
     "data_pipeline.hub": 4,

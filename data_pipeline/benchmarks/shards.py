@@ -1,6 +1,6 @@
 """Reads sets of millions of images in shards, Parquet or WebDataset (tar), without unpacking or copying the images.
 
-A table with the texts and a reference to each image (see `data_pipeline/shard_images.py`) is written to the cache and
+A table with the texts and a reference to each image (see `data_pipeline/images.py`) is written to the cache and
 memory-mapped by `datasets`; each image is read from its shard when its row is read. So an epoch is a true shuffle, and
 batches may be balanced by identity, which a stream with a shuffle buffer cannot do.
 """
@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import DatasetDict, Features
 
-from ..images import IMAGE_SUFFIXES
-from ..shard_images import parquet_reference, tar_reference
+from ..images import IMAGE_SUFFIXES, parquet_reference, tar_reference
 from .annotations import PATH_KEYS, PERSON_KEYS, SPLITS
 from .benchmark import UNKNOWN, Options
 from .people_splits import hold_out

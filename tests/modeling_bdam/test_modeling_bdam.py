@@ -89,14 +89,17 @@ def test_each_ablation_trains_each_parameter(fields: dict[str, Any], tiny_config
     assert_trains(BDAMModel(tiny_config(**fields)), make_batch(8))
 
 
-def test_checkpoint_without_norms_names_the_field(tiny_config: Any, tmp_path: Path) -> None:
-    BDAMModel(tiny_config(fusion_norm=False)).save_pretrained(tmp_path)
-    BDAMModel.from_pretrained(tmp_path)
+def test_checkpoint_from_before_the_norms_loads_without_them(tiny_config: Any, tmp_path: Path) -> None:
+    model = BDAMModel(tiny_config(fusion_norm=False))
+    model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"fusion_norm": True}))  # as before there was the field
-    with pytest.raises(ValueError, match="fusion_norm=False"):
-        BDAMModel.from_pretrained(tmp_path)
-    BDAMModel.from_pretrained(tmp_path, fusion_norm=False)
+    del config["fusion_norm"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for loader in (BDAMModel, AutoModel):
+        again = loader.from_pretrained(tmp_path)
+        assert not again.config.fusion_norm
+        assert all(value.equal(model.state_dict()[name]) for name, value in again.state_dict().items())
+    assert BDAMConfig.from_dict({}).fusion_norm
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e6])
