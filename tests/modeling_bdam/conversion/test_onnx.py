@@ -15,7 +15,10 @@ from modeling_bdam.conversion.onnx import OnnxEmbedder, export_onnx, quantize_in
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
-TOWERS = ["vit", *(pytest.param(towers, marks=pytest.mark.slow) for towers in ("clip", "siglip", "dinov2", "convnext"))]
+TOWERS = [
+    "vit",
+    *(pytest.param(towers, marks=pytest.mark.slow) for towers in ("clip", "siglip", "dinov2", "convnext", "resnet")),
+]
 
 
 def text_batch(size: int, length: int) -> tuple[Tensor, Tensor]:
