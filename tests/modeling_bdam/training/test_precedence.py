@@ -28,10 +28,10 @@ from modeling_bdam.training.run_arguments import parse_arguments
         ("--save_strategy best", {"eval_strategy": "steps", "save_strategy": "best", "load_best_model_at_end": True}),
         ("--eval_strategy no --save_strategy epoch", {"eval_strategy": "no", "save_strategy": "epoch"}),
         ("--save_strategy epoch --load_best_model_at_end no", {"eval_strategy": "steps", "save_strategy": "epoch"}),
-        ("--eval_steps 100", {"eval_steps": 100, "save_steps": 100}),
-        ("--eval_steps 75", {"eval_steps": 75, "save_steps": 375}),
+        ("--eval_steps 110", {"eval_steps": 110, "save_steps": 110}),
+        ("--eval_steps 75", {"eval_steps": 75, "save_steps": 300}),
         ("--save_steps 0.5", {"eval_steps": 0.5, "save_steps": 0.5}),
-        ("--eval_steps 0", {"eval_steps": 25, "save_steps": 375}),  # 0: logging_steps
+        ("--eval_steps 0", {"eval_steps": 25, "save_steps": 300}),  # 0: logging_steps
         ("--config paper --eval_steps 9", {"eval_strategy": "steps", "eval_steps": 9, "save_strategy": "steps"}),
         ("--config paper --save_steps 9", {"save_strategy": "steps", "save_steps": 9, "eval_steps": 9}),
         # Others
