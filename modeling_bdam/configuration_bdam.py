@@ -225,7 +225,7 @@ class BDAMConfig(PreTrainedConfig):
 
 
 def have_joint_space(vision_type: str, text_type: str) -> bool:
-    """Returns whether towers of these model types are those of one dual encoder, whose joint space is supported."""
+    """Returns whether towers of these model types are those of one dual encoder with a supported joint space."""
     families = ("clip", "metaclip_2", "chinese_clip", "siglip")
     return (vision_type, text_type) in {(f"{name}_vision_model", f"{name}_text_model") for name in families}
 

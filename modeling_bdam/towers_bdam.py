@@ -118,7 +118,7 @@ def load_dual_encoder(vision: str, text: str) -> tuple[PreTrainedModel, PreTrain
 
 
 def has_joint_space(config: PreTrainedConfig) -> bool:
-    """Returns whether a config is that of a dual encoder whose joint space BDAM keeps, see `load_dual_encoder`."""
+    """Returns whether a config is that of a dual encoder with a joint space for BDAM, see `load_dual_encoder`."""
     if config.model_type == "bdam":
         return config.joint_embeds
     towers = [getattr(getattr(config, half, None), "model_type", "") for half in ("vision_config", "text_config")]

@@ -18,9 +18,10 @@ class WholeBatchNorm(_BatchNorm):
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
         dims, values = [0, *range(2, x.ndim)], x.float()
-        moments = torch.stack([values.mean(dims), values.square().mean(dims)])  # [2, C]
-        mean, square = gather_with_gradient(moments[None]).mean(dim=0)  # [C] each
-        variance = (square - mean.square()).clamp(min=0)  # [C]
+        variances, means = torch.var_mean(values, dims, correction=0)  # [C] each, of the local rows
+        means, variances = gather_with_gradient(torch.stack([means, variances])[None]).unbind(1)  # [W, C] each
+        mean = means.mean(dim=0)  # [C]
+        variance = (variances + (means - mean).square()).mean(dim=0)  # [C]
         self._track(mean.detach(), variance.detach(), x.numel() // x.shape[1] * dist.get_world_size())
         shape = (-1, *(1 for _ in dims[1:]))  # broadcasts over [N, C, ...]
         normalized = (values - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
@@ -49,7 +50,7 @@ def use_whole_batch_norms(model: nn.Module) -> None:
 
 
 def rest_frozen_norms(model: nn.Module) -> None:
-    """Puts frozen batch norms into evaluation mode, so that their running statistics stay as they are."""
+    """Puts frozen batch norms into evaluation mode, which keeps their running statistics."""
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.affine and not cast(Tensor, module.weight).requires_grad:
             module.eval()

@@ -264,8 +264,8 @@ class BDAMTrainer(RetrievalTrainer):
         """
         objective, own, step = self.objective, self.unwrapped, self.state.global_step + 1
 
-        # Forward pass of the N local rows, all-gather with gradient to M rows
         rest_frozen_norms(own)
+        # Forward pass of the N local rows, all-gather with gradient to M rows
         output: BDAMOutput = model(**objective.inputs(own, inputs))
         gathered = gather_outputs(output, self.accelerator)
         texts = inputs if objective.is_decoupled else {}

@@ -36,7 +36,7 @@ def test_whole_batch_norm_of_shards_is_that_of_the_batch(
     own = nn.BatchNorm2d(3, momentum=momentum, affine=affine)
     own.load_state_dict({**usual.state_dict(), **nn.BatchNorm2d(3, affine=False).state_dict()})
     use_whole_batch_norms(own)
-    other = halves[1].mean((0, 2, 3)), halves[1].square().mean((0, 2, 3))
+    other = halves[1].mean((0, 2, 3)), halves[1].var((0, 2, 3), correction=0)
     monkeypatch.setattr(batch_norm, "gather_with_gradient", lambda rows: torch.cat([rows, torch.stack(other)[None]]))
     monkeypatch.setattr(batch_norm.dist, "is_initialized", lambda: True)
     monkeypatch.setattr(batch_norm.dist, "get_world_size", lambda: 2)

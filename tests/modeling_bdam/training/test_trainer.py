@@ -398,5 +398,5 @@ def test_two_processes_have_the_losses_of_one(runs: Sequence[str], tmp_path: Pat
     for run in runs:
         assert len(one[run]) == 3
         for expected, step in zip(one[run], two[run], strict=True):
-            # Unbiased HSIC is a small difference of large sums, whose rounding is absolute
+            # Unbiased HSIC is a small difference of large sums with an absolute rounding error
             assert step == pytest.approx(expected, rel=1e-4, abs=1e-5), run

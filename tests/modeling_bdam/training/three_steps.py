@@ -102,11 +102,8 @@ def train(output_dir: str, run: str) -> list[dict[str, float]]:
         adam_epsilon=1e-4,  # a smaller one would turn rounding errors of zero gradients into full steps
         **settings.get("training", {}),
     )
-    model = BDAMModel(
-        _config(
-            settings.get("towers", "clip"), **{"dropout": 0.0, "initializer_range": 0.2, **settings.get("model", {})}
-        )
-    )
+    fields = {"dropout": 0.0, "initializer_range": 0.2, **settings.get("model", {})}
+    model = BDAMModel(_config(settings.get("towers", "clip"), **fields))
     choose_trained_weights(model, ModelArguments(**settings.get("weights", {})))
     rows = Rows(texts)
     trainer = BDAMTrainer(model, args, rows.collate, rows, retrieval_collator=rows.collate)
