@@ -23,6 +23,7 @@ from data_pipeline import UnreadableImageError, describe_person, with_image_file
 from data_pipeline.offline import go_offline_if_unreachable
 from data_pipeline.sheets.calibration_plot import draw_calibration
 from data_pipeline.sheets.retrieval_sheet import draw_retrieval
+from data_pipeline.synthetic.dataset import SYNTHETIC_SETS
 from data_pipeline.training import (
     card_data,
     chooses_beta,
@@ -133,8 +134,8 @@ def evaluate(
         chance = {f"{key}_{metric}": value for metric, value in chance_metrics(split).items()}
         table.append(("chance", chance, None))
         tables.append(results_table(table, key, str(trainer.scored[key])))
-        if trainer.card_data.evaluated_on[key] == "synthetic":  # the only set whose traits are known
-            groups["synthetic"] = _rank1_by_trait(split, config.clothing_weight)
+        if trainer.card_data.evaluated_on[key] in SYNTHETIC_SETS:  # the only sets whose traits are known
+            groups[trainer.card_data.evaluated_on[key]] = _rank1_by_trait(split, config.clothing_weight)
         trainer.log(own)
 
         # Picture of some searches

@@ -9,8 +9,9 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from .benchmarks.benchmark import UNKNOWN
-from .benchmarks.loading import SYNTHETIC, license_of
+from .benchmarks.loading import license_of
 from .schema import check_splits
+from .synthetic.dataset import SYNTHETIC_SETS
 from .synthetic.people import describe_person
 
 TEMPLATE = Path(__file__).parents[1] / "hub_cards" / "dataset_card.md"
@@ -50,7 +51,7 @@ def dataset_card(splits: DatasetDict, repo_id: str, name: str, metadata: dict[st
     short = repo_id.rpartition("/")[2]
     head = DatasetCardData(
         language="en",
-        license="apache-2.0" if name == SYNTHETIC else None,
+        license="apache-2.0" if name in SYNTHETIC_SETS else None,
         task_categories=["zero-shot-image-classification"],
         tags=["person-re-identification", "text-to-image-retrieval"],
         pretty_name=short,
@@ -65,7 +66,7 @@ def dataset_card(splits: DatasetDict, repo_id: str, name: str, metadata: dict[st
         license=license_of(name),
         columns=list(next(iter(splits.values())).features),
         counts={split: _count(rows) for split, rows in splits.items()},
-        traits=_traits(splits) if name == SYNTHETIC else {},
+        traits=_traits(splits) if name in SYNTHETIC_SETS else {},
     )
     return str(card)
 

@@ -13,7 +13,7 @@ from modeling_bdam.files import did_you_mean
 
 from ..offline import go_offline_if_unreachable
 from ..schema import ATTRIBUTE_FEATURES, check_splits
-from ..synthetic.dataset import load_synthetic
+from ..synthetic.dataset import SYNTHETIC_SETS, load_synthetic
 from .benchmark import UNKNOWN_LICENSE, Benchmark, Options, Source
 from .celeb_reid import CELEB_REID, CELEB_REID_LIGHT
 from .columns import with_column
@@ -56,7 +56,6 @@ BENCHMARKS: dict[str, Benchmark] = {
     "folder": FOLDER,
 }
 """The sets that `load_person_dataset` reads from a folder of images, by name."""
-SYNTHETIC = "synthetic"
 OTHER_SETS = {
     "parquet": {"title": "Parquet folder", "origin": "`bdam data convert`", "layout": "data/*.parquet with the images"},
     "shards": {
@@ -65,7 +64,12 @@ OTHER_SETS = {
         "layout": "train-*.parquet or train-*.tar, with the images",
     },
     "hub:OWNER/NAME": {"title": "data set of the Hub", "origin": "its owner", "layout": "nothing: it needs no folder"},
-    SYNTHETIC: {"title": "synthetic pedestrians", "origin": "this package", "layout": "nothing: it needs no folder"},
+    "synthetic": {"title": "synthetic pedestrians", "origin": "this package", "layout": "nothing: it needs no folder"},
+    "synthetic-station": {
+        "title": "the same people, drawn and described in another way",
+        "origin": "this package",
+        "layout": "nothing: it needs no folder",
+    },
 }
 """The other names that `load_person_dataset` accepts, with the fields of a `Benchmark` that describe them."""
 
@@ -92,10 +96,10 @@ def load_person_dataset(
     annotation files, so that later loads read no annotation. Warnings for the user are logged at every load.
 
     Args:
-        name: one of `BENCHMARKS`; `synthetic` for the pedestrians that this package draws; `parquet` for a folder of
-            `save_parquet`; `shards` for such a folder or for WebDataset, whose images are not copied to the cache (see
-            `load_shards`); `hub:OWNER/NAME` for a data set of the Hub in this layout.
-        data_dir: the folder that the set was unpacked to, or its parent; none for `hub:` and `synthetic`.
+        name: one of `BENCHMARKS`; `synthetic` or `synthetic-station` for the pedestrians that this package draws;
+            `parquet` for a folder of `save_parquet`; `shards` for such a folder or for WebDataset, whose images are not
+            copied to the cache (see `load_shards`); `hub:OWNER/NAME` for a data set of the Hub in this layout.
+        data_dir: the folder that the set was unpacked to, or its parent; none for `hub:` and the drawn sets.
         descriptions: a JSON Lines file, joined by `file_path`, see `read_descriptions`. Images without a line keep the
             descriptions of the set, which are mostly None. Captions in it become the column `styled_captions`, and
             attribute fields the columns of `ATTRIBUTE_FEATURES`.
@@ -111,7 +115,7 @@ def load_person_dataset(
             `follow_links`.
         follow_links: follows symbolic links that lead out of the image folder.
         cache_dir: by default the cache of `datasets`.
-        synthetic: arguments of `load_synthetic`, only for the set `synthetic`.
+        synthetic: arguments of `load_synthetic`, only for the drawn sets.
 
     Returns:
         The splits that the set has, of `train`, `validation` and `test`: the columns of `PERSON_FEATURES`, then
@@ -126,11 +130,11 @@ def load_person_dataset(
     kind = name.lower().replace("_", "-")
     if (exclude or follow_links) and kind not in BENCHMARKS and (kind in OTHER_SETS or kind.startswith("hub:")):
         raise ValueError(f"{name}: the set has no folder of images; drop {'exclude' if exclude else 'follow_links'}")
-    if kind == SYNTHETIC:
+    if kind in SYNTHETIC_SETS:
         given = {"data_dir": data_dir, "descriptions": descriptions, "outfits": outfits, "split_file": split_file}
         if unused := [option for option, value in given.items() if value is not None]:
-            raise ValueError(f"synthetic: the set is drawn, with its own descriptions and outfits; drop {unused[0]}")
-        return load_synthetic(**(synthetic or {}), cache_dir=None if cache_dir is None else str(cache_dir))
+            raise ValueError(f"{kind}: the set is drawn, with its own descriptions and outfits; drop {unused[0]}")
+        return load_synthetic(**(synthetic or {}), name=kind, cache_dir=None if cache_dir is None else str(cache_dir))
     paths = [None if file is None else Path(file) for file in (descriptions, outfits, split_file)]
     more = (val_people, seed, skip_unreadable, check_images, tuple(exclude), follow_links)
     options = Options(paths[0], paths[1], paths[2], *more)
@@ -148,7 +152,7 @@ def load_person_dataset(
 
 def license_of(name: str) -> str:
     """Returns the license terms of a data set in words, by its `--dataset_name`; for the cards."""
-    if name == SYNTHETIC:
+    if name in SYNTHETIC_SETS:
         return "drawn by this package, Apache-2.0; shows no real person"
     return BENCHMARKS[name].license if name in BENCHMARKS else UNKNOWN_LICENSE
 

@@ -14,6 +14,7 @@ from modeling_bdam.files import write_json, write_json_lines
 from modeling_bdam.training.run_arguments import DataArguments, ModelArguments, parse_arguments, read_preset
 from modeling_bdam.training.training_args import BDAMTrainingArguments
 
+from ..synthetic.dataset import SYNTHETIC_SETS
 from .definitions import Budget, Experiment, Row
 from .runs import Settings, TrainingRun, merged
 
@@ -51,14 +52,19 @@ class Study:
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the data set is the synthetic one, which has labels for the probes."""
-        return self.base["data"].get("dataset_name", ["synthetic"]) == ["synthetic"]
+        """Whether the data set is a drawn one, which has labels for the probes."""
+        return self.dataset_name in SYNTHETIC_SETS
+
+    @property
+    def dataset_name(self) -> str:
+        """The only data set of the study."""
+        return str(self.base["data"].get("dataset_name", ["synthetic"])[0])
 
     def training_run(self, row: Row, seed: int, keep: tuple[str, ...] = ()) -> TrainingRun:
         """The run of a row and seed."""
         settings = merged(self.base, row.overrides)
         method = settings.get("texts", {}).get("style_clustering")
-        if method is not None and not self.is_synthetic:
+        if method is not None and self.dataset_name != "synthetic":
             assert self.styled_descriptions is not None  # checked by `missing_input`
             settings["data"]["descriptions"] = [str(Path(self.styled_descriptions) / f"{method}.jsonl")]
         equal_time = settings.get("schedule", {}).get("equal_time", False)
@@ -68,7 +74,7 @@ class Study:
     def missing_input(self, experiment: Experiment) -> str | None:
         """The input that an experiment lacks on this data set, or None if it can run."""
         needs_styles = any("style_clustering" in row.overrides.get("texts", {}) for row in experiment.rows)
-        if needs_styles and not self.is_synthetic and self.styled_descriptions is None:
+        if needs_styles and self.dataset_name != "synthetic" and self.styled_descriptions is None:
             return "it needs --styled-descriptions: a folder with one descriptions file for each clustering"
         return None
 

@@ -30,6 +30,7 @@ from ..benchmarks.loading import load_person_dataset
 from ..sheets.occlusion_map import draw_attention
 from ..sheets.retrieval_sheet import draw_retrieval
 from ..styles.style_captions import with_styled_captions
+from ..synthetic.dataset import SYNTHETIC_SETS
 from ..training import TIMED_STEPS, load_splits, new_trainer, synthetic_size, tokenizer_of, train_and_save
 from .ceiling import ceiling_metrics
 from .corruption import corrupt_texts
@@ -96,14 +97,14 @@ def _train(run: TrainingRun, folder: Path, threads: int | None, started: float) 
     assert isinstance(processor, BDAMProcessor)
     beta, matching = model.config.clothing_weight, (model.config.matching_weight, model.config.matching_candidates)
     bounds = {"chance": chance_metrics(test)}
-    if data_args.dataset_name == ["synthetic"]:
+    if data_args.dataset_name[0] in SYNTHETIC_SETS:
         bounds["ceiling"] = ceiling_metrics(splits["test"])
 
     # Outputs to keep.
     if "features" in run.keep:
         encoded = {"test": test, "validation": trainer.encode(splits["validation"])}
         branches = {"test": branch_features(trainer, splits["test"])}
-        if data_args.dataset_name == ["synthetic"]:
+        if data_args.dataset_name[0] in SYNTHETIC_SETS:
             branches["probe"] = branch_features(trainer, probe_rows(data_args, run.probe_people))
         save_features(folder / "features.npz", encoded, branches, beta)
     if "model" in run.keep:
@@ -186,7 +187,7 @@ def probe_rows(data_args: Any, people: int) -> Dataset:
     """Images of additional synthetic people who are in no split."""
     test_people = data_args.synthetic_test_people
     size = synthetic_size(data_args) | {"num_test_people": test_people + people}
-    rows = load_person_dataset("synthetic", synthetic=size, cache_dir=data_args.cache_dir)["test"]
+    rows = load_person_dataset(data_args.dataset_name[0], synthetic=size, cache_dir=data_args.cache_dir)["test"]
     images_per_person = len(rows) // (test_people + people)
     return rows.select(range(test_people * images_per_person, len(rows)))
 

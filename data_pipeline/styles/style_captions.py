@@ -19,7 +19,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..benchmarks.columns import with_column
-from ..synthetic.captions import write_caption
+from ..synthetic.captions import CAPTION_STYLES, write_caption
 from ..synthetic.dataset import synthetic_caption_styles
 from ..synthetic.people import NUM_OUTFITS, SYNTHETIC_SEED, describe_person, describe_shot
 from .clustering import cluster
@@ -69,7 +69,7 @@ def with_styled_captions(
         outfit, shot = outfit_id % NUM_OUTFITS, seen[outfit_id]
         seen[outfit_id] += 1
         rng = random.Random(f"{seed}/{person_id}/{outfit}/{shot}/styled")
-        annotator = annotators[chosen[rng.choice(rng.choice(styles.groups))]]
+        annotator = CAPTION_STYLES[annotators[chosen[rng.choice(rng.choice(styles.groups))]]]
         person = describe_person(SYNTHETIC_SEED, person_id)
         photo = describe_shot(SYNTHETIC_SEED, person_id, outfit, shot)
         written.append([write_caption(annotator, person.traits, person.outfits[outfit], photo, rng)])

@@ -13,7 +13,7 @@ from .people import NEIGHBORS, SIMILAR_TRAITS, Outfit, PersonTraits, Shot
 
 
 @dataclass(frozen=True)
-class _Facts:
+class Facts:
     """The phrases of one caption, in one annotator's vocabulary; None is omitted. Garments have no article."""
 
     noun: str
@@ -56,10 +56,10 @@ class _Facts:
 
 
 @dataclass(frozen=True)
-class _Style:
+class CaptionStyle:
     """An annotator style: sentence, vocabulary, and the probability of a synonym and of mentioning each attribute."""
 
-    write: Callable[[_Facts, random.Random], str]
+    write: Callable[[Facts, random.Random], str]
     person_words: str
     synonyms: float
     hair: float
@@ -73,9 +73,8 @@ class _Style:
     pattern: float
 
 
-def write_caption(style: str, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> str:
-    """Writes one caption in one of `CAPTION_STYLES`; one color or trait in 25 is replaced by a similar one."""
-    annotator = CAPTION_STYLES[style]
+def write_caption(annotator: CaptionStyle, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> str:
+    """Writes one caption in an annotator's style; one color or trait in 25 is replaced by a similar one."""
     outfit, traits = _misread(outfit, rng), _misjudged(traits, rng)
     return annotator.write(_choose_facts(annotator, traits, outfit, shot, rng), rng)
 
@@ -107,20 +106,22 @@ def write_identity_description(traits: PersonTraits, template_rng: random.Random
 
 def write_clothing_description(outfit: Outfit, shot: Shot, rng: random.Random) -> str:
     """Writes a description of the clothing only, like a multimodal model: every visible item, nothing of the body."""
-    upper = with_article(_phrase(outfit.upper_color, _seen_pattern(outfit, shot), outfit.upper_type, outfit.accent))
+    upper = with_article(
+        garment_phrase(outfit.upper_color, seen_pattern(outfit, shot), outfit.upper_type, outfit.accent)
+    )
     parts = [upper]
     if outfit.lower_type:
-        parts.append(with_article(_phrase(outfit.lower_color, outfit.lower_pattern, outfit.lower_type)))
+        parts.append(with_article(garment_phrase(outfit.lower_color, outfit.lower_pattern, outfit.lower_type)))
     if shot.shows_shoes:
         parts.append(f"{outfit.shoes_color} {outfit.shoes_type}")
-    items = [with_article(f"{outfit.bag_color} {outfit.bag}")] if _shows_bag(outfit, shot) else []
+    items = [with_article(f"{outfit.bag_color} {outfit.bag}")] if shows_bag(outfit, shot) else []
     if outfit.hat:
         items.append(with_article(f"{outfit.hat_color} {outfit.hat}"))
     if rng.random() < 0.75:
-        text = f"The outfit consists of {_join(parts)}."
-        return text + (f" It is completed by {_join(items)}." if items else "")
-    text = f"{_capital(_join(parts))} make up the clothing" if len(parts) > 1 else f"The clothing is {parts[0]}"
-    return text + (f", with {_join(items)}." if items else ".")
+        text = f"The outfit consists of {joined(parts)}."
+        return text + (f" It is completed by {joined(items)}." if items else "")
+    text = f"{capitalized(joined(parts))} make up the clothing" if len(parts) > 1 else f"The clothing is {parts[0]}"
+    return text + (f", with {joined(items)}." if items else ".")
 
 
 def with_article(phrase: str) -> str:
@@ -152,7 +153,7 @@ def _misjudged(traits: PersonTraits, rng: random.Random) -> PersonTraits:
     )
 
 
-def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> _Facts:
+def _choose_facts(style: CaptionStyle, traits: PersonTraits, outfit: Outfit, shot: Shot, rng: random.Random) -> Facts:
     def said(chance: float) -> bool:
         return rng.random() < chance
 
@@ -162,7 +163,7 @@ def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Sho
     def garment(color: str, kind: str, pattern: str = "plain", accent: str | None = None) -> str:
         color = word(vocabulary.COLOR_WORDS.get(color, (color,)))
         pattern = word(vocabulary.PATTERN_WORDS.get(pattern, (pattern,))) if said(style.pattern) else "plain"
-        return _phrase(color, pattern, word(vocabulary.GARMENT_WORDS[kind]), accent)
+        return garment_phrase(color, pattern, word(vocabulary.GARMENT_WORDS[kind]), accent)
 
     hair = None
     shows_hair = outfit.hat is None or traits.hair_length in ("medium", "long")
@@ -174,10 +175,10 @@ def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Sho
         form = rng.random()
         hair = f"{length} hair" if form < 0.2 else f"{color} hair" if form < 0.35 else f"{length} {color} hair"
     # From the front, only the two straps of a backpack are visible
-    has_bag = _shows_bag(outfit, shot)
+    has_bag = shows_bag(outfit, shot)
     bag_chance = style.extras * (0.5 if outfit.bag == "backpack" and shot.view == "front" else 1.0)
     lower = garment(outfit.lower_color, outfit.lower_type, outfit.lower_pattern) if outfit.lower_type else None
-    return _Facts(
+    return Facts(
         noun=word(vocabulary.PERSON_WORDS[style.person_words][traits.gender]) if said(0.95) else "person",
         subject="he" if traits.gender == "man" else "she",
         age=word(vocabulary.AGE_WORDS[traits.age]) if said(style.age) else None,
@@ -187,7 +188,7 @@ def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Sho
         else None,
         skin=f"{word(vocabulary.SKIN_WORDS[traits.skin_tone])} skin" if said(style.skin) else None,
         hair=hair,
-        upper=garment(outfit.upper_color, outfit.upper_type, _seen_pattern(outfit, shot), outfit.accent),
+        upper=garment(outfit.upper_color, outfit.upper_type, seen_pattern(outfit, shot), outfit.accent),
         lower=lower if said(style.lower) else None,
         shoes=garment(outfit.shoes_color, outfit.shoes_type) if shot.shows_shoes and said(style.shoes) else None,
         bag=garment(outfit.bag_color, outfit.bag) if has_bag and outfit.bag and said(bag_chance) else None,
@@ -196,50 +197,50 @@ def _choose_facts(style: _Style, traits: PersonTraits, outfit: Outfit, shot: Sho
     )
 
 
-def _phrase(color: str, pattern: str, kind: str, accent: str | None = None) -> str:
+def garment_phrase(color: str, pattern: str, kind: str, accent: str | None = None) -> str:
     if pattern == "graphic":
         return f"{color} {kind} with a {accent} print"
     return f"{color} {kind}" if pattern == "plain" else f"{color} {pattern} {kind}"
 
 
-def _seen_pattern(outfit: Outfit, shot: Shot) -> str:
+def seen_pattern(outfit: Outfit, shot: Shot) -> str:
     """Returns the visible pattern: a print on the chest is visible only from the front."""
     return "plain" if outfit.upper_pattern == "graphic" and shot.view != "front" else outfit.upper_pattern
 
 
-def _shows_bag(outfit: Outfit, shot: Shot) -> bool:
+def shows_bag(outfit: Outfit, shot: Shot) -> bool:
     """Whether the bag is visible: handbag and shoulder bag are on the right, hidden in a view from the left."""
     return outfit.bag is not None and not (outfit.bag != "backpack" and shot.view == "left")
 
 
-def _join(parts: list[str]) -> str:
+def joined(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def _capital(text: str) -> str:
+def capitalized(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _classic(facts: _Facts, rng: random.Random) -> str:
-    text = f"The {facts.person} is wearing {_join(facts.clothes)}."
+def _classic(facts: Facts, rng: random.Random) -> str:
+    text = f"The {facts.person} is wearing {joined(facts.clothes)}."
     if facts.body:
-        text += f" {_capital(facts.subject)} has {_join(facts.body)}."
+        text += f" {capitalized(facts.subject)} has {joined(facts.body)}."
     if facts.bag:
-        text += f" {_capital(facts.subject)} is carrying {with_article(facts.bag)}."
+        text += f" {capitalized(facts.subject)} is carrying {with_article(facts.bag)}."
     if facts.hat:
-        text += f" {_capital(facts.subject)} is also wearing {with_article(facts.hat)}."
+        text += f" {capitalized(facts.subject)} is also wearing {with_article(facts.hat)}."
     return text
 
 
-def _terse(facts: _Facts, rng: random.Random) -> str:
+def _terse(facts: Facts, rng: random.Random) -> str:
     garments = [part for part in (facts.upper, facts.lower, facts.shoes, facts.bag, facts.hat) if part]
     rng.shuffle(garments)
     return ", ".join([facts.person, *facts.body, *garments])
 
 
-def _prose(facts: _Facts, rng: random.Random) -> str:
+def _prose(facts: Facts, rng: random.Random) -> str:
     opening = rng.choice(("In this picture we can see", "The photo shows", "Walking along is"))
-    text = f"{opening} {with_article(facts.person)}" + (f" with {_join(facts.body)}" if facts.body else "")
+    text = f"{opening} {with_article(facts.person)}" + (f" with {joined(facts.body)}" if facts.body else "")
     text += f", who has put on {with_article(facts.upper)}"
     if facts.lower:
         text += f" together with {with_article(facts.lower)}"
@@ -247,16 +248,16 @@ def _prose(facts: _Facts, rng: random.Random) -> str:
         text += f", and on {facts.possessive} feet one can make out {facts.shoes}"
     text += "."
     if facts.extras:
-        text += f" There is also {_join(facts.extras)} to be seen on this {facts.noun}."
+        text += f" There is also {joined(facts.extras)} to be seen on this {facts.noun}."
     return text
 
 
-def _clothes_first(facts: _Facts, rng: random.Random) -> str:
-    text = f"{_capital(_join(facts.clothes + facts.extras))} on {with_article(facts.person)}"
-    return text + (f" who has {_join(facts.body)}." if facts.body else ".")
+def _clothes_first(facts: Facts, rng: random.Random) -> str:
+    text = f"{capitalized(joined(facts.clothes + facts.extras))} on {with_article(facts.person)}"
+    return text + (f" who has {joined(facts.body)}." if facts.body else ".")
 
 
-def _casual(facts: _Facts, rng: random.Random) -> str:
+def _casual(facts: Facts, rng: random.Random) -> str:
     text = f"{facts.person} in {with_article(facts.upper)}"
     if facts.lower:
         text += f" and {facts.lower}"
@@ -267,46 +268,46 @@ def _casual(facts: _Facts, rng: random.Random) -> str:
     if facts.shoes:
         text += f", {facts.shoes} on the feet"
     if facts.extras:
-        text += f", got {_join(facts.extras)}"
+        text += f", got {joined(facts.extras)}"
     return text
 
 
-def _report(facts: _Facts, rng: random.Random) -> str:
+def _report(facts: Facts, rng: random.Random) -> str:
     details = [part for part in (facts.skin, facts.hair) if part]
     text = f"Subject: {facts.person}" + (f"; {', '.join(details)}" if details else "")
     text += f". Upper body clothed in {with_article(facts.upper)}"
     text += f"; lower body in {with_article(facts.lower)}" if facts.lower else ""
     text += f"; footwear: {facts.shoes}" if facts.shoes else ""
-    return text + (f". {_capital(_join(facts.extras))} was observed." if facts.extras else ".")
+    return text + (f". {capitalized(joined(facts.extras))} was observed." if facts.extras else ".")
 
 
-def _person_first(facts: _Facts, rng: random.Random) -> str:
-    text = _capital(with_article(facts.person)) + (f" with {_join(facts.body)}" if facts.body else "")
-    text += f" {rng.choice(('is dressed in', 'wears', 'has on'))} {_join(facts.clothes)}"
+def _person_first(facts: Facts, rng: random.Random) -> str:
+    text = capitalized(with_article(facts.person)) + (f" with {joined(facts.body)}" if facts.body else "")
+    text += f" {rng.choice(('is dressed in', 'wears', 'has on'))} {joined(facts.clothes)}"
     return text + (f" and carries {with_article(facts.bag)}." if facts.bag else ".")
 
 
-def _from_where(facts: _Facts, rng: random.Random) -> str:
+def _from_where(facts: Facts, rng: random.Random) -> str:
     view = {"front": "Walking towards the camera", "back": "Seen from behind"}.get(
         facts.view, f"Turned to the {facts.view}"
     )
     text = f"{view}, {facts.possessive} {facts.upper} stands out"
     if facts.lower or facts.shoes:
-        text += f" above {_join([part for part in (facts.lower, facts.shoes) if part])}"
+        text += f" above {joined([part for part in (facts.lower, facts.shoes) if part])}"
     text += f": this is {with_article(facts.person)}"
     rest = [part for part in (facts.hair, *facts.extras) if part]
-    return text + (f" with {_join(rest)}." if rest else ".")
+    return text + (f" with {joined(rest)}." if rest else ".")
 
 
-CAPTION_STYLES: dict[str, _Style] = {
+CAPTION_STYLES: dict[str, CaptionStyle] = {
     #                       sentence      words     synon. hair  age   build height skin lower shoes extras pattern
-    "classic": _Style(_classic, "plain", 0.25, 0.55, 0.35, 0.35, 0.18, 0.15, 0.95, 0.65, 0.75, 0.85),
-    "terse": _Style(_terse, "report", 0.2, 0.4, 0.4, 0.35, 0.15, 0.15, 0.9, 0.35, 0.6, 0.5),
-    "prose": _Style(_prose, "plain", 0.5, 0.6, 0.55, 0.45, 0.3, 0.25, 0.95, 0.7, 0.85, 0.9),
-    "clothes first": _Style(_clothes_first, "plain", 0.35, 0.4, 0.35, 0.35, 0.15, 0.15, 0.95, 0.6, 0.7, 0.9),
-    "casual": _Style(_casual, "casual", 0.85, 0.4, 0.35, 0.35, 0.2, 0.15, 0.8, 0.4, 0.55, 0.5),
-    "report": _Style(_report, "report", 0.15, 0.55, 0.6, 0.6, 0.3, 0.3, 0.95, 0.55, 0.7, 0.7),
-    "person first": _Style(_person_first, "plain", 0.5, 0.6, 0.6, 0.55, 0.3, 0.25, 0.9, 0.4, 0.5, 0.6),
-    "from where": _Style(_from_where, "casual", 0.5, 0.45, 0.4, 0.35, 0.2, 0.15, 0.85, 0.45, 0.6, 0.75),
+    "classic": CaptionStyle(_classic, "plain", 0.25, 0.55, 0.35, 0.35, 0.18, 0.15, 0.95, 0.65, 0.75, 0.85),
+    "terse": CaptionStyle(_terse, "report", 0.2, 0.4, 0.4, 0.35, 0.15, 0.15, 0.9, 0.35, 0.6, 0.5),
+    "prose": CaptionStyle(_prose, "plain", 0.5, 0.6, 0.55, 0.45, 0.3, 0.25, 0.95, 0.7, 0.85, 0.9),
+    "clothes first": CaptionStyle(_clothes_first, "plain", 0.35, 0.4, 0.35, 0.35, 0.15, 0.15, 0.95, 0.6, 0.7, 0.9),
+    "casual": CaptionStyle(_casual, "casual", 0.85, 0.4, 0.35, 0.35, 0.2, 0.15, 0.8, 0.4, 0.55, 0.5),
+    "report": CaptionStyle(_report, "report", 0.15, 0.55, 0.6, 0.6, 0.3, 0.3, 0.95, 0.55, 0.7, 0.7),
+    "person first": CaptionStyle(_person_first, "plain", 0.5, 0.6, 0.6, 0.55, 0.3, 0.25, 0.9, 0.4, 0.5, 0.6),
+    "from where": CaptionStyle(_from_where, "casual", 0.5, 0.45, 0.4, 0.35, 0.2, 0.15, 0.85, 0.45, 0.6, 0.75),
 }
 """The annotator styles by name."""

@@ -84,7 +84,7 @@ def write_model_card(
     Args:
         run: everything that the card reports.
         name: model name; by default the last part of the repository name or of the folder.
-        license: Hub identifier; by default Apache-2.0 for a model that was trained on the synthetic data set only, and
+        license: Hub identifier; by default Apache-2.0 for a model that was trained on synthetic data sets only, and
             none otherwise.
         tags: in addition to the tags of every card.
     """
@@ -93,7 +93,8 @@ def write_model_card(
     repository = args.hub_model_id or folder.absolute().name
     metrics = _read(folder / "eval_results.json")
     results = eval_results(metrics, data.evaluated_on, run.config.clothing_weight, args.seed)
-    if license is None and list(data.trained_on) == ["synthetic"] and not data.base_models:
+    is_drawn = {name.split("-")[0] for name in data.trained_on} == {"synthetic"}
+    if license is None and is_drawn and not data.base_models:
         license = "apache-2.0"
     name = name or repository.rpartition("/")[2]
     card_data = ModelCardData(

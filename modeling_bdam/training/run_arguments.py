@@ -61,8 +61,8 @@ class DataArguments:
 
     dataset_name: list[str] = flag(
         ["synthetic"],
-        "Data sets to train on, and to evaluate on: synthetic, one that `bdam data list` names, folder (your own), "
-        "parquet, hub:REPO. Several are trained on together, with disjoint identities.",
+        "Data sets to train on, and to evaluate on: synthetic, synthetic-station, one that `bdam data list` names, "
+        "folder (your own), parquet, hub:REPO. Several are trained on together, with disjoint identities.",
     )
     data_dir: list[str] = flag([], "Folder of each data set of --dataset_name, in the same order; `-` for none.")
     descriptions: list[str] = flag(

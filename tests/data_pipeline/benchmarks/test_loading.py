@@ -256,10 +256,11 @@ def test_load_follows_links_to_images(linked: str, load: Load, cuhk: Path, tmp_p
     assert load("cuhk-pedes", cuhk)["train"][0]["image"].size == (16, 32)
 
 
-def test_load_synthetic_by_name(load: Load, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["synthetic", "synthetic-station"])
+def test_load_synthetic_by_name(name: str, load: Load, tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"num_train_people": 2, "num_val_people": 1, "num_test_people": 1, "images_per_outfit": 1}
-    splits = load("synthetic", None, synthetic=sizes)
-    drawn = load_synthetic(**sizes, cache_dir=str(tmp_path / "again"))
+    splits = load(name, None, synthetic=sizes)
+    drawn = load_synthetic(**sizes, name=name, cache_dir=str(tmp_path / "again"))
     assert {name: split.to_dict() for name, split in splits.items()} == {n: s.to_dict() for n, s in drawn.items()}
 
 

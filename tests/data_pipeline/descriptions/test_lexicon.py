@@ -13,25 +13,21 @@ from data_pipeline.descriptions.lexicon import (
     named_attributes,
     refusal_words,
 )
-from data_pipeline.synthetic.captions import (
-    CAPTION_STYLES,
-    write_caption,
-    write_clothing_description,
-    write_identity_description,
-)
+from data_pipeline.synthetic.captions import write_caption
+from data_pipeline.synthetic.dataset import SYNTHETIC_SETS
 from data_pipeline.synthetic.people import describe_person, describe_shot
 
 
-@pytest.fixture(scope="module")
-def synthetic_texts() -> list[tuple[str, str, list[str]]]:
+@pytest.fixture(scope="module", params=SYNTHETIC_SETS)
+def synthetic_texts(request: pytest.FixtureRequest) -> list[tuple[str, str, list[str]]]:
     """Identity text, clothing text and captions of synthetic photos, with known content."""
-    texts = []
+    texts, look = [], SYNTHETIC_SETS[request.param]
     for person_id in range(200):
         person, rng = describe_person(0, person_id), random.Random(person_id)
         shot, outfit = describe_shot(0, person_id, 0, 0), person.outfits[0]
-        captions = [write_caption(style, person.traits, outfit, shot, rng) for style in CAPTION_STYLES]
-        identity = write_identity_description(person.traits, random.Random(person_id), rng)
-        texts.append((identity, write_clothing_description(outfit, shot, rng), captions))
+        captions = [write_caption(style, person.traits, outfit, shot, rng) for style in look.caption_styles.values()]
+        identity = look.write_identity(person.traits, random.Random(person_id), rng)
+        texts.append((identity, look.write_clothing(outfit, shot, rng), captions))
     return texts
 
 

@@ -2,7 +2,7 @@
 
 import random
 
-from data_pipeline.synthetic.captions import write_caption
+from data_pipeline.synthetic.captions import CAPTION_STYLES, write_caption
 from data_pipeline.synthetic.dataset import caption_styles
 from data_pipeline.synthetic.people import describe_person, describe_shot
 
@@ -32,7 +32,8 @@ def synthetic_captions(people: int, seed: int = 0, first: int = 0) -> tuple[list
                 photo = describe_shot(seed, number, outfit, shot)
                 for index, style in enumerate(caption_styles(seed, number, outfit, shot, 2)):
                     rng = random.Random(f"{seed}/{number}/{outfit}/{shot}/caption {index}")
-                    captions.append(write_caption(style, person.traits, person.outfits[outfit], photo, rng))
+                    written = write_caption(CAPTION_STYLES[style], person.traits, person.outfits[outfit], photo, rng)
+                    captions.append(written)
                     styles.append(style)
     return captions, styles
 

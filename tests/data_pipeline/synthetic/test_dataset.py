@@ -1,17 +1,19 @@
 """The synthetic pedestrians: determinism, differences, and the content of the texts."""
 
+import io
 import re
 from collections import defaultdict
 from pathlib import Path
 from unittest import mock
 
+import PIL.Image
 import pytest
 from datasets import Dataset, DatasetDict, Image
 
 from data_pipeline.schema import PERSON_FEATURES, check_splits
 from data_pipeline.synthetic import dataset as synthetic
 from data_pipeline.synthetic.captions import CAPTION_STYLES
-from data_pipeline.synthetic.dataset import load_synthetic, synthetic_caption_styles, synthetic_row
+from data_pipeline.synthetic.dataset import SYNTHETIC_SETS, load_synthetic, synthetic_caption_styles, synthetic_row
 from data_pipeline.synthetic.people import NUM_OUTFITS, describe_person, describe_shot
 
 GARMENT_WORDS = (
@@ -163,15 +165,29 @@ def test_captions_misjudge_traits_as_often_as_colors() -> None:
     assert 0.01 < wrong / total < 0.07
 
 
-def test_texts_omit_hidden_shoes() -> None:
+@pytest.mark.parametrize("name", SYNTHETIC_SETS)
+def test_texts_omit_hidden_shoes(name: str) -> None:
     hidden = 0
     for person_id in range(60):
-        row = synthetic_row(0, person_id, 1, 0, 8)
+        row = synthetic_row(0, person_id, 1, 0, 8, name=name)
         if not describe_shot(0, person_id, 1, 0).shows_shoes:
             hidden += 1
             text = " ".join([*row["captions"], row["clothing_description"]])
             assert not re.search(r"shoes|sneakers|trainers|boots|sandals", text), text
     assert hidden > 5
+
+
+def test_station_shows_the_same_people_with_other_pixels_and_words(few: DatasetDict, cache_dir: str) -> None:
+    station = load_synthetic(3, 1, 1, name="synthetic-station", cache_dir=cache_dir)
+    for column in ("person_id", "outfit_id", "camera_id"):
+        assert list(station["train"][column]) == list(few["train"][column])
+    assert not set(_bytes(station["train"])) & set(_bytes(few["train"]))
+    for text in ("identity_description", "clothing_description"):
+        assert not set(station["train"][text]) & set(few["train"][text])
+    forms = r"Wanted: a|(I saw|There was|I noticed) a|[^.]* / [^.]*[^.]$"
+    assert all(re.match(forms, caption) for row in station["train"]["captions"] for caption in row)
+    again = load_synthetic(3, 1, 1, name="synthetic-station", cache_dir=f"{cache_dir}/again")
+    assert station["train"].to_dict() == again["train"].to_dict()
 
 
 def test_caption_styles_differ_in_form(splits: DatasetDict) -> None:
@@ -200,6 +216,13 @@ def test_captions_omit_attributes(splits: DatasetDict) -> None:
     assert 0.1 < sum("skin" in caption for caption in captions) / len(captions) < 0.35
 
 
+def test_station_draws_narrow_images() -> None:
+    for person_id in range(30):  # some strangers stand beside the frame
+        row = synthetic_row(0, person_id, 0, 0, image_size=(96, 24), name="synthetic-station")
+        with PIL.Image.open(io.BytesIO(row["image"]["bytes"])) as photo:
+            assert photo.size == (24, 96)
+
+
 def test_load_synthetic_image_size(tmp_path: Path) -> None:
     wide = load_synthetic(1, 1, 1, images_per_outfit=1, image_size=(96, 48), cache_dir=str(tmp_path))
     assert wide["train"][0]["image"].size == (48, 96)
@@ -210,6 +233,7 @@ def test_load_synthetic_image_size(tmp_path: Path) -> None:
     [
         ({"num_test_people": 0}, "num_test_people must be at least 1, got 0"),
         ({"captions_per_image": 0}, "captions_per_image must be at least 1"),
+        ({"name": "synthetic-night"}, "name must be synthetic or synthetic-station, got 'synthetic-night'"),
         ({"image_size": (8, 4)}, r"image_size \(height, width\) must be at least"),
     ],
 )
