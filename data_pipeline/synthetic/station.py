@@ -18,7 +18,6 @@ from .pen import Color, mix, shade
 from .people import Outfit, Person, PersonTraits, Shot, describe_person
 
 _OVERSAMPLING = 2
-_KEY: Color = (255, 0, 255)  # the color behind a figure that is drawn alone
 _LOWEST_FEET = 0.985  # of a figure that the frame does not cut off
 _JPEG_QUALITY = 70
 # Wall, floor, and the gains of the light on red, green and blue, by camera
@@ -38,7 +37,7 @@ def draw_station_photo(
     """Draws the photo and returns it as JPEG bytes; the arguments are those of `drawing.draw_photo`."""
     height, width = image_size
     wall, floor, light = _HALLS[shot.camera_id]
-    canvas = _draw_hall((width * _OVERSAMPLING, height * _OVERSAMPLING), wall, floor, rng)
+    canvas = _draw_hall((width * _OVERSAMPLING, height * _OVERSAMPLING), wall, floor, rng).reduce(_OVERSAMPLING)
     if rng.random() < 0.2:
         stranger = describe_person(rng.getrandbits(30), -1)
         behind = replace(shot, x=rng.choice((-1, 1)) * rng.uniform(0.16, 0.26), feet=shot.feet - 0.06)
@@ -46,7 +45,7 @@ def draw_station_photo(
     _paste_figure(canvas, person, outfit, shot, rng)
     if shot.occluder is not None:
         _draw_barrier(canvas, shot, rng)
-    photo = _light(canvas.reduce(_OVERSAMPLING), shot, light, rng)
+    photo = _light(canvas, shot, light, rng)
     buffer = io.BytesIO()
     photo.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
@@ -78,23 +77,22 @@ def _draw_hall(size: tuple[int, int], wall: Color, floor: Color, rng: random.Ran
 def _paste_figure(canvas: Image.Image, person: Person, outfit: int, shot: Shot, rng: random.Random) -> None:
     """Draws a person alone, gives the clothes dye, folds and shade, and pastes the figure as seen from above."""
     width, height = canvas.size
-    layer = Image.new("RGB", canvas.size, _KEY)
+    layer = Image.new("RGBA", (width * _OVERSAMPLING, height * _OVERSAMPLING))
     draw_figure(layer, person.traits, person.outfits[outfit], replace(shot, feet=min(shot.feet, _LOWEST_FEET)))
-    pixels = np.asarray(layer, dtype=np.float32)
-    mask = (pixels != np.array(_KEY)).any(axis=-1)
-    if not mask.any():  # beside a narrow frame
+    pixels = np.asarray(layer.reduce(_OVERSAMPLING), dtype=np.float32)
+    columns = np.flatnonzero(pixels[..., 3].any(axis=0))
+    if not len(columns):  # beside a narrow frame
         return
     noise = np.random.default_rng(rng.getrandbits(32))
     dyes = noise.uniform(0.86, 1.14, (2, 3)).astype(np.float32)  # of the upper and the lower half
     dye = np.repeat(dyes, (height - height // 2, height // 2), axis=0)[:, None]
-    folds = Image.fromarray(noise.normal(128, 46, (height // 6, width // 3)).clip(0, 255).astype(np.uint8))
+    folds = Image.fromarray(noise.normal(128, 46, (height // 3, width // 2)).clip(0, 255).astype(np.uint8))
     fold = np.asarray(folds.resize(canvas.size, Image.Resampling.BICUBIC), dtype=np.float32)[..., None] / 128
     # Light from one side of the figure
-    columns = np.flatnonzero(mask.any(axis=0))
     across = (np.arange(width, dtype=np.float32) - columns[0]) / max(1, columns[-1] - columns[0])
     side = rng.choice((-1.0, 1.0)) * rng.uniform(0.15, 0.5)
-    pixels = pixels * dye * (0.8 + 0.2 * fold) * (1.0 + side * (across[:, None] - 0.5))
-    figure = Image.fromarray(np.dstack([pixels.clip(0, 255), 255.0 * mask]).astype(np.uint8), "RGBA")
+    color = pixels[..., :3] * dye * (0.8 + 0.2 * fold) * (1.0 + side * (across[:, None] - 0.5))
+    figure = Image.fromarray(np.dstack([color.clip(0, 255), pixels[..., 3:]]).astype(np.uint8), "RGBA")
     # From above, the lower part of the figure is narrower; the frame may cut the feet off
     narrow = rng.uniform(0.08, 0.2) * width
     corners = (0, 0, -narrow, height, width + narrow, height, width, 0)
