@@ -86,6 +86,14 @@ def default_device() -> str:
     return "cpu" if accelerator is None else accelerator.type
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16, which it otherwise emulates, slower than float32."""
+    import torch
+
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def install_command(extra: str) -> str:
     """Returns the command that installs an extra of this library: from its checkout if it runs from one, else by name.
 

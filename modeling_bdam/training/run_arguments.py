@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, HfArgumentParser, PreTrainedConfig
 
 from ..configuration_bdam import BDAMConfig
 from ..evaluation.table import METRICS, PROTOCOLS
-from ..files import did_you_mean
+from ..files import cpu_has_bfloat16, did_you_mean
 from .precedence import yield_to_flags
 from .training_args import DUAL_ENCODER_FIELDS, DUAL_ENCODER_OBJECTIVES, BDAMTrainingArguments, flag
 
@@ -139,10 +139,7 @@ def parse_arguments(
     towers = {name: model_fields.pop(name) for name in _names(ModelArguments) if name in model_fields}
     parser.set_defaults(**towers, **preset["data"], **preset["training"])
     if not torch.accelerator.is_available():
-        # Without bf16 instructions a CPU emulates bf16, slower than fp32
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13
-        has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-        parser.set_defaults(use_cpu=True, bf16=preset["training"].get("bf16", False) and has_bf16)
+        parser.set_defaults(use_cpu=True, bf16=preset["training"].get("bf16", False) and cpu_has_bfloat16())
     try:
         model, data, training, unread = parser.parse_args_into_dataclasses(
             argv, look_for_args_file=False, return_remaining_strings=True

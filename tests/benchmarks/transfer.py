@@ -1,8 +1,9 @@
 """Fine-tuning from CLIP on few people: `python tests/benchmarks/transfer.py --output_dir DIR`, without network.
 
-1. A small CLIP is pretrained on square pictures of synthetic people of one renderer seed, and kept in DIR.
-2. It is fine-tuned on 100 people of another seed: as a plain dual encoder, by IRRA, by RDE, and by the preset `clip`
-   scaled down (`ours`). `probe` trains only linear layers behind frozen towers, `zero-shot` nothing.
+1. A small CLIP is pretrained on square pictures of `synthetic-station` with its captions, and kept in DIR.
+2. It is fine-tuned on 100 people of `synthetic`, who are others, drawn and described in another way: as a plain dual
+   encoder, by IRRA, by RDE, and by the preset `clip` scaled down (`ours`). `probe` trains only linear layers behind
+   frozen towers, `zero-shot` nothing.
 3. All of them get the same texts and the same measured time of training steps, so the machine should have no other
    load. Each learning rate is the one with the best validation mAP on the first seed and size.
 
@@ -34,7 +35,7 @@ from data_pipeline.images import with_image_files
 from data_pipeline.synthetic.dataset import load_synthetic
 from data_pipeline.training import new_trainer, tokenizer_of, use_every_core
 from modeling_bdam import BDAMModel, BDAMProcessor
-from modeling_bdam.files import write_json
+from modeling_bdam.files import cpu_has_bfloat16, write_json
 from modeling_bdam.training.build import choose_trained_weights
 from modeling_bdam.training.console import quiet_libraries
 from modeling_bdam.training.run_arguments import DataArguments, ModelArguments, read_preset
@@ -70,7 +71,7 @@ class Result(plain_dual_encoder.Result):
 def pretrain(folder: Path, seconds: float, people: int) -> None:
     """Trains a small CLIP on square pictures for some seconds, and saves it with its tokenizer."""
     set_seed(0)
-    splits = load_synthetic(people, 1, 1, seed=SOURCE_SEED)
+    splits = load_synthetic(people, 1, 1, seed=SOURCE_SEED, name="synthetic-station")
     tokenizer = tokenizer_of(splits)(4096, 80)
     size = SIZES["64x64"][0]
     text = {
@@ -96,7 +97,8 @@ def pretrain(folder: Path, seconds: float, people: int) -> None:
             batch.pop("person_ids")
             for group in optimizer.param_groups:  # warm-up, then a linear decay over the time
                 group["lr"] = 1e-3 * min(1.0, (steps + 1) / 50, 1.05 - done)
-            loss = model(**batch, return_loss=True).loss
+            with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+                loss = model(**batch, return_loss=True).loss
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -218,8 +220,8 @@ def print_row(method: str, results: list[Result]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--pretrain_seconds", type=float, default=360)
-    parser.add_argument("--pretrain_people", type=int, default=1000)
+    parser.add_argument("--pretrain_seconds", type=float, default=480)
+    parser.add_argument("--pretrain_people", type=int, default=2500)
     parser.add_argument("--seconds", type=float, default=26, help="of training steps of each run")
     parser.add_argument("--people", type=int, default=100, help="to fine-tune on")
     parser.add_argument("--test_people", type=int, default=120)
