@@ -65,17 +65,39 @@ class BDAMLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Maps [B, L, D] to [B, L, D]."""
-        hidden_states = hidden_states + self.dropout(self.attention(self.norm(hidden_states))[0])
+        normed = self.norm(hidden_states).to(hidden_states.dtype)  # under autocast, one cast and not three
+        hidden_states = hidden_states + self.dropout(self.attention(normed)[0])
         if self.feed_forward is not None:
             hidden_states = hidden_states + self.feed_forward(hidden_states)
         return hidden_states
+
+
+class KeyProjection(nn.Linear):
+    """The key projection W x + b, applied to the queries instead: q · (W x + b) = (Wᵀ q) · x + q · b."""
+
+    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps queries [heads, P, head_dim] to Wᵀ q [heads, P, D] and q · b [heads, P, 1]."""
+        split = (len(queries), -1)
+        return queries @ self.weight.unflatten(0, split), queries @ self.bias.unflatten(0, split)[..., None]
+
+
+class ValueProjection(nn.Linear):
+    """The value projection W x + b, applied to the weighted means of tokens: the weights of a mean add up to 1."""
+
+    def forward(self, means: Tensor) -> Tensor:
+        """Maps the means of each head [B, heads, P, D] to [B, P, D]."""
+        heads = means.shape[1]
+        weight, rows = self.weight.unflatten(0, (heads, -1)), means.transpose(0, 1)  # [heads, head_dim, D]
+        values = (rows.flatten(1, 2) @ weight.mT).unflatten(1, rows.shape[1:3])  # [heads, B, P, head_dim]
+        return values.permute(1, 2, 0, 3).flatten(2) + self.bias  # [B, P, D]
 
 
 class PartPooling(nn.Module):
     """Pools the tower's tokens into P part tokens by attention of learned queries.
 
     Each query begins as a soft horizontal stripe, as the parts of PCB (Sun et al., "Beyond Part Models", ECCV 2018): a
-    Gaussian over the raster position of a token with learned center and width, added to the attention logits.
+    Gaussian over the raster position of a token with learned center and width, added to the attention logits. There are
+    fewer queries than tokens, so that the projections are applied to the queries and to the pooled tokens.
     """
 
     def __init__(self, config: BDAMConfig) -> None:
@@ -87,7 +109,7 @@ class PartPooling(nn.Module):
         self.log_width = nn.Parameter(torch.empty(parts))
         self.init_weights()
         self.norm = nn.LayerNorm(width)
-        self.k_proj, self.v_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.k_proj, self.v_proj = KeyProjection(width, width), ValueProjection(width, width)
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -98,17 +120,16 @@ class PartPooling(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Maps tokens [B, L, D] in raster order to parts [B, P, D]."""
-        batch, length, width = tokens.shape
-        split = (-1, self.heads, width // self.heads)
-        tokens = self.norm(tokens)
-        key = self.k_proj(tokens).unflatten(-1, split[1:]).transpose(1, 2)  # [B, heads, L, head_dim]
-        value = self.v_proj(tokens).unflatten(-1, split[1:]).transpose(1, 2)  # [B, heads, L, head_dim]
-        query = self.queries.weight.view(split).transpose(0, 1).expand(batch, -1, -1, -1)  # [B, heads, P, head_dim]
+        length, heads = tokens.shape[1], self.heads
+        queries = self.queries.weight.unflatten(-1, (heads, -1)).transpose(0, 1)  # [heads, P, head_dim]
+        reader, offset = self.k_proj(queries * queries.shape[-1] ** -0.5)  # [heads, P, D], [heads, P, 1]
+        tokens = self.norm(tokens).to(reader.dtype)
+        logits = (tokens @ reader.flatten(0, 1).T).mT.unflatten(1, (heads, -1))  # [B, heads, P, L]
         place = (torch.arange(length, device=tokens.device) + 0.5) / length  # [L], from top to bottom
         distance = (place - self.center[:, None]) / self.log_width.exp()[:, None]  # [P, L]
-        bias = (-0.5 * distance.square()).to(key.dtype)  # [P, L]
-        parts = nn.functional.scaled_dot_product_attention(query.to(key.dtype), key, value, bias)
-        return parts.transpose(1, 2).flatten(2)  # [B, P, D]
+        weights = (logits + (offset - 0.5 * distance.square())).softmax(dim=-1)  # [B, heads, P, L]
+        means = weights.to(tokens.dtype).flatten(1, 2) @ tokens  # [B, heads * P, D]
+        return self.v_proj(means.unflatten(1, (heads, -1)))  # [B, P, D]
 
 
 class BDAMBranch(nn.Module):
@@ -138,12 +159,13 @@ class BDAMBranch(nn.Module):
     def attend_to_other(self, hidden_states: Tensor, other: Tensor) -> Tensor:
         """Adds cross-attention to the other branch's tokens and normalizes; [B, L, D] each."""
         if self.cross_attention is not None and self.cross_norm is not None:
-            update, _ = self.cross_attention(self.cross_norm(hidden_states), self.cross_norm(other))
+            normed, context = (self.cross_norm(each).to(each.dtype) for each in (hidden_states, other))
+            update, _ = self.cross_attention(normed, context)
             hidden_states = hidden_states + self.dropout(update)
-        hidden_states = self.norm(hidden_states)
+        normed = self.norm(hidden_states)
         if not self.part_layers:
-            return hidden_states
-        parts = zip(self.part_layers, hidden_states.unbind(1), strict=True)
+            return normed
+        parts = zip(self.part_layers, normed.to(hidden_states.dtype).unbind(1), strict=True)
         return torch.stack([layer(part) for layer, part in parts], dim=1)  # [B, P, D]
 
 
