@@ -75,7 +75,7 @@ class BDAMLayer(GradientCheckpointingLayer):
 class KeyProjection(nn.Linear):
     """The key projection W x + b, applied to the queries instead: q · (W x + b) = (Wᵀ q) · x + q · b."""
 
-    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Maps queries [heads, P, head_dim] to Wᵀ q [heads, P, D] and q · b [heads, P, 1]."""
         split = (len(queries), -1)
         return queries @ self.weight.unflatten(0, split), queries @ self.bias.unflatten(0, split)[..., None]

@@ -491,7 +491,7 @@ class BDAMModel(BDAMPreTrainedModel):
             texts, number_of_row = torch.unique(torch.cat(rows), dim=0, return_inverse=True)  # [U, width], [rows]
             lengths = (texts >= 0).sum(dim=1)  # [U]
             order = lengths.argsort()  # [U]
-            groups = order.split(_split_by_length(lengths[order]))
+            groups = order.split(split_by_length(lengths[order]))
             parts = [texts[group, : int(lengths[group].max())] for group in groups]
             passes = [self._encode_texts(ids.clamp(min=0), (ids >= 0).long())[0] for ids in parts]
             row = order.argsort()[number_of_row]  # [rows]
@@ -569,7 +569,7 @@ class EncodedTexts:
     mask: Tensor | None = None
 
 
-def _split_by_length(lengths: Tensor) -> list[int]:
+def split_by_length(lengths: Tensor) -> list[int]:
     """Divides texts in the order of their lengths [N] into at most four groups, to have few padding tokens.
 
     A group is padded to its last length. Each of two rounds divides a group where that saves most tokens, if it saves

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel
 
 from modeling_bdam import BDAMConfig, BDAMModel, towers_bdam
+from modeling_bdam.decoupling_bdam import PartPooling
 from modeling_bdam.losses_bdam import gate_regularization
+from modeling_bdam.modeling_bdam import split_by_length
 
 TRANSFORMER_TOWERS = ["vit", "clip", "siglip", "dinov2"]
 EACH_TOWER = pytest.mark.parametrize("towers", [*TRANSFORMER_TOWERS, "convnext"])
@@ -138,6 +140,38 @@ def test_one_row_of_equal_texts_is_encoded(model: BDAMModel, make_batch: Any) ->
         batch |= {f"{prefix}{name}": batch[name] for name in ("input_ids", "attention_mask")}
     output = model(**batch)
     torch.testing.assert_close(output.description_identity_embeds, output.caption_identity_embeds)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "sizes"),
+    [
+        ([], [0]),
+        ([5], [1]),
+        ([5, 5, 5], [3]),
+        ([31, 32, 32], [3]),  # a token of padding is not worth another pass
+        ([3, 3, 3, 4, 9, 9, 9, 30], [4, 3, 1]),
+        ([1, 2, 4, 8, 16, 32, 64], [3, 2, 1, 1]),
+    ],
+)
+def test_texts_are_divided_where_padding_is_saved(lengths: list[int], sizes: list[int]) -> None:
+    assert split_by_length(torch.tensor(lengths, dtype=torch.long)) == sizes
+
+
+def test_part_pooling_is_attention_of_learned_queries(tiny_config: Any) -> None:
+    config = tiny_config(num_bdam_parts=3)
+    pooling = PartPooling(config).double()
+    for parameter in pooling.parameters():
+        nn.init.normal_(parameter)
+    tokens = torch.randn(4, 10, config.hidden_size, dtype=torch.float64)
+    normed = pooling.norm(tokens)
+    key, value = (F.linear(normed, each.weight, each.bias) for each in (pooling.k_proj, pooling.v_proj))
+    query = pooling.queries.weight.expand(4, -1, -1)  # [B, P, D]
+    place = (torch.arange(10) + 0.5) / 10
+    stripes = -0.5 * ((place - pooling.center[:, None]) / pooling.log_width.exp()[:, None]).square()  # [P, L]
+    split = (config.num_bdam_heads, -1)
+    query, key, value = (each.unflatten(-1, split).transpose(1, 2) for each in (query, key, value))
+    expected = F.scaled_dot_product_attention(query, key, value, stripes).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(pooling(tokens), expected)
 
 
 def test_parts_begin_as_stripes(tiny_config: Any) -> None:
