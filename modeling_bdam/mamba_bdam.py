@@ -7,7 +7,7 @@ import functools
 import math
 import os
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ logger = logging.get_logger(__name__)
 
 # Environment variable that sets the scan of new blocks: "auto"; "fused", an error without mamba_ssm on CUDA; "pytorch"
 SCAN_VARIABLE = "BDAM_MAMBA_SCAN"
+_CHUNK = 2**18  # numbers in the states of one chunk of the scan
 DT_MIN, DT_MAX = 1e-3, 1e-1  # mamba_ssm's range of step sizes at initialization
 
 
@@ -90,8 +91,8 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """Computes h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t and y_t = C_t h_t, from h = 0.
 
-    Time and memory are linear in L, forward and backward. Steps are taken by `unbind`: its backward is one `stack`;
-    the backward of a slice allocates a gradient of the whole sequence, so L slices would be quadratic.
+    Time and memory are linear in L, forward and backward. Only the recurrence goes step by step; the rest is computed
+    for chunks of steps that fit into the cache of a processor.
 
     Args:
         x: `[B, L, E]`, also the shape of the result.
@@ -106,19 +107,44 @@ def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Te
         return drive * (B * C).sum(-1, keepdim=True) + A[:, :0].sum()
 
     decay_rate = A.T.contiguous()  # [N, E]: with states [B, N, E] the long axis is contiguous
-    steps = zip(
-        drive[:, :, None].unbind(1),  # [B, 1, E]
-        dt[:, :, None].unbind(1),  # [B, 1, E]
-        B[..., None].unbind(1),  # [B, N, 1]
-        C[..., None].unbind(1),  # [B, N, 1]
-        strict=True,
-    )
-    state, outputs = None, []
-    for drive_t, dt_t, B_t, C_t in steps:
-        added = drive_t * B_t  # [B, N, E]
-        state = added if state is None else torch.addcmul(added, torch.exp(dt_t * decay_rate), state)
-        outputs.append((state * C_t).sum(1))  # [B, E]
-    return torch.stack(outputs, dim=1)
+    state = torch.zeros_like(drive[:, :1] * decay_rate)  # [B, N, E]
+    # A chunk size by the batch size would fix the batch size in a compiled or exported model
+    steps = x.shape[1] if torch.compiler.is_compiling() else max(1, _CHUNK // max(1, state.numel()))
+    outputs = []
+    sequences = (drive[:, :, None], dt[:, :, None], B[..., None], C[..., None])  # [B, L, 1, E] and [B, L, N, 1]
+    parts = (sequence.transpose(0, 1).split(steps) for sequence in sequences)  # the chunks of each, steps first
+    for drive_c, dt_c, B_c, C_c in zip(*parts, strict=True):
+        states = _Recurrence.apply(torch.exp(dt_c * decay_rate), drive_c * B_c, state)  # [steps, B, N, E]
+        state = states[-1]
+        outputs.append((states * C_c).sum(2))  # [steps, B, E]
+    return torch.cat(outputs).transpose(0, 1)
+
+
+class _Recurrence(torch.autograd.Function):
+    """h_t = a_t h_{t-1} + b_t, with one operation per step also in the backward pass; autograd needs five."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+        """Returns all h_t [steps, B, N, E], of a and b of the same shape and h_{-1} [B, N, E]."""
+        states, state = [], start
+        for a_t, b_t in zip(a.unbind(), b.unbind(), strict=True):
+            state = torch.addcmul(b_t, a_t, state)
+            states.append(state)
+        h = torch.stack(states)
+        ctx.save_for_backward(a, h, start)
+        return h
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes the gradient of b, g_t = dh_t + a_{t+1} g_{t+1}; that of a is g_t h_{t-1}."""
+        a, h, start = ctx.saved_tensors
+        *earlier, g_t = gradients[0].unbind()
+        g = [g_t]
+        for dh_t, a_next in zip(reversed(earlier), reversed(a[1:].unbind()), strict=True):
+            g_t = torch.addcmul(dh_t, a_next, g_t)
+            g.append(g_t)
+        of_b = torch.stack(g[::-1])
+        return of_b * torch.cat([start[None], h[:-1]]), of_b, a[0] * g_t
 
 
 class CausalConv1d(nn.Conv1d):

@@ -84,6 +84,7 @@ def pretrain(folder: Path, seconds: float, people: int) -> None:
     }
     image = {"image_size": size, "patch_size": PATCH, "num_hidden_layers": 4}
     model = CLIPModel(CLIPConfig(text_config=LAYERS | text, vision_config=LAYERS | image, projection_dim=WIDTH))
+    model.set_attn_implementation("eager")  # quicker on a CPU for so few tokens
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
     rows = with_image_files(splits["train"])
     collator = TrainCollator(processor_of(tokenizer, (size, size)), AugmentationConfig(word_mask_probability=0), True)
@@ -128,11 +129,13 @@ def trainer_of(
     preset = read_preset("clip")
     defaults = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "num_train_epochs": 1}
     defaults |= {"output_dir": folder, "use_cpu": not torch.accelerator.is_available(), "disable_tqdm": True}
+    defaults |= {"bf16": torch.accelerator.is_available() or cpu_has_bfloat16()}
     defaults |= {"per_device_train_batch_size": BATCH_SIZE, "do_train": True, "dataloader_num_workers": 0, **arguments}
     args = BDAMTrainingArguments(**{**preset["training"], **defaults, **settings})
     use_every_core(args)
     set_seed(args.seed)
     model = BDAMModel.from_vision_text_pretrained(str(clip), str(clip), interpolate_pos_encoding=True, **fields)
+    model.set_attn_implementation("eager")
     frozen = 0 if trains_towers else -1
     choose_trained_weights(model, ModelArguments(frozen_vision_layers=frozen, frozen_text_layers=frozen))
     processor = processor_of(PreTrainedTokenizerFast.from_pretrained(clip), size)
