@@ -66,7 +66,7 @@ OTHER_SETS = {
     "hub:OWNER/NAME": {"title": "data set of the Hub", "origin": "its owner", "layout": "nothing: it needs no folder"},
     "synthetic": {"title": "synthetic pedestrians", "origin": "this package", "layout": "nothing: it needs no folder"},
     "synthetic-station": {
-        "title": "the same people, drawn and described in another way",
+        "title": "synthetic pedestrians, drawn and described in another way",
         "origin": "this package",
         "layout": "nothing: it needs no folder",
     },
