@@ -37,7 +37,7 @@ def test_load_names_the_source_of_a_missing_folder(name: str, load: Load, tmp_pa
 def test_load_refuses_no_folder_and_an_unknown_name() -> None:
     with pytest.raises(ValueError, match=r"CUHK-PEDES: pass its folder \(--data_dir"):
         load_person_dataset("cuhk-pedes")
-    message = r"unknown data set 'cuhk-pede' \(known: .*, synthetic\); did you mean cuhk-pedes\?"
+    message = r"unknown data set 'cuhk-pede' \(known: .*, synthetic, synthetic-station\); did you mean cuhk-pedes\?"
     with pytest.raises(ValueError, match=message):
         load_person_dataset("cuhk-pede", "data")
 
