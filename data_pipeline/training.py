@@ -234,7 +234,7 @@ def train_and_save(trainer: BDAMTrainer, checkpoint: str | None, choose_beta: bo
 
 
 def train_matching(trainer: BDAMTrainer) -> None:
-    """Trains the matching head of a trained model on hard pairs; all other weights stay as they are."""
+    """Trains the matching head of a trained model on hard pairs; all other weights stay unchanged."""
     args = copy.deepcopy(trainer.args)
     args.train_only, args.max_steps, args.push_to_hub = "matching", args.matching_steps, False
     args.eval_strategy, args.save_strategy, args.load_best_model_at_end = IntervalStrategy.NO, SaveStrategy.NO, False

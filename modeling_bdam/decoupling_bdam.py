@@ -89,7 +89,7 @@ class ValueProjection(nn.Linear):
         heads = means.shape[1]
         weight, rows = self.weight.unflatten(0, (heads, -1)), means.transpose(0, 1)  # [heads, head_dim, D]
         values = (rows.flatten(1, 2) @ weight.mT).unflatten(1, rows.shape[1:3])  # [heads, B, P, head_dim]
-        return values.permute(1, 2, 0, 3).flatten(2) + self.bias  # [B, P, D]
+        return values.permute(1, 2, 0, 3).flatten(2) + self.bias.to(values.dtype)  # [B, P, D]
 
 
 class PartPooling(nn.Module):

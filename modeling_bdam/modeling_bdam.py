@@ -6,7 +6,6 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -39,6 +38,7 @@ from .towers_bdam import (
     longest_text,
     run_text_tower,
     run_vision_tower,
+    split_by_length,
     supported_attention,
     takes_one_size,
     tower_width,
@@ -491,8 +491,10 @@ class BDAMModel(BDAMPreTrainedModel):
             texts, number_of_row = torch.unique(torch.cat(rows), dim=0, return_inverse=True)  # [U, width], [rows]
             lengths = (texts >= 0).sum(dim=1)  # [U]
             order = lengths.argsort()  # [U]
-            groups = order.split(split_by_length(lengths[order]))
-            parts = [texts[group, : int(lengths[group].max())] for group in groups]
+            ordered = lengths[order].cpu()  # one synchronization for all groups
+            sizes = split_by_length(ordered)
+            groups = zip(order.split(sizes), ordered.split(sizes), strict=True)
+            parts = [texts[group, : int(own[-1])] for group, own in groups]
             passes = [self._encode_texts(ids.clamp(min=0), (ids >= 0).long())[0] for ids in parts]
             row = order.argsort()[number_of_row]  # [rows]
             sizes = [len(ids) for ids, _ in given.values()]
@@ -567,24 +569,6 @@ class EncodedTexts:
     joint: Tensor | None = None
     tokens: Tensor | None = None
     mask: Tensor | None = None
-
-
-def split_by_length(lengths: Tensor) -> list[int]:
-    """Divides texts in the order of their lengths [N] into at most four groups, to have few padding tokens.
-
-    A group is padded to its last length. Each of two rounds divides a group where that saves most tokens, if it saves
-    at least a sixteenth of them. Returns the sizes of the groups.
-    """
-    bounds = [0, len(lengths)]
-    for _ in range(2 if len(lengths) else 0):
-        for start, end in list(pairwise(bounds)):
-            own = lengths[start:end]
-            saved = torch.arange(1, len(own) + 1, device=own.device) * (own[-1] - own)  # [n], if own[i] ends a group
-            last = int(saved.argmax())
-            if 16 * int(saved[last]) >= len(own) * int(own[-1]) > 0:
-                bounds.append(start + last + 1)
-        bounds.sort()
-    return [end - start for start, end in pairwise(bounds)]
 
 
 def _join(branch: Tensor, joint: Tensor | None) -> Tensor:

@@ -1,6 +1,5 @@
 """Draws a person as an encoded photo: background, figure, occlusion, light and camera noise."""
 
-import io
 import random
 from dataclasses import replace
 from functools import lru_cache
@@ -11,10 +10,9 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from .backgrounds import BACKGROUNDS
 from .body import PALETTE
 from .figure import draw_figure
-from .pen import shade
+from .pen import OVERSAMPLING, jpeg_bytes, shade
 from .people import Person, Shot, describe_person
 
-_OVERSAMPLING = 2
 _JPEG_QUALITY = 92
 # Gains of each camera on red, green and blue
 _CAMERA_GAINS: dict[int, tuple[float, float, float]] = {
@@ -33,7 +31,7 @@ def draw_photo(person: Person, outfit: int, shot: Shot, image_size: tuple[int, i
     `image_size` is height and width in pixels; `rng` draws the scene: details of the background, other people, noise.
     """
     height, width = image_size
-    canvas = Image.new("RGB", (width * _OVERSAMPLING, height * _OVERSAMPLING))
+    canvas = Image.new("RGB", (width * OVERSAMPLING, height * OVERSAMPLING))
     BACKGROUNDS[shot.camera_id](ImageDraw.Draw(canvas), canvas.width, canvas.height, rng)
     passer_by = rng.choice((-1, 1)) if rng.random() < 0.15 else 0
     if passer_by:
@@ -43,10 +41,7 @@ def draw_photo(person: Person, outfit: int, shot: Shot, image_size: tuple[int, i
         _draw_stranger(canvas, shot, shot.occluder_side * rng.uniform(0.19, 0.24), shot.feet + 0.03, rng)
     elif shot.occluder is not None:
         _draw_obstacle(ImageDraw.Draw(canvas), canvas.width, canvas.height, shot, rng)
-    photo = _spoil(canvas.reduce(_OVERSAMPLING), shot, rng)
-    buffer = io.BytesIO()
-    photo.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()
+    return jpeg_bytes(_spoil(canvas.reduce(OVERSAMPLING), shot, rng), _JPEG_QUALITY)
 
 
 def _draw_stranger(canvas: Image.Image, shot: Shot, offset: float, feet: float, rng: random.Random) -> None:

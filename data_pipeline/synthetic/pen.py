@@ -4,11 +4,13 @@ Figure coordinates: y is 0 at the crown and 1 at the soles; x is 0 at the middle
 a figure facing +x can be mirrored.
 """
 
+import io
 import math
 from functools import lru_cache
 
 from PIL import Image, ImageChops, ImageDraw
 
+OVERSAMPLING = 2  # pixels of the canvas per pixel of the photo, on each axis
 Color = tuple[int, int, int]
 Point = tuple[float, float]
 Shape = tuple[str, list[Point], list[float]]
@@ -23,6 +25,13 @@ def shade(color: Color, factor: float) -> Color:
 def mix(first: Color, second: Color, share: float) -> Color:
     """Interpolates from the first color (share 0) to the second (share 1)."""
     return tuple(int(a + (b - a) * share) for a, b in zip(first, second, strict=True))  # type: ignore[return-value]
+
+
+def jpeg_bytes(photo: Image.Image, quality: int) -> bytes:
+    """Encodes a photo."""
+    buffer = io.BytesIO()
+    photo.save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
 
 
 @lru_cache(maxsize=32)

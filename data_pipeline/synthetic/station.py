@@ -5,7 +5,6 @@ the next; captions and descriptions have sentences of their own. What holds in b
 drawing and writing.
 """
 
-import io
 import random
 from dataclasses import replace
 
@@ -14,10 +13,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .captions import CaptionStyle, Facts, capitalized, garment_phrase, joined, seen_pattern, shows_bag, with_article
 from .figure import draw_figure
-from .pen import Color, mix, shade
+from .pen import OVERSAMPLING, Color, jpeg_bytes, mix, shade
 from .people import Outfit, Person, PersonTraits, Shot, describe_person
 
-_OVERSAMPLING = 2
 _LOWEST_FEET = 0.985  # of a figure that the frame does not cut off
 _JPEG_QUALITY = 70
 # Wall, floor, and the gains of the light on red, green and blue, by camera
@@ -37,7 +35,7 @@ def draw_station_photo(
     """Draws the photo and returns it as JPEG bytes; the arguments are those of `drawing.draw_photo`."""
     height, width = image_size
     wall, floor, light = _HALLS[shot.camera_id]
-    canvas = _draw_hall((width * _OVERSAMPLING, height * _OVERSAMPLING), wall, floor, rng).reduce(_OVERSAMPLING)
+    canvas = _draw_hall((width * OVERSAMPLING, height * OVERSAMPLING), wall, floor, rng).reduce(OVERSAMPLING)
     if rng.random() < 0.2:
         stranger = describe_person(rng.getrandbits(30), -1)
         behind = replace(shot, x=rng.choice((-1, 1)) * rng.uniform(0.16, 0.26), feet=shot.feet - 0.06)
@@ -45,10 +43,7 @@ def draw_station_photo(
     _paste_figure(canvas, person, outfit, shot, rng)
     if shot.occluder is not None:
         _draw_barrier(canvas, shot, rng)
-    photo = _light(canvas, shot, light, rng)
-    buffer = io.BytesIO()
-    photo.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()
+    return jpeg_bytes(_light(canvas, shot, light, rng), _JPEG_QUALITY)
 
 
 def _draw_hall(size: tuple[int, int], wall: Color, floor: Color, rng: random.Random) -> Image.Image:
@@ -75,11 +70,11 @@ def _draw_hall(size: tuple[int, int], wall: Color, floor: Color, rng: random.Ran
 
 
 def _paste_figure(canvas: Image.Image, person: Person, outfit: int, shot: Shot, rng: random.Random) -> None:
-    """Draws a person alone, gives the clothes dye, folds and shade, and pastes the figure as seen from above."""
+    """Draws a person on an empty layer, adds dye, folds and shade, and pastes the figure as seen from above."""
     width, height = canvas.size
-    layer = Image.new("RGBA", (width * _OVERSAMPLING, height * _OVERSAMPLING))
+    layer = Image.new("RGBA", (width * OVERSAMPLING, height * OVERSAMPLING))
     draw_figure(layer, person.traits, person.outfits[outfit], replace(shot, feet=min(shot.feet, _LOWEST_FEET)))
-    pixels = np.asarray(layer.reduce(_OVERSAMPLING), dtype=np.float32)
+    pixels = np.asarray(layer.reduce(OVERSAMPLING), dtype=np.float32)
     columns = np.flatnonzero(pixels[..., 3].any(axis=0))
     if not len(columns):  # beside a narrow frame
         return

@@ -225,6 +225,12 @@ def test_remote_code_does_not_require_mamba_ssm() -> None:
     assert required == {"torch", "transformers"}
 
 
+def test_chunks_do_not_change_the_scan(block: MambaBlock, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = output_and_gradients(block, sequence(17))
+    monkeypatch.setattr(mamba_bdam, "_CHUNK", 5 * 3 * block.A_log.numel())  # five steps of three sequences
+    assert_same(output_and_gradients(block, sequence(17)), whole)
+
+
 def test_block_is_causal(block: MambaBlock) -> None:
     inputs = sequence(12)
     changed = inputs.clone()

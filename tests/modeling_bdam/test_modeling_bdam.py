@@ -15,7 +15,7 @@ from transformers import AutoModel
 from modeling_bdam import BDAMConfig, BDAMModel, towers_bdam
 from modeling_bdam.decoupling_bdam import PartPooling
 from modeling_bdam.losses_bdam import gate_regularization
-from modeling_bdam.modeling_bdam import split_by_length
+from modeling_bdam.towers_bdam import split_by_length
 
 TRANSFORMER_TOWERS = ["vit", "clip", "siglip", "dinov2"]
 EACH_TOWER = pytest.mark.parametrize("towers", [*TRANSFORMER_TOWERS, "convnext"])
@@ -172,6 +172,13 @@ def test_part_pooling_is_attention_of_learned_queries(tiny_config: Any) -> None:
     query, key, value = (each.unflatten(-1, split).transpose(1, 2) for each in (query, key, value))
     expected = F.scaled_dot_product_attention(query, key, value, stripes).transpose(1, 2).flatten(2)
     torch.testing.assert_close(pooling(tokens), expected)
+
+
+def test_part_pooling_returns_the_dtype_of_autocast(tiny_config: Any) -> None:
+    config = tiny_config(num_bdam_parts=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = PartPooling(config)(torch.randn(4, 10, config.hidden_size))
+    assert parts.dtype == torch.bfloat16
 
 
 def test_parts_begin_as_stripes(tiny_config: Any) -> None:

@@ -217,7 +217,7 @@ def test_captions_omit_attributes(splits: DatasetDict) -> None:
 
 
 def test_station_draws_narrow_images() -> None:
-    for person_id in range(30):  # some strangers stand beside the frame
+    for person_id in range(30):  # some strangers are beside the frame
         row = synthetic_row(0, person_id, 0, 0, image_size=(96, 24), name="synthetic-station")
         with PIL.Image.open(io.BytesIO(row["image"]["bytes"])) as photo:
             assert photo.size == (24, 96)
