@@ -25,7 +25,7 @@ from .fusion_bdam import FusionHead, LinearFusion, masked_mean
 from .losses_bdam import gradient_reversal
 from .mamba_bdam import MambaBlock
 from .matching_bdam import MatchingHead
-from .objective_bdam import batch_loss
+from .objective_bdam import JOINT_SPACE_FIELDS, batch_loss
 from .outputs_bdam import BDAMFeatures, BDAMOutput, weigh_clothing
 from .towers_bdam import (
     JointSpace,
@@ -213,7 +213,8 @@ class BDAMModel(BDAMPreTrainedModel):
             vision: Hub id or folder of a vision tower, or of a CLIP or SigLIP model, of which the vision tower is used.
             text: the same for the text tower. If both name one dual encoder (CLIP, MetaCLIP, Chinese-CLIP, SigLIP, a
                 converted checkpoint), its joint space is kept (`joint_embeds`), and `projection_dim`, `hidden_size`,
-                `num_bdam_heads` and the temperature are by default its own.
+                `num_bdam_heads` and the temperature are by default its own, and the objective is that of
+                `objective_bdam.JOINT_SPACE_FIELDS`.
             **config_fields: fields of `BDAMConfig`.
 
         Raises:
@@ -232,6 +233,7 @@ class BDAMModel(BDAMPreTrainedModel):
                 "logit_scale_init_value": joint.logit_scale,
                 "hidden_size": vision_model.config.hidden_size,
                 "num_bdam_heads": vision_model.config.num_attention_heads,
+                **JOINT_SPACE_FIELDS,
             }
         towers: dict[str, Any] = {"vision_config": vision_model.config, "text_config": text_model.config}
         model = cls(BDAMConfig(**towers, **own | config_fields), vision_model, text_model)

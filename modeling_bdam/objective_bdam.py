@@ -6,6 +6,7 @@ against identity descriptions, and clothing heads against clothing descriptions 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +24,14 @@ INFO_WEIGHTS = {
     "image_caption_clothing": 2.0,  # captions are the queries of a search, and mostly describe clothes
     "caption_clothing": 1.0,  # caption and clothing description
     "fused_identity": 1.0,  # image fused with its identity description, and caption
+    "score": 0.0,  # caption and image on the score of a search, both halves as one embedding
 }
 """Weights of the contrastive terms of the task `info`; `BDAMConfig.info_weights` overrides them, 0 leaves one out."""
+JOINT_SPACE_FIELDS: dict[str, Any] = {
+    "decouple_on": "features",  # both embeddings begin as one vector, whose HSIC falls fastest if it becomes constant
+    "info_weights": {"score": 5.0},  # the score ranks well from the first step on, so that it can be trained itself
+}
+"""Fields of `BDAMConfig` for towers with a joint space."""
 # The outputs that the losses read from the all-gathered batch
 GATHERED_FIELDS = (
     "image_identity_embeds",
@@ -123,10 +130,12 @@ def task_losses(
 
     terms = _contrasts(local, gathered, labels, pair_loss)
     weights = INFO_WEIGHTS | (config.info_weights or {})
+    if weights["score"]:
+        terms["score"] = _joint_info(local, gathered, labels, config.clothing_weight, pair_loss)
     clothing = gathered.decoupled_clothing
     clothing = clothing.detach() if config.decouple_gradient == "identity" else clothing
     return {
-        "info": torch.stack([weight * terms[name] for name, weight in weights.items()]).sum(),
+        "info": torch.stack([weight * terms[name] for name, weight in weights.items() if name in terms]).sum(),
         "triplet": apart,
         "adversarial": adversarial(
             local.adversarial_embeds, gathered.clothing_text_embeds, local.logit_scale.detach(), labels.same_clothing

@@ -24,7 +24,9 @@ KEPT = ("features", "model", "examples")
 PAPER_TABLES = ("table1_bdam", "table2_fusion", "table3_losses", "table4_styles", "table5_baselines")
 _FIGURES = ("figure3_gates", "figure4_tsne", "figure5_efficiency")
 _BEYOND = ("convergence", "choices", "beta", "disentanglement", "noise")
-NAMES = (*PAPER_TABLES, *_BEYOND, *_FIGURES, "calibration", "examples")  # in the order of the report
+_ORDER = (*PAPER_TABLES, *_BEYOND, *_FIGURES, "calibration", "examples")
+_FILES = {path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith("budget_")} - {"published"}
+NAMES = (*_ORDER, *sorted(_FILES - {*_ORDER}))  # in the order of the report
 ALL = tuple(name for name in NAMES if name != "convergence")  # which trains for much longer
 
 

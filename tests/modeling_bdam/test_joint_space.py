@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from modeling_bdam import BDAMConfig, BDAMModel, BDAMProcessor
+from modeling_bdam.objective_bdam import PairLabels, task_losses
 from modeling_bdam.training.trainer import BDAMTrainer
 from modeling_bdam.training.training_args import BDAMTrainingArguments
 
@@ -144,6 +145,24 @@ def test_new_model_keeps_the_rank_1_of_a_trained_dual_encoder(
         found = model.score(output.text_embeds, output.image_embeds, beta)
         assert rank_1(found) == rank_1(expected)
         torch.testing.assert_close(found / (1 + beta), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_decoupling_loss_does_not_make_the_identity_constant(clip: CLIPModel, tmp_path: Path) -> None:
+    model = BDAMModel.from_vision_text_pretrained(str(tmp_path), str(tmp_path), num_bdam_layers=1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    pixels = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    texts = {"input_ids": torch.randint(3, 90, (16, 6)), "attention_mask": torch.ones(16, 6, dtype=torch.long)}
+    texts |= {f"{kind}_{key}": texts[key] for kind in ("identity", "clothing") for key in TEXT_KEYS}
+    spread = []
+    for _ in range(30):
+        output = model(pixel_values=pixels, **texts)
+        spread.append(output.image_identity_embeds.std(dim=0).mean().item())
+        labels = PairLabels.of_rows(torch.arange(16), torch.arange(16))
+        losses = task_losses(output, output, labels, model.config)
+        optimizer.zero_grad()
+        (losses["info"] + 10 * losses["decouple"]).backward()
+        optimizer.step()
+    assert spread[-1] > 0.7 * spread[0]
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
